@@ -1,0 +1,24 @@
+"""Jinja extension named in cookiecutter.json: the way from cookiecutter to hooks/answers.py.
+
+A hook cannot see the template's folder, but cookiecutter and cruft both put that folder on
+`sys.path` while they render. The filters are loaded anew for every environment, because
+`cruft update` renders two versions of the template in one process and would otherwise meet the
+second with the filters of the first. For the same reason this file should never need to change.
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from jinja2 import Environment
+from jinja2.ext import Extension
+
+
+class Answers(Extension):
+    """Brings the filters of hooks/answers.py."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        answers = runpy.run_path(str(Path(__file__).parent / "hooks" / "answers.py"))
+        environment.filters.update(answers["FILTERS"])
