@@ -1,0 +1,61 @@
+"""How Celery reaches Amazon SQS.
+
+https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/sqs.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Queue
+
+from .contract import Contract
+from .settings import Settings
+
+
+def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
+    """Return Celery's settings of broker and queues."""
+    return {
+        # No host and no key: boto3 finds the endpoint by the region, and credentials by its chain.
+        "broker_url": "sqs://",
+        "broker_transport_options": {
+            # Never left to a default: without one, kombu turns to us-east-1 in silence.
+            "region": contract.region,
+            # Queues known beforehand make ListQueues and CreateQueue needless, so the service
+            # needs no right to either. There must be no prefix: kombu applies it to some look-ups
+            # of these names and forgets it in others.
+            "predefined_queues": {
+                contract.celery_name(queue): {
+                    "url": f"{settings.queue_url_base}/{contract.queue_name(queue, settings.environment)}"
+                }
+                for queue in contract.queues
+            },
+            # An idle worker costs one request in this time, and a message interrupts the wait.
+            "wait_time_seconds": contract.wait_time_seconds,
+            # Also the pause before a worker whose slots were all taken looks again.
+            "polling_interval": contract.polling_interval_seconds,
+            # Sending, deleting, visibility. boto3 alone waits 60 s and tries five times, so that a
+            # sender hangs for minutes. Long polls that workers do are not affected.
+            "client-config": {
+                "connect_timeout": 5,
+                "read_timeout": contract.wait_time_seconds + 5,
+                "retries": {"mode": "standard", "total_max_attempts": 3},
+            },
+            # Bodies as readable JSON; kombu's default is base64 twice, and 1.8 times the size.
+            "sqs_base64_encoding": False,
+            "body_encoding": None,
+        },
+        "task_queues": [
+            # There is nothing to declare, and asking SQS would be a needless request and right.
+            Queue(contract.celery_name(queue), no_declare=True)
+            for queue in contract.queues
+        ],
+        "task_default_queue": contract.celery_name(contract.default_queue),
+        # A queue nobody knows is a mistake of the sender, not a queue to create.
+        "task_create_missing_queues": False,
+        # After an error that kombu takes for a lost connection, Celery 5.7 reconnects but never
+        # polls again. Ending the process instead lets whatever runs it start a fresh one.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-retry
+        "broker_connection_retry": False,
+        "broker_connection_retry_on_startup": True,
+    }

@@ -1,0 +1,100 @@
+"""The service's command."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from . import contract as contracts
+from . import worker as workers
+
+
+class Failure(click.ClickException):
+    """The command could not do what it was asked to."""
+
+    exit_code = 2
+
+
+class Command(click.Group):
+    """A group of commands that reports what a user can cause without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, LookupError, OSError) as error:
+            if not _is_ours(error):
+                raise
+            raise Failure(str(error.args[0]) if error.args else str(error)) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell errors of this package, which are about the user's input, from bugs elsewhere."""
+    return type(error).__module__.startswith(f"{__package__}.") or isinstance(error, KeyError)
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run and use the service; its queues and limits are those of contract.json."""
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("queue")
+@click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
+    """Start a worker for one QUEUE, until Ctrl-C or SIGTERM.
+
+    Whatever follows is handed on to `celery worker`.
+    """
+    workers.start(queue, celery_arguments)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("task")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--group", help="Message group: what the task stays in order with, or whom it is for.")
+@click.option("--countdown", type=float, metavar="SECONDS", help="Do not start it earlier.")
+@click.option("--wait", type=float, metavar="SECONDS", help="Wait this long for its result.")
+def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
+    """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or else plain text.
+
+    Example: send high.count_words "one two three" --wait 10
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+    from celery.exceptions import TimeoutError as NoResultYet
+    from kombu.exceptions import OperationalError
+
+    from .publish import send as publish
+
+    try:
+        result = publish(task, *map(_value, arguments), group=group, countdown=countdown)
+    except (TypeError, BotoCoreError, ClientError, OperationalError) as error:
+        raise Failure(f"nothing was sent: {error}") from error
+    click.echo(result.id)
+    if wait is not None:
+        try:
+            click.echo(json.dumps(result.get(timeout=wait), default=str))
+        except NoResultYet as error:
+            raise Failure(f"no result after {wait:g} seconds") from error
+
+
+@main.command()
+def contract() -> None:
+    """Check contract.json, and show the queues with what follows from their numbers."""
+    held = contracts.read()
+    for queue in held.queues:
+        click.echo(
+            f"{queue.name}: soft limit {queue.soft_limit_seconds} s < hard limit "
+            f"{queue.hard_limit_seconds} s < visibility timeout {queue.visibility_timeout_seconds} s, "
+            f"dead-lettered after {queue.max_receive_count} deliveries "
+            f"({queue.seconds_to_dead_letter} s)"
+        )
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

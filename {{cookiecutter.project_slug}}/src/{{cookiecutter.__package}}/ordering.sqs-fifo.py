@@ -1,0 +1,40 @@
+"""Message groups on FIFO queues: SQS delivers the messages of one group strictly in order.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
+"""
+
+from __future__ import annotations
+
+
+class MessageGroupMissingError(ValueError):
+    """A task was sent to a FIFO queue without saying what it must stay in order with."""
+
+
+def message_properties(task: str, task_id: str, attempt: str, group: str | None) -> dict[str, str]:
+    """Return what SQS gets to know about a message.
+
+    Args:
+        task: name of the task.
+        task_id: its id, the same on every attempt.
+        attempt: what tells this sending from others of the same task.
+        group: what the message must stay in order with.
+
+    Raises:
+        MessageGroupMissingError: there is no group. kombu would put the message into one group named
+            `default` with all others of its kind, and so run the whole queue one by one.
+    """
+    if not group and task.startswith("celery."):
+        group = task_id  # Celery's own helpers, such as the one that ends a chord.
+    if not group:
+        raise MessageGroupMissingError(
+            f"{task} was sent to a FIFO queue without a message group. Name what its order matters "
+            f"to: send(task, ..., group='customer-7'), or "
+            f"task.apply_async(..., MessageGroupId='customer-7')."
+        )
+    return {
+        "MessageGroupId": group,
+        # SQS drops a second message of the same id for five minutes. So a client that repeats a
+        # request must repeat the id, and a retry of the task must not.
+        # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
+        "MessageDeduplicationId": f"{task_id}:{attempt}",
+    }

@@ -1,0 +1,21 @@
+"""No results: tasks run for what they do; asking for a result, or a chord, is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_settings import BaseSettings
+
+from .contract import Contract
+
+
+class ResultsEnvironment(BaseSettings):
+    """Nothing to set."""
+
+
+def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str, Any]:
+    """Return Celery's settings of the result backend.
+
+    https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-ignore-result
+    """
+    return {"result_backend": None, "task_ignore_result": True}
