@@ -1,0 +1,1 @@
+"""Everything the service needs, on this machine: no AWS account, no Docker."""

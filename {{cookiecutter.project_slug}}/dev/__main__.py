@@ -1,0 +1,39 @@
+"""`make dev`: emulator, one worker per queue and a sender in one terminal; Ctrl-C stops them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+
+from honcho.manager import Manager
+
+from . import emulator
+
+
+def main() -> int:
+    """Run until Ctrl-C; return the exit status."""
+    contract = json.loads(emulator.CONTRACT.read_text(encoding="utf-8"))
+    python = shlex.quote(sys.executable)
+    with emulator.running() as variables:
+        print(f"The emulator answers at {variables['AWS_ENDPOINT_URL']}. Ctrl-C stops everything.")
+        environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
+        manager = Manager()
+        for queue in contract["queues"]:
+            # `exec`, so that the signal to stop reaches the worker and not a shell around it.
+            command = f"exec {python} -m {contract['package']} worker {queue['name']}"
+            manager.add_process(queue["name"], command, env=environment, cwd=emulator.PROJECT)
+        manager.add_process("sender", f"exec {python} -m dev.sender", env=environment, cwd=emulator.PROJECT)
+        manager.loop()
+    stopped_by_hand = manager.returncode in (130, 143)
+    return 0 if stopped_by_hand else int(manager.returncode or 0)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except emulator.EmulatorError as error:
+        sys.exit(str(error))

@@ -1,0 +1,134 @@
+"""An emulator of AWS in a process of its own, with what the contract asks for in it.
+
+Use `running()` from Python. `python -m dev.emulator` prints the environment variables that lead a
+service to it, as one line of JSON, and runs until its standard input ends; so it never outlives
+whoever started it, not even one that was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[1]
+CONTRACT = PROJECT / "contract.json"
+
+ENVIRONMENT = "development"
+ACCOUNT = "123456789012"
+
+
+class EmulatorError(RuntimeError):
+    """The emulator did not start; the message is what it printed."""
+
+
+@contextlib.contextmanager
+def running(visibility_timeout_seconds: int | None = None) -> Iterator[dict[str, str]]:
+    """Run an emulator and yield the environment variables that lead a service to it.
+
+    Args:
+        visibility_timeout_seconds: of every queue, instead of the contract's; for tests that wait
+            for a second delivery.
+
+    Raises:
+        EmulatorError: it did not start.
+    """
+    command = [sys.executable, "-m", "dev.emulator"]
+    if visibility_timeout_seconds is not None:
+        command.append(f"--visibility-timeout-seconds={visibility_timeout_seconds}")
+    with subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Out of reach of the terminal's Ctrl-C: workers that stop still have messages to delete.
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise EmulatorError(f"the emulator ended with status {process.wait()}; see its output above")
+            yield dict(json.loads(line))
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seconds: int | None) -> str:
+    """Create every queue with its dead-letter queue; return what their URLs begin with."""
+    fifo = {"FifoQueue": "true"} if contract["broker"] == "sqs-fifo" else {}
+    suffix = ".fifo" if fifo else ""
+    base = ""
+    for queue in contract["queues"]:
+        name = f"{contract['service']}-{ENVIRONMENT}-{queue['name']}"
+        dead_letters = sqs.create_queue(
+            QueueName=f"{name}-dlq{suffix}",
+            Attributes={
+                **fifo,
+                "MessageRetentionPeriod": str(contract["dead_letter_retention_seconds"]),
+            },
+        )["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
+        redrive = {
+            "deadLetterTargetArn": arn["Attributes"]["QueueArn"],
+            "maxReceiveCount": queue["max_receive_count"],
+        }
+        visibility_timeout = visibility_timeout_seconds or queue["visibility_timeout_seconds"]
+        url = sqs.create_queue(
+            QueueName=name + suffix,
+            Attributes={
+                **fifo,
+                "VisibilityTimeout": str(visibility_timeout),
+                "MessageRetentionPeriod": str(queue["retention_seconds"]),
+                "ReceiveMessageWaitTimeSeconds": str(contract["wait_time_seconds"]),
+                "RedrivePolicy": json.dumps(redrive),
+            },
+        )["QueueUrl"]
+        base = url.rpartition("/")[0]
+    return base
+
+
+def main() -> None:
+    """Run the emulator until standard input ends."""
+    import boto3
+
+    from . import moto_gaps
+    from .results import create_results
+
+    parser = argparse.ArgumentParser(prog="python -m dev.emulator", description=__doc__)
+    parser.add_argument("--visibility-timeout-seconds", type=int)
+    visibility_timeout_seconds = parser.parse_args().visibility_timeout_seconds
+    contract = json.loads(CONTRACT.read_text(encoding="utf-8"))
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(moto_gaps.server())
+        environment = {
+            "ENVIRONMENT": ENVIRONMENT,
+            "AWS_ENDPOINT_URL": url,
+            "AWS_DEFAULT_REGION": contract["region"],
+            "AWS_ACCESS_KEY_ID": "EMULATOREMULATOR",
+            "AWS_SECRET_ACCESS_KEY": "emulator/with+odd@characters",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        os.environ.update(environment)
+        sqs = boto3.client("sqs")
+        environment["QUEUE_URL_BASE"] = create_queues(sqs, contract, visibility_timeout_seconds)
+        environment.update(create_results(contract, stack))
+        print(json.dumps(environment), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The emulated table for results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import boto3
+
+
+def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
+    """Create the table; return the environment variables that lead to it."""
+    table = f"{contract['service']}-development-results"
+    dynamodb = boto3.client("dynamodb")
+    dynamodb.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"})
+    return {"RESULTS_TABLE": table}

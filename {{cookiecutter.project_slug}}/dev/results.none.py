@@ -1,0 +1,12 @@
+"""No results, so nothing to emulate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+
+def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
+    """Return no environment variables."""
+    return {}

@@ -1,0 +1,62 @@
+"""A Redis for results: the real server where there is one, and a stand-in in Python where not."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+HOST = "127.0.0.1"
+
+
+def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
+    """Start a server; return the environment variables that lead to it."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    if shutil.which("redis-server"):
+        start_server(port, stack)
+    else:
+        start_stand_in(port, stack)
+    wait_for(port)
+    return {"RESULTS_URL": f"redis://{HOST}:{port}/0"}
+
+
+def start_server(port: int, stack: ExitStack) -> None:
+    """Run redis-server, keeping everything in memory."""
+    process = subprocess.Popen(
+        ["redis-server", "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+
+
+def start_stand_in(port: int, stack: ExitStack) -> None:
+    """Run fakeredis, which speaks enough of the protocol for results."""
+    from fakeredis import TcpFakeServer
+
+    server = TcpFakeServer((HOST, port))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stack.callback(server.shutdown)
+
+
+def wait_for(port: int, seconds: float = 10) -> None:
+    """Wait until something answers on the port.
+
+    Raises:
+        TimeoutError: nothing does.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"no Redis on port {port} after {seconds} s")
