@@ -1,0 +1,49 @@
+# Needs Python 3.10 or newer, make and git; everything else is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+OUTPUT ?= ..
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## Bake the default answers and watch the result work, on this machine
+	@$(BIN)/python tools/demo.py
+
+.PHONY: new
+new: $(READY) ## Answer the questions and get a project, in OUTPUT=.. unless you say otherwise
+	@$(BIN)/cookiecutter . --output-dir '$(OUTPUT)' $(ANSWERS)
+
+.PHONY: test
+test: $(READY) check ## Run all checks and tests
+	$(BIN)/python -m pytest --numprocesses auto
+
+.PHONY: check
+check: $(READY) ## Lint and check types
+	$(BIN)/ruff check --config pyproject.toml .
+	$(BIN)/ruff format --config pyproject.toml --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(READY) ## Format the code and mend what the linter can
+	$(BIN)/ruff check --config pyproject.toml --fix .
+	$(BIN)/ruff format --config pyproject.toml .
+
+.PHONY: benchmark
+benchmark: $(READY) ## Measure what README says of speed
+	$(BIN)/python benchmarks/bake.py
+
+.PHONY: lock
+lock: $(READY) ## Pin the newest versions of everything, here and in projects
+	$(BIN)/python tools/lock.py

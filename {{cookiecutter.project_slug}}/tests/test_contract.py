@@ -1,0 +1,103 @@
+"""The contract holds, and everything that follows from it is there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import CONTRACT, PROJECT
+
+contract = importlib.import_module(f"{CONTRACT['package']}.contract")
+app = importlib.import_module(f"{CONTRACT['package']}.app")
+settings = importlib.import_module(f"{CONTRACT['package']}.settings")
+worker = importlib.import_module(f"{CONTRACT['package']}.worker")
+
+QUEUES = contract.read(PROJECT / "contract.json").queues
+
+
+def changed(**values):
+    data = json.loads(json.dumps(CONTRACT))
+    for name, value in values.items():
+        (data if name in data else data["queues"][0])[name] = value
+    return data
+
+
+def test_contract_breaks_no_rule():
+    assert contract.problems(CONTRACT) == []
+
+
+def test_every_broken_rule_is_reported_at_once_with_field_value_and_suggestion(tmp_path):
+    wrong = tmp_path / "contract.json"
+    wrong.write_text(json.dumps(changed(region="mars", hard_limit_seconds=0, max_receive_count="5")))
+    with pytest.raises(contract.ContractError) as error:
+        contract.read(wrong)
+    assert {problem.field for problem in error.value.problems} == {
+        "region",
+        "hard_limit_seconds",
+        "max_receive_count",
+    }
+    for part in ("region must look like an AWS region", '"mars"', "must be a whole number", "try:"):
+        assert part in str(error.value)
+
+
+def test_a_contract_that_is_no_json_is_reported_as_such(tmp_path):
+    wrong = tmp_path / "contract.json"
+    wrong.write_text("{")
+    with pytest.raises(contract.ContractError, match="must be JSON"):
+        contract.read(wrong)
+
+
+@pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
+def test_every_queue_has_tasks_a_route_and_a_worker(queue):
+    module = f"{CONTRACT['package']}.tasks.{queue.module}"
+    importlib.import_module(module)
+    assert [name for name in app.app.tasks if name.startswith(f"{module}.")]
+    route = app.app.amqp.router.route({}, f"{module}.anything")
+    assert route["queue"].name == app.contract.celery_name(queue)
+    arguments = worker.worker_arguments(app.contract, queue.name, "INFO")
+    assert f"--queues={route['queue'].name}" in arguments
+    assert f"--time-limit={queue.hard_limit_seconds}" in arguments
+
+
+def test_tasks_outside_the_queues_modules_go_to_the_default_queue():
+    route = app.app.amqp.router.route({}, "celery.chord_unlock")
+    assert route["queue"].name == app.contract.celery_name(app.contract.default_queue)
+
+
+def test_worker_of_an_unknown_queue_is_refused_with_the_known_ones():
+    with pytest.raises(KeyError, match=QUEUES[0].name):
+        worker.worker_arguments(app.contract, "no-such-queue", "INFO")
+
+
+def test_missing_environment_variables_are_all_named():
+    code = f"import {CONTRACT['package']}.settings as s\ntry: s.read()\nexcept s.SettingsError as e: print(e)"
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(PROJECT / "src"), "ENVIRONMENT": "Nonsense!"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    required = {name for name, field in settings.Settings.model_fields.items() if field.is_required()}
+    assert {"environment", "queue_url_base"} <= required
+    for name in required:
+        assert name.upper() in output
+    assert "Nonsense" not in output
+
+
+def test_failed_tasks_stay_in_the_queue():
+    configuration = app.app.conf
+    assert configuration.task_acks_late
+    assert configuration.task_reject_on_worker_lost
+    assert configuration.task_acks_on_failure is False
+    assert configuration.task_acks_on_timeout is False
+
+
+def test_no_secret_shows_in_the_configuration():
+    shown = str(app.app.conf.humanize()) + app.app.connection_for_write().as_uri()
+    assert "test/secret" not in shown
+    assert "test%2Fsecret" not in shown

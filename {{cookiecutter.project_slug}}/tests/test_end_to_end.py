@@ -1,0 +1,130 @@
+"""The promises of the service, kept by real workers on the emulator."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+
+import pytest
+
+from tests.conftest import CONTRACT
+
+app = importlib.import_module(f"{CONTRACT['package']}.app")
+
+pytestmark = pytest.mark.end_to_end
+
+QUEUES = app.contract.queues
+HAS_RESULTS = CONTRACT["results"] != "none"
+
+
+def eventually(holds, seconds=40):
+    """Wait until `holds()` is true, and return what it returned."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture
+def sender(service, monkeypatch):
+    """An application that sends to the emulator."""
+    for name, value in service.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = importlib.import_module(f"{CONTRACT['package']}.settings")
+    return app.create_app(app.contract, settings.Settings())
+
+
+def send_probe(sender, queue, **kwargs):
+    return sender.send_task(
+        "tests.probes.leave_trace",
+        kwargs=kwargs,
+        queue=sender.amqp.queues[app.contract.celery_name(queue)],
+        MessageGroupId="group-1",
+    )
+
+
+def messages_in(sqs, name):
+    url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    attributes = sqs.get_queue_attributes(
+        QueueUrl=url,
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+    )["Attributes"]
+    return sum(map(int, attributes.values()))
+
+
+@pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
+def test_task_on_every_queue_is_done_once_with_its_result(service, sender, queue, tmp_path):
+    result = send_probe(sender, queue, folder=str(tmp_path))
+    if HAS_RESULTS:
+        assert result.get(timeout=40) == "done"
+    assert eventually(lambda: list(tmp_path.iterdir())), service.log(queue.name)
+    sqs = service.sqs()
+    assert eventually(lambda: messages_in(sqs, app.contract.queue_name(queue, "development")) == 0)
+    assert [trace.read_text() for trace in tmp_path.iterdir()] == ["group-1"]
+
+
+@pytest.mark.parametrize("queue", QUEUES[:1], ids=lambda queue: queue.name)
+def test_failing_task_is_delivered_as_often_as_agreed_then_dead_lettered_then_redriven(
+    service, sender, queue, tmp_path
+):
+    traces, obstacle = tmp_path / "traces", tmp_path / "obstacle"
+    traces.mkdir()
+    obstacle.touch()
+    sqs = service.sqs()
+    main_queue = app.contract.queue_name(queue, "development")
+    dead_letters = app.contract.dead_letter_queue_name(queue, "development")
+
+    send_probe(sender, queue, folder=str(traces), fail_while=str(obstacle))
+    assert eventually(lambda: messages_in(sqs, dead_letters) == 1), service.log(queue.name)
+    assert messages_in(sqs, main_queue) == 0
+    assert len(list(traces.iterdir())) == queue.max_receive_count
+
+    obstacle.unlink()
+    url = sqs.get_queue_url(QueueName=dead_letters)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sqs.start_message_move_task(SourceArn=arn)
+    assert eventually(lambda: len(list(traces.iterdir())) == queue.max_receive_count + 1)
+    assert eventually(lambda: messages_in(sqs, main_queue) + messages_in(sqs, dead_letters) == 0)
+    assert {trace.read_text() for trace in traces.iterdir()} == {"group-1"}
+
+
+def test_message_in_the_queue_is_readable_json(service, sender):
+    name = app.contract.queue_name(QUEUES[0], "development")
+    seen = []
+
+    class Recorder:
+        def send_message(self, **message):
+            seen.append(message)
+
+    with sender.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.sqs = lambda **_: Recorder()
+        sender.send_task(
+            "tests.probes.leave_trace",
+            kwargs={"folder": "ordner"},
+            connection=connection,
+            queue=sender.amqp.queues[app.contract.celery_name(QUEUES[0])],
+            MessageGroupId="group-1",
+        )
+    (message,) = seen
+    assert message["QueueUrl"].endswith(name)
+    assert message["MessageGroupId"] == "group-1"
+    assert json.loads(json.loads(message["MessageBody"])["body"])[1] == {"folder": "ordner"}
+
+
+@pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")
+def test_chord_waits_for_all_its_tasks(service, sender):
+    first = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
+    module = importlib.import_module(first)
+    if not hasattr(module, "count_words_of_all"):
+        pytest.skip("the example is gone")
+    sent = service.command("send", f"{QUEUES[0].name}.count_words", "one two", "--group", "g", "--wait", "40")
+    assert sent.returncode == 0, sent.stderr
+    assert sent.stdout.splitlines()[-1] == "2"
+
+
+@pytest.mark.skipif(CONTRACT["credentials"] != "keys", reason="only the variant with keys has a secret")
+def test_no_log_line_holds_the_secret(service, sender):
+    for queue in QUEUES:
+        assert service.environment["AWS_SECRET_ACCESS_KEY"] not in service.log(queue.name)

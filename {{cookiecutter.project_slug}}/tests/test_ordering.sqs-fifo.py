@@ -1,0 +1,28 @@
+"""FIFO: a group always, and an id that only repetitions of one sending share."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from tests.conftest import CONTRACT
+
+ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
+
+
+def test_sending_without_a_group_is_an_error_that_says_how():
+    with pytest.raises(ordering.MessageGroupMissingError, match=r"group='customer-7'"):
+        ordering.message_properties("tasks.t", "id", "0:0", None)
+
+
+def test_an_attempt_has_one_deduplication_id_and_the_next_another():
+    first = ordering.message_properties("tasks.t", "id", "0:0", "g")
+    assert first == ordering.message_properties("tasks.t", "id", "0:0", "g")
+    retry = ordering.message_properties("tasks.t", "id", "1:0", "g")
+    assert first["MessageGroupId"] == retry["MessageGroupId"] == "g"
+    assert first["MessageDeduplicationId"] != retry["MessageDeduplicationId"]
+
+
+def test_tasks_of_celery_itself_need_no_group():
+    assert ordering.message_properties("celery.chord_unlock", "id", "0:0", None)["MessageGroupId"] == "id"

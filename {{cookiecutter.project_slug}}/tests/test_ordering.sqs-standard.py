@@ -1,0 +1,14 @@
+"""Standard queues: a group is welcome, and nobody has to name one."""
+
+from __future__ import annotations
+
+import importlib
+
+from tests.conftest import CONTRACT
+
+ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
+
+
+def test_group_is_optional():
+    assert ordering.message_properties("tasks.t", "id", "0:0", None) == {}
+    assert ordering.message_properties("tasks.t", "id", "0:0", "tenant-1") == {"MessageGroupId": "tenant-1"}

@@ -1,0 +1,107 @@
+"""What goes into a message: its queue, its message group, its limits."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from celery import Celery
+from celery._state import _task_stack
+from click.testing import CliRunner
+
+from tests.conftest import CONTRACT
+
+app = importlib.import_module(f"{CONTRACT['package']}.app")
+cli = importlib.import_module(f"{CONTRACT['package']}.cli")
+publish = importlib.import_module(f"{CONTRACT['package']}.publish")
+
+FIRST = CONTRACT["queues"][0]["name"]
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Record what would be sent."""
+    messages = []
+
+    def record(self, name, args=None, kwargs=None, *positional, **options):
+        messages.append({"task": name, "args": args, "kwargs": kwargs, **options})
+        return self.AsyncResult(options["task_id"])
+
+    monkeypatch.setattr(Celery, "send_task", record)
+    return messages
+
+
+@app.app.task(name="tests.anything", typing=False)
+def anything():
+    """A task that takes any arguments, since it is never run."""
+
+
+@app.app.task(name="tests.picky")
+def picky(only):
+    """A task that takes one argument."""
+
+
+def test_group_becomes_the_message_group(sent):
+    publish.send(anything, "a", group="customer-7", countdown=3, key="b")
+    (message,) = sent
+    assert message["MessageGroupId"] == "customer-7"
+    assert (list(message["args"]), message["kwargs"], message["countdown"]) == (["a"], {"key": "b"}, 3)
+
+
+@pytest.mark.parametrize("group", ["with space", "ü", "x" * 129])
+def test_a_group_that_sqs_would_refuse_is_refused(sent, group):
+    with pytest.raises(ValueError, match="MessageGroupId"):
+        publish.send(anything, group=group)
+    assert sent == []
+
+
+def test_a_task_sent_by_a_task_stays_in_its_group(sent):
+    anything.push_request(properties={"MessageGroupId": "customer-7", "MessageDeduplicationId": "used"})
+    _task_stack.push(anything)
+    try:
+        publish.send(anything)
+        publish.send(anything, group="customer-8")
+    finally:
+        _task_stack.pop()
+        anything.pop_request()
+    assert [message["MessageGroupId"] for message in sent] == ["customer-7", "customer-8"]
+    assert "used" not in [message.get("MessageDeduplicationId") for message in sent]
+
+
+def test_unknown_task_is_refused_with_the_known_ones():
+    with pytest.raises(publish.UnknownTaskError, match="there are: "):
+        publish.send("no.such_task")
+
+
+def test_command_sends_json_values_and_plain_text(sent):
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "2", "plain text", "[1]", "--group", "g"])
+    assert result.exit_code == 0, result.output
+    assert list(sent[0]["args"]) == [2, "plain text", [1]]
+    assert result.output.strip() == sent[0]["task_id"]
+
+
+def test_command_explains_arguments_that_do_not_fit(sent):
+    result = CliRunner().invoke(cli.main, ["send", "tests.picky"])
+    assert (result.exit_code, sent) == (2, [])
+    assert result.output.startswith("Error: nothing was sent: picky() missing 1 required")
+
+
+def test_command_explains_a_broker_out_of_reach():
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "--group", "g"])
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: nothing was sent: ")
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("arguments", [["send", "no.such_task"], ["worker", "no-such-queue"]])
+def test_a_mistyped_name_is_an_error_without_a_traceback(arguments):
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: no ")
+    assert "Traceback" not in result.output
+
+
+def test_contract_command_shows_every_queue():
+    result = CliRunner().invoke(cli.main, ["contract"])
+    assert result.exit_code == 0
+    assert [line.split(":")[0] for line in result.output.splitlines()] == [q["name"] for q in CONTRACT["queues"]]
