@@ -1,4 +1,4 @@
-"""What turns answers into a contract, and refuses those that break its rules.
+"""What turns answers into a contract, refuses those that break its rules, and tells what follows.
 
 The answers become a contract by rendering the project's own `contract.json`, and the rules are
 those of the project's own `contract.py`: what is checked is what would be written.
@@ -6,8 +6,8 @@ those of the project's own `contract.py`: what is checked is what would be writt
 
 from __future__ import annotations
 
+import functools
 import json
-import logging
 import re
 import runpy
 import shlex
@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from cookiecutter.exceptions import FailedHookException
-from jinja2 import Environment, pass_environment
+from jinja2 import Environment, pass_context, pass_environment
+from jinja2.runtime import Context
 
 TEMPLATE = Path(__file__).parents[1]
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 
-QUESTION_OF_FIELD = {"service": "project_slug", "package": "project_slug", "name": "queues"}
-"""Contract fields whose question has another name."""
+QUESTION_OF_FIELD = {"service": "project_slug", "package": "__package", "name": "queues"}
+"""Contract fields whose question has another name; `__package` is asked by nobody, but replayed."""
 
 
 def quoted(text: str) -> str:
@@ -41,21 +42,112 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in str(text).split(",") if name.strip()]
 
 
-@pass_environment
-def refuse_wrong_answers(environment: Environment, answers: Mapping[str, Any]) -> str:
-    """Return nothing, or end the generation with the list of what is wrong.
+@pass_context
+def refuse_wrong_answers(context: Context, value: object) -> object:
+    """Let a rendered value pass, or end the generation with the list of what is wrong.
+
+    Jinja calls this with every value that a template puts out. The first template that is rendered
+    with all the answers is the name of the project's folder, so nothing has been written yet,
+    whether the answers were typed, given, replayed or stored by cruft. A hook would come later: the
+    folder is there by then, and cookiecutter prints a traceback below the hook's own words.
 
     Raises:
         FailedHookException: a rule is broken. Of all that a template can raise, this is the one
             that cookiecutter reports by its message alone.
     """
-    source = (PROJECT / "contract.json").read_text(encoding="utf-8")
-    contract = json.loads(environment.from_string(source).render(cookiecutter=answers))
-    rules = runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py"))
-    found = rules["problems"](contract)
-    if not found:
-        return ""
-    raise _refusal(answers, found)
+    answers = context.get("cookiecutter")
+    if isinstance(answers, Mapping) and "_template" in answers:  # Missing while questions are asked.
+        _checked(context.environment, answers)
+    return value
+
+
+@pass_environment
+def plan(environment: Environment, answers: Mapping[str, Any]) -> str:
+    """Return, as JSON, what the hook after the generation has to do and to say.
+
+    It is worked out here, where the rules are loaded already, so that the hook starts fast.
+
+    Raises:
+        FailedHookException: a rule is broken.
+    """
+    data = _checked(environment, answers)
+    rules = _rules()
+    contract = rules["parse"](data)
+    chosen = {getattr(contract, choice) for choice in rules["CHOICES"]}
+    options = {option for choice in rules["CHOICES"].values() for option in choice}
+    return json.dumps(
+        {
+            "chosen": sorted(set().union(*map(_tokens, chosen))),
+            "options": sorted(set().union(*map(_tokens, options))),
+            "tasks": f"src/{contract.package}/tasks",
+            "modules": [queue.module for queue in contract.queues],
+            "report": _report(contract, rules["advice"](data)),
+        }
+    )
+
+
+def _tokens(option: str) -> set[str]:
+    """Return what files of an option may be called: `sqs-fifo` also chooses those of `sqs`."""
+    return {option, option.split("-")[0]}
+
+
+@functools.cache
+def _rules() -> dict[str, Any]:
+    return runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py"))
+
+
+_contracts: dict[str, Any] = {}
+"""Contracts that hold, by their answers, so that a bake makes and checks its contract once."""
+
+
+def _checked(environment: Environment, answers: Mapping[str, Any]) -> Any:
+    """Make the contract of all the answers; refuse it if it breaks rules."""
+    # Without `_template` and its like, which would have this very rendering checked again.
+    asked = {name: answers[name] for name in answers if not name.startswith("_") or name == "__package"}
+    key = json.dumps(asked)
+    if key not in _contracts:
+        source = (PROJECT / "contract.json").read_text(encoding="utf-8")
+        contract = json.loads(environment.from_string(source).render(cookiecutter=asked))
+        if found := _rules()["problems"](contract):
+            raise _refusal(asked, found)
+        _contracts[key] = contract
+    return _contracts[key]
+
+
+def _report(contract: Any, advice: list[Any]) -> str:
+    """Say what follows from the answers, and what to do next."""
+    slowest = max(queue.seconds_to_dead_letter for queue in contract.queues)
+    longest = max(len(queue.name) for queue in contract.queues)
+    lines = [
+        "",
+        f"{contract.project_name} is ready. Its queues, here in the environment production:",
+        "",
+        *(
+            f"  {queue.name:<{longest}}  {contract.queue_name(queue, 'production')}\n"
+            f"  {'':<{longest}}  {contract.dead_letter_queue_name(queue, 'production')}"
+            for queue in contract.queues
+        ),
+        "",
+        f"A task that always fails is dead-lettered {_duration(slowest)} after its first failure.",
+        f"A month without a single task costs {contract.idle_requests_per_month:,} SQS requests.",
+        *(f"Worth a thought: {item}" for item in advice),
+        "",
+        "Next:",
+        "",
+        f"  cd {contract.service}",
+        "  make dev     # everything on this machine: emulator, workers and a sender",
+        "  make test    # its tests, also those with real workers",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """Write seconds as people say them."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} seconds"
 
 
 def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookException:
@@ -68,49 +160,35 @@ def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookExceptio
         text = question + text.removeprefix(problem.field)
         if text not in wrong.setdefault(question, []):
             wrong[question].append(text)
+    if "project_slug" in wrong:
+        wrong.pop("__package", None)  # It follows from the slug.
     right = [
         f"{name}={shlex.quote(str(answer))}"
         for name, answer in answers.items()
         if not name.startswith("_") and name not in wrong and answer
     ]
-    listed = [text for texts in wrong.values() for text in texts]
+    listed = [text for question in answers for text in wrong.get(question, [])]
     count = "1 answer does" if len(wrong) == 1 else f"{len(wrong)} answers do"
-    return _quiet(
-        FailedHookException(
-            "\n".join(
-                (
-                    "",
-                    "To keep your other answers, run the same command again with these behind it:",
-                    "",
-                    "  " + " \\\n  ".join(right),
-                    "",
-                    f"{count} not fit, and nothing was written:",
-                    "",
-                    "\n\n".join("  " + text.replace("\n", "\n  ") for text in listed),
-                    "",
-                )
+    return FailedHookException(
+        "\n".join(
+            (
+                "",
+                "To keep your other answers, run the same command again with these behind it:",
+                "",
+                "  " + " \\\n  ".join(right),
+                "",
+                f"{count} not fit, and nothing was written:",
+                "",
+                "\n\n".join("  " + text.replace("\n", "\n  ") for text in listed),
+                "",
             )
         )
     )
-
-
-def _quiet(refusal: FailedHookException) -> FailedHookException:
-    """Keep cookiecutter from logging a traceback of this one exception where a hook raises it."""
-    log = logging.getLogger("cookiecutter.hooks")
-
-    def drop(record: logging.LogRecord) -> bool:
-        mine = bool(record.exc_info and record.exc_info[1] is refusal)
-        if mine:
-            log.removeFilter(drop)
-        return not mine
-
-    log.addFilter(drop)
-    return refusal
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "quoted": quoted,
     "number": number,
     "names": names,
-    "refuse_wrong_answers": refuse_wrong_answers,
+    "plan": plan,
 }

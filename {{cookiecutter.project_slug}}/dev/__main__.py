@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 
 from honcho.manager import Manager
@@ -20,6 +21,9 @@ def main() -> int:
         print(f"The emulator answers at {variables['AWS_ENDPOINT_URL']}. Ctrl-C stops everything.")
         environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
         manager = Manager()
+        # honcho would signal whole process groups, and so kill the tasks that a worker told to stop
+        # still waits for.
+        manager._procmgr.terminate = lambda pid: os.kill(pid, signal.SIGTERM)
         for queue in contract["queues"]:
             # `exec`, so that the signal to stop reaches the worker and not a shell around it.
             command = f"exec {python} -m {contract['package']} worker {queue['name']}"

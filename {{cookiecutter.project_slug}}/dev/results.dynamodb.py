@@ -8,6 +8,9 @@ from typing import Any
 
 import boto3
 
+UNREACHABLE: dict[str, str] = {"RESULTS_TABLE": "unreachable"}
+"""Environment variables that fit and lead nowhere, for tests that want no results."""
+
 
 def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
     """Create the table; return the environment variables that lead to it."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+UNREACHABLE: dict[str, str] = {}
+"""Environment variables that fit and lead nowhere, for tests that want no results."""
+
 
 def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
     """Return no environment variables."""

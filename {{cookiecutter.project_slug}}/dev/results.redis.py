@@ -13,6 +13,9 @@ from typing import Any
 
 HOST = "127.0.0.1"
 
+UNREACHABLE: dict[str, str] = {"RESULTS_URL": "redis://127.0.0.1:9/0"}
+"""Environment variables that fit and lead nowhere, for tests that want no results."""
+
 
 def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
     """Start a server; return the environment variables that lead to it."""

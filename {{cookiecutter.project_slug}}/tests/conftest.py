@@ -17,6 +17,7 @@ import boto3
 import pytest
 
 from dev import emulator
+from dev.results import UNREACHABLE
 
 PROJECT = Path(__file__).parents[1]
 CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
@@ -33,9 +34,7 @@ os.environ.update(
         "AWS_ACCESS_KEY_ID": "TESTTESTTESTTEST",
         "AWS_SECRET_ACCESS_KEY": "test/secret",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "RESULTS_BUCKET": "test-results",
-        "RESULTS_TABLE": "test-results",
-        "RESULTS_URL": "redis://127.0.0.1:9/0",
+        **UNREACHABLE,
     }
 )
 
@@ -69,15 +68,15 @@ class RunningService:
             except subprocess.TimeoutExpired:
                 worker.kill()
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the service's command."""
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python as a client of the service."""
         return subprocess.run(
-            [sys.executable, "-m", CONTRACT["package"], *arguments],
+            [sys.executable, *arguments],
             cwd=PROJECT,
             env={**self.environment, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=90,
         )
 
     def sqs(self) -> Any:

@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+from celery import chord
 
 from tests.conftest import CONTRACT
 
@@ -114,14 +115,33 @@ def test_message_in_the_queue_is_readable_json(service, sender):
 
 
 @pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")
-def test_chord_waits_for_all_its_tasks(service, sender):
-    first = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
-    module = importlib.import_module(first)
-    if not hasattr(module, "count_words_of_all"):
+def test_chord_of_the_examples_adds_up(service):
+    module = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
+    if not hasattr(importlib.import_module(module), "count_words_of_all"):
         pytest.skip("the example is gone")
-    sent = service.command("send", f"{QUEUES[0].name}.count_words", "one two", "--group", "g", "--wait", "40")
+    code = (
+        f"from {module} import count_words_of_all\n"
+        f"chord = count_words_of_all(['one', 'one two', 'one two three'])\n"
+        f"print(chord.apply_async(MessageGroupId='g').get(timeout=60))\n"
+    )
+    run = service.python("-c", code)
+    assert (run.stdout, run.returncode) == ("6\n", 0), run.stderr
+
+
+@pytest.mark.skipif(HAS_RESULTS, reason="chords work where there are results")
+def test_chord_without_results_is_an_error_that_says_so(sender):
+    with pytest.raises(NotImplementedError, match="requires a result backend"):
+        chord([sender.signature("a.b")], sender.signature("a.b"), app=sender).apply_async()
+
+
+def test_command_sends_and_waits(service):
+    if not hasattr(importlib.import_module(f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"), "count_words"):
+        pytest.skip("the example is gone")
+    wait = ("--wait", "40") if HAS_RESULTS else ()
+    sent = service.python("-m", CONTRACT["package"], "send", f"{QUEUES[0].name}.count_words", "a b", "--group=g", *wait)
     assert sent.returncode == 0, sent.stderr
-    assert sent.stdout.splitlines()[-1] == "2"
+    assert len(sent.stdout.splitlines()[0]) == 36
+    assert sent.stdout.splitlines()[1:] == (["2"] if HAS_RESULTS else [])
 
 
 @pytest.mark.skipif(CONTRACT["credentials"] != "keys", reason="only the variant with keys has a secret")

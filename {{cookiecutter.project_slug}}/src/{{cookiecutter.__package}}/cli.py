@@ -70,8 +70,9 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
 
     try:
         result = publish(task, *map(_value, arguments), group=group, countdown=countdown)
-    except (TypeError, BotoCoreError, ClientError, OperationalError) as error:
-        raise Failure(f"nothing was sent: {error}") from error
+    # TypeError: the arguments are not the task's; RuntimeError: the result store is out of reach.
+    except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError) as error:
+        raise Failure(f"nothing was sent: {str(error).strip()}") from error
     click.echo(result.id)
     if wait is not None:
         try:

@@ -269,11 +269,11 @@ def _one_of(field: str) -> Rule:
 def _plain_text(field: str, longest: int) -> Rule:
     return Rule(
         field,
-        f"must be 1 to {longest} printable characters without template syntax ({{{{ {{% {{#)",
+        f"must be 1 to {longest} printable characters, and no brace may begin template syntax",
         lambda v: (
-            0 < len(v[field].strip()) <= longest and v[field].isprintable() and not re.search(r"{[{%#]", v[field])
+            0 < len(v[field].strip()) <= longest and v[field].isprintable() and not re.search(r"{[%#{]", v[field])
         ),
-        lambda v: re.sub(r"{[{%#]|[^\x20-\x7e]", "", v[field]).strip()[:longest] or "a plain line of text",
+        lambda v: re.sub(r"{[%#{]|[^\x20-\x7e]", "", v[field]).strip()[:longest] or "a plain line of text",
     )
 
 
@@ -526,6 +526,11 @@ def read(path: Path | None = None) -> Contract:
         raise ContractError(str(path), [problem]) from None
     if found := problems(data):
         raise ContractError(str(path), found)
+    return parse(data)
+
+
+def parse(data: Mapping[str, Any]) -> Contract:
+    """Give a contract that holds its types."""
     return Contract(**{**data, "queues": tuple(Queue(**queue) for queue in data["queues"])})
 
 

@@ -22,7 +22,8 @@ def find(name: str) -> Task[Any, Any]:
     """
     app.loader.import_default_modules()
     prefix = f"{contract.package}.tasks."
-    for candidate in (name, prefix + name):
+    queue, dot, function = name.partition(".")
+    for candidate in (name, prefix + queue.replace("-", "_") + dot + function):
         if candidate in app.tasks:
             return app.tasks[candidate]
     known = sorted(task.removeprefix(prefix) for task in app.tasks if task.startswith(prefix))

@@ -39,6 +39,11 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
     return {
         "result_backend": url,
         "result_expires": contract.result_expires_seconds,
+        # Whoever sends a task also subscribes to its result. With Celery's 20 tries a sender, a web
+        # request say, would hang for 20 seconds when Redis is out of reach.
+        "result_backend_transport_options": {
+            "retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
+        },
         # Without these a connection that a firewall dropped in silence is waited on for ever.
         "redis_socket_connect_timeout": 5,
         "redis_socket_timeout": 10,

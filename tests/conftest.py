@@ -1,0 +1,102 @@
+"""Fixtures: bakes through cookiecutter's own doors, and a home that is nobody's."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import itertools
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+TEMPLATE = Path(__file__).parents[1]
+PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
+QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+RULES = SimpleNamespace(**runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")))
+
+CHOICES = {name: options for name, options in QUESTIONS.items() if isinstance(options, list) and name[0] != "_"}
+COMBINATIONS = [dict(zip(CHOICES, options, strict=True)) for options in itertools.product(*CHOICES.values())]
+
+
+def label(answers):
+    return "-".join(map(str, answers.values()))
+
+
+def need(command):
+    """Skip where a program is missing; in CI, where .ci/run installs it, fail instead."""
+    if shutil.which(command):
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"{command} is missing, and .ci/run should have installed it")
+    pytest.skip(f"{command} is not installed on this machine")
+
+
+@functools.cache
+def _bake(folder, frozen):
+    output = folder / label(dict(frozen))
+    with contextlib.redirect_stdout(io.StringIO()):
+        return Path(
+            cookiecutter(
+                str(TEMPLATE),
+                no_input=True,
+                default_config=True,
+                extra_context=dict(frozen),
+                output_dir=str(output),
+            )
+        )
+
+
+@pytest.fixture(scope="session")
+def bake(tmp_path_factory):
+    """Bake answers, once for all who only look at the result."""
+    folder = tmp_path_factory.mktemp("baked")
+    return lambda **answers: _bake(folder, tuple(answers.items()))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command of the template's environment in an empty folder, with an empty home."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+
+    def run_command(*command, **options):
+        return subprocess.run(
+            command,
+            cwd=options.pop("cwd", here),
+            env={**os.environ, "HOME": str(home), **options.pop("env", {})},
+            capture_output=True,
+            text=True,
+            timeout=options.pop("timeout", 120),
+            **options,
+        )
+
+    run_command.here = here
+    run_command.home = home
+    return run_command
+
+
+@pytest.fixture
+def cookiecutter_command(run):
+    """Run `cookiecutter` as a user does, in an empty folder."""
+
+    def command(*arguments, **options):
+        return run(sys.executable, "-m", "cookiecutter", *map(str, arguments), **options)
+
+    command.here = run.here
+    command.home = run.home
+    return command
+
+
+def tree(folder):
+    """Return every file below a folder with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,88 @@
+"""Every combination of choices, baked: the right files, whole, parsing and clean."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import CHOICES, COMBINATIONS, PROJECT, label
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+OPTIONS = {option for options in CHOICES.values() for option in options} | {"sqs"}
+PARSERS = {
+    ".py": ast.parse,
+    ".json": json.loads,
+    ".toml": tomllib.loads,
+    ".yml": yaml.safe_load,
+    ".yaml": yaml.safe_load,
+}
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def expected_files(contract):
+    """Apply the one naming rule to the template's files."""
+    chosen = {contract[choice] for choice in CHOICES}
+    chosen |= {option.split("-")[0] for option in chosen}
+    expected = set()
+    for name in files(PROJECT):
+        name = name.replace("{{cookiecutter.__package}}", contract["package"])
+        folder, slash, file = name.rpartition("/")
+        thing, _, rest = file.partition(".")
+        option, _, extension = rest.partition(".")
+        if file.startswith("queue_") and folder.endswith("tasks"):
+            continue
+        if option in OPTIONS and thing:
+            if option not in chosen:
+                continue
+            file = f"{thing}.{extension}"
+        expected.add(folder + slash + file)
+    tasks = {f"src/{contract['package']}/tasks/{queue['name'].replace('-', '_')}.py" for queue in contract["queues"]}
+    return expected | tasks
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_combination(bake, answers):
+    project = bake(**answers)
+    contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
+    assert {name: contract[name] for name in answers} == answers
+    assert files(project) == sorted(expected_files(contract))
+    for name in files(project):
+        text = (project / name).read_text(encoding="utf-8")
+        assert text == "" or text.endswith("\n"), f"{name} does not end with a line break"
+        assert not re.search(r"{{|}}|{%|%}|cookiecutter", text.replace("${{", "")), f"a stray brace in {name}"
+        if parse := PARSERS.get(name[name.rfind(".") :]):
+            parse(text)
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["check"], ["format", "--check"]):
+        run = subprocess.run([*ruff, *command, "--no-cache", "."], cwd=project, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+
+
+MODULES = {"s3": "s3", "dynamodb": "dynamodb", "redis": "redis"}
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_no_code_of_an_option_not_chosen(bake, answers):
+    project = bake(**answers)
+    for path in (*project.rglob("*.py"), project / "pyproject.toml", *project.glob("requirements*.txt")):
+        if path.name == "contract.py":
+            continue  # The rules know every option, so that a hand-edited contract is checked too.
+        text = path.read_text(encoding="utf-8").lower()
+        for option in MODULES.keys() - {answers["results"]}:
+            found = re.search(rf"(?<![a-z]){option}(?![a-z])", text.replace("moto[dynamodb,s3]", ""))
+            allowed = option in ("s3", "dynamodb") and (path.name.startswith("requirements") or "tests" in path.parts)
+            assert not found or allowed, f"{option} in {path.relative_to(project)}"
+        if answers["broker"] != "sqs-fifo" and "ordering" in path.name:
+            assert "deduplication" not in text

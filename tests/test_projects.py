@@ -1,0 +1,158 @@
+"""Baked projects at work: their own tests, with real workers, for every pair of options."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from allpairspy import AllPairs
+from conftest import CHOICES, COMBINATIONS, label, need
+
+PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]
+QUEUES = ("high, default, low", "only", "urgent-mail, bulk")
+
+
+def test_pairs_cover_every_two_options():
+    def pairs(combinations):
+        return {
+            (one, answers[one], other, answers[other])
+            for answers in combinations
+            for one in CHOICES
+            for other in CHOICES
+            if one < other
+        }
+
+    assert pairs(PAIRS) == pairs(COMBINATIONS)
+
+
+@pytest.fixture
+def project(bake, tmp_path):
+    """Bake a project that may be changed."""
+
+    def bake_copy(**answers):
+        return shutil.copytree(bake(**answers), tmp_path / "project")
+
+    return bake_copy
+
+
+def succeed(*command, cwd, **environment):
+    run = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=280
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-4000:]
+    return run.stdout
+
+
+@pytest.mark.parametrize(
+    "answers", [{**pair, "queues": QUEUES[index % 3]} for index, pair in enumerate(PAIRS)], ids=label
+)
+def test_own_tests_and_types(project, answers):
+    if answers["results"] == "redis":
+        need("redis-server")
+    folder = project(**answers)
+    summary = succeed(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    assert " passed" in summary
+    assert " failed" not in summary
+    succeed(sys.executable, "-m", "mypy", cwd=folder)
+
+
+def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):
+    folder = project(results="redis", queues="only")
+    # An empty PATH: the interpreter is called by its full name, and nothing else is needed.
+    succeed(sys.executable, "-m", "pytest", "-q", "-m", "end_to_end", cwd=folder, PATH=str(tmp_path / "nothing"))
+
+
+def mine(mark):
+    """Return the processes that inherited a mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(holds, seconds):
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.2)
+    return holds()
+
+
+@pytest.mark.parametrize("answers", [{"results": "redis"}, {"broker": "sqs-fifo", "results": "none"}], ids=label)
+def test_dev_runs_everything_and_ctrl_c_leaves_no_process(project, tmp_path, answers):
+    folder = project(**answers)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        dev = subprocess.Popen(
+            [sys.executable, "-m", "dev"],
+            cwd=folder,
+            env={**os.environ, "MARK": str(tmp_path), "PYTHONPATH": "src"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        done = "-> sent" if answers["results"] == "none" else "-> 'desserts'"
+        assert wait_for(lambda: log.read_text().count(done) >= 2, 60), log.read_text()
+        assert wait_for(lambda: "reverse" in log.read_text() and "succeeded" in log.read_text(), 30), log.read_text()
+        assert len(mine(str(tmp_path))) > 5
+        os.killpg(dev.pid, 2)  # As a terminal does: to all of its foreground processes.
+        assert dev.wait(timeout=30) == 0, log.read_text()
+        assert mine(str(tmp_path)) == []
+        assert "Traceback" not in log.read_text()
+    finally:
+        for process in mine(str(tmp_path)):
+            process.kill()
+
+
+def test_killed_dev_takes_its_emulator_along(project, tmp_path):
+    folder = project()
+    emulator = subprocess.Popen(
+        [sys.executable, "-c", "from dev import emulator\nwith emulator.running() as e: print(e, flush=True); input()"],
+        cwd=folder,
+        env={**os.environ, "MARK": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert "AWS_ENDPOINT_URL" in emulator.stdout.readline()
+    assert len(mine(str(tmp_path))) == 2
+    emulator.kill()
+    emulator.wait()
+    assert wait_for(lambda: mine(str(tmp_path)) == [], 15)
+
+
+def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
+    need("make")
+    folder = project(queues="only")
+    home = tmp_path / "empty-home"
+    home.mkdir()
+    fresh = {"HOME": str(home), "PYTHON": getattr(sys, "_base_executable", sys.executable)}
+    make = ("make", f"PYTHON={fresh['PYTHON']}")
+    succeed(*make, "install", cwd=folder, **fresh)
+    assert " passed" in succeed(*make, "test", cwd=folder, **fresh)
+    succeed(*make, "check", cwd=folder, **fresh)
+    assert "only: soft limit" in succeed(folder / ".venv" / "bin" / "acme-jobs", "contract", cwd=tmp_path)
+    # Installed as a wheel, the service brings its contract with it.
+    succeed(
+        folder / ".venv/bin/python",
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        "w",
+        ".",
+        cwd=folder,
+    )
+    (wheel,) = (folder / "w").iterdir()
+    assert "acme_jobs/contract.json" in succeed(sys.executable, "-m", "zipfile", "-l", str(wheel), cwd=folder)

@@ -1,0 +1,67 @@
+"""The questions: few, labelled, documented, and in step with the contract."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from conftest import CHOICES, QUESTIONS, RULES, TEMPLATE
+
+ASKED = [name for name in QUESTIONS if not name.startswith("_")]
+PROMPTS = QUESTIONS["__prompts__"]
+
+
+def test_at_most_sixteen_are_asked():
+    assert len(ASKED) <= 16
+
+
+def test_each_has_a_prompt_for_people_and_each_choice_a_label():
+    assert list(PROMPTS) == ASKED
+    for name, options in CHOICES.items():
+        assert list(PROMPTS[name]) == ["__prompt__", *options]
+        recommended = [option for option in options if "(recommended)" in PROMPTS[name][option]]
+        assert recommended == [options[0]] or (name == "results" and recommended == [options[0]])
+
+
+def test_choices_are_those_of_the_contract():
+    assert {name: tuple(options) for name, options in CHOICES.items()} == dict(RULES.CHOICES)
+
+
+def test_no_two_choices_share_an_option_since_files_are_named_after_options():
+    options = [option for options in CHOICES.values() for option in options]
+    assert len(set(options)) == len(options)
+
+
+def test_docs_table_has_each_question_with_its_default():
+    text = (TEMPLATE / "docs" / "questions.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
+    asked = [(name, default) for name, default in rows if name in ASKED]
+    assert [name for name, _ in asked] == ASKED
+    for name, default in asked:
+        raw = QUESTIONS[name]
+        if isinstance(raw, list):
+            assert default == ", ".join(f"`{option}`" for option in raw), name
+        elif "{{" not in raw:
+            assert default == (f"`{raw}`" if raw else "empty"), name
+
+
+@pytest.mark.parametrize("name", ["retention_seconds", "concurrency", "workers_min", "stop_timeout_seconds"])
+def test_docs_name_what_is_fixed_in_the_contract(name):
+    assert f"`{name}`" in (TEMPLATE / "docs" / "questions.md").read_text(encoding="utf-8")
+
+
+def test_dependent_defaults_follow_the_answers(bake):
+    project = bake(project_name="Tax & Billing", soft_limit_seconds="600", max_countdown_seconds="0")
+    contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
+    assert project.name == contract["service"] == "tax-billing"
+    assert contract["package"] == "tax_billing"
+    assert contract["description"] == "Background jobs of Tax & Billing"
+    for queue in contract["queues"]:
+        assert (queue["hard_limit_seconds"], queue["visibility_timeout_seconds"]) == (660, 720)
+
+
+def test_retention_outlives_every_delivery(bake):
+    project = bake(project_slug="patient", visibility_timeout_seconds="43200", max_receive_count="20")
+    contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
+    assert contract["queues"][0]["retention_seconds"] == 43_200 * 20 + 86_400

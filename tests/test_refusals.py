@@ -1,0 +1,205 @@
+"""Wrong answers: refused with the reason, all at once, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pexpect
+import pytest
+from conftest import QUESTIONS, TEMPLATE, tree
+
+# Question, wrong answer, a part of the rule, what to try.
+WRONG = [
+    ("project_name", "", "must be 1 to 60 printable characters", "a plain line of text"),
+    ("project_name", "bell\x07", "must be 1 to 60 printable characters", "bell"),
+    ("project_slug", "Acme Jobs", "must be lower-case letters", "acme-jobs"),
+    ("project_slug", "../elsewhere", "must be lower-case letters", "elsewhere"),
+    ("project_slug", "import", "must not make a package that Python", "import-jobs"),
+    ("description", "two\nlines", "must be 1 to 200 printable characters", "twolines"),
+    ("region", "mars", "must look like an AWS region", "eu-west-1"),
+    ("queues", ",", "must list 1 to 20 queues", "high, default, low"),
+    ("queues", "high, high", "must be unique", "each queue once"),
+    ("queues", "high, Low_", "must be lower-case letters", "low"),
+    ("soft_limit_seconds", "0", "must be between 1 and 43080", "1"),
+    ("hard_limit_seconds", "240", "must be greater than soft_limit_seconds (240)", "300"),
+    ("hard_limit_seconds", "1e3", "must be a whole number", "digits only, such as 60"),
+    ("hard_limit_seconds", "٣٠٠", "must be a whole number", "digits only, such as 60"),
+    (
+        "max_countdown_seconds",
+        "43000",
+        "plus hard_limit_seconds (300) plus 60 must fit the longest visibility timeout, 43200",
+        "42840",
+    ),
+    ("visibility_timeout_seconds", "659", "must be at least max_countdown_seconds (300)", "660"),
+    ("max_receive_count", "1001", "must be between 1 and 1000", "1000"),
+    ("workers_max", "0", "must be between 1 and 5000", "1"),
+    ("workers_max", "9" * 300, "must be a whole number", "digits only, such as 60"),
+    ("alarm_email", "on call", "must be empty or one e-mail address", "on-call@example.com"),
+]
+
+
+def refusal(output):
+    """Return the list of what is wrong, which must end the output."""
+    _, _, listed = output.partition(" not fit, and nothing was written:\n")
+    assert listed, output
+    assert "Traceback" not in output
+    assert listed.rstrip().splitlines()[-1].startswith(("      try:", "      why:"))
+    return listed
+
+
+@pytest.mark.parametrize(("question", "answer", "rule", "suggestion"), WRONG)
+def test_one_wrong_answer(cookiecutter_command, question, answer, rule, suggestion):
+    run = cookiecutter_command(TEMPLATE, "--no-input", f"{question}={answer}")
+    assert run.returncode == 1
+    listed = refusal(run.stdout)
+    assert f"\n  {question} {rule}" in listed
+    assert f"try:   {suggestion}\n" in listed
+    assert list(cookiecutter_command.here.iterdir()) == []
+
+
+def test_ten_wrong_answers_are_refused_at_once_in_the_order_of_the_questions(cookiecutter_command):
+    wrong = {
+        "project_name": "x" * 61,
+        "project_slug": "9lives",
+        "region": "moon-1",
+        "queues": "UPPER",
+        "soft_limit_seconds": "-1",
+        "hard_limit_seconds": "none",
+        "max_countdown_seconds": "-5",
+        "visibility_timeout_seconds": "99999",
+        "max_receive_count": "0",
+        "workers_max": "0",
+        "alarm_email": "@",
+    }
+    run = cookiecutter_command(TEMPLATE, "--no-input", *(f"{name}={value}" for name, value in wrong.items()))
+    assert run.returncode == 1
+    assert "11 answers do not fit" in run.stdout
+    listed = refusal(run.stdout)
+    named = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert list(dict.fromkeys(named)) == [name for name in QUESTIONS if name in wrong]
+    assert list(cookiecutter_command.here.iterdir()) == []
+
+
+def test_right_answers_are_handed_back_to_be_kept(cookiecutter_command):
+    answers = ["project_name=Joe's Jobs", "results=redis", "max_receive_count=7"]
+    run = cookiecutter_command(TEMPLATE, "--no-input", *answers, "region=mars")
+    kept = run.stdout.partition("behind it:")[2].partition("1 answer does")[0]
+    arguments = " ".join(kept.replace("\\\n", " ").split())
+    assert "region=" not in arguments
+    shell = f"{sys.executable} -m cookiecutter {TEMPLATE} --no-input {arguments}"
+    again = cookiecutter_command.here
+    assert (
+        os.waitstatus_to_exitcode(os.system(f"cd '{again}' && HOME='{cookiecutter_command.home}' {shell} >/dev/null"))
+        == 0
+    )
+    contract = json.loads((again / "joe-s-jobs" / "contract.json").read_text(encoding="utf-8"))
+    assert (contract["project_name"], contract["results"]) == ("Joe's Jobs", "redis")
+    assert contract["queues"][0]["max_receive_count"] == 7
+
+
+def test_a_refusal_leaves_an_existing_project_as_it_was(cookiecutter_command):
+    assert cookiecutter_command(TEMPLATE, "--no-input").returncode == 0
+    project = cookiecutter_command.here / "acme-jobs"
+    (project / "mine.txt").write_text("mine")
+    before = tree(project)
+    run = cookiecutter_command(TEMPLATE, "--no-input", "--overwrite-if-exists", "hard_limit_seconds=1")
+    assert run.returncode == 1
+    refusal(run.stdout)
+    assert tree(project) == before
+
+
+def test_a_slug_that_exists_is_left_alone(cookiecutter_command):
+    (cookiecutter_command.here / "acme-jobs").mkdir()
+    (cookiecutter_command.here / "acme-jobs" / "mine.txt").write_text("mine")
+    run = cookiecutter_command(TEMPLATE, "--no-input")
+    assert run.returncode == 1
+    assert "already exists" in run.stdout
+    assert tree(cookiecutter_command.here) == {"acme-jobs/mine.txt": b"mine"}
+
+
+def test_an_option_that_is_not_offered_is_refused(cookiecutter_command):
+    run = cookiecutter_command(TEMPLATE, "--no-input", "broker=kafka")
+    assert run.returncode == 1
+    assert run.stderr.rstrip().endswith("but the choices are ['sqs-standard', 'sqs-fifo'].")
+    assert list(cookiecutter_command.here.iterdir()) == []
+
+
+def test_an_edited_replay_file_is_checked_too(cookiecutter_command):
+    assert cookiecutter_command(TEMPLATE, "--no-input", "project_slug=first").returncode == 0
+    (saved,) = (cookiecutter_command.home / ".cookiecutter_replay").iterdir()
+    replay = json.loads(saved.read_text(encoding="utf-8"))
+    replay["cookiecutter"].update(project_slug="second", visibility_timeout_seconds="10")
+    wrong = cookiecutter_command.home / "wrong.json"
+    wrong.write_text(json.dumps(replay), encoding="utf-8")
+    run = cookiecutter_command(TEMPLATE, "--replay-file", wrong)
+    assert run.returncode == 1
+    listed = refusal(run.stdout)
+    assert "visibility_timeout_seconds must be at least" in listed
+    assert "__package must be the service's name with underscores" in listed
+    assert [path.name for path in cookiecutter_command.here.iterdir()] == ["first"]
+
+
+@pytest.fixture
+def typing(tmp_path):
+    """Start `cookiecutter` on a terminal, to type answers into."""
+    home = tmp_path / "home"
+    home.mkdir()
+    here = tmp_path / "here"
+    here.mkdir()
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "cookiecutter", str(TEMPLATE)],
+        cwd=str(here),
+        env={**os.environ, "HOME": str(home), "TERM": "dumb", "COLUMNS": "200"},
+        encoding="utf-8",
+        timeout=30,
+    )
+    child.here = here
+    yield child
+    child.close(force=True)
+
+
+def answer_all(child, **typed):
+    for name in QUESTIONS:
+        if name.startswith("_"):
+            continue
+        prompt = QUESTIONS["__prompts__"][name]
+        child.expect_exact((prompt if isinstance(prompt, str) else prompt["__prompt__"])[:40])
+        if not isinstance(prompt, str):
+            child.expect_exact("Choose from")
+        child.expect_exact(": ")
+        child.sendline(typed.get(name, ""))
+    child.expect(pexpect.EOF)
+    child.wait()
+    return child.before
+
+
+def test_typed_answers_bake(typing):
+    output = answer_all(typing, project_name="Paper Mill", broker="2", queues="urgent,slow", compute="2")
+    assert typing.exitstatus == 0, output
+    contract = json.loads((typing.here / "paper-mill" / "contract.json").read_text(encoding="utf-8"))
+    assert (contract["broker"], contract["compute"]) == ("sqs-fifo", "ec2")
+    assert [queue["name"] for queue in contract["queues"]] == ["urgent", "slow"]
+
+
+def test_typed_template_syntax_is_refused(typing):
+    output = answer_all(typing, description="{{ cookiecutter }}", alarm_email="{% x %}@example.com")
+    assert typing.exitstatus == 1
+    listed = refusal(output.replace("\r\n", "\n"))
+    assert "description must be" in listed
+    assert "alarm_email must be" in listed
+    assert list(typing.here.iterdir()) == []
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing(typing):
+    typing.expect_exact("for people")
+    typing.sendline("Half a Project")
+    typing.expect_exact("AWS name")
+    typing.sendintr()
+    typing.expect(pexpect.EOF)
+    typing.wait()
+    assert typing.exitstatus == 1
+    assert "Traceback" not in typing.before
+    assert list(typing.here.iterdir()) == []

@@ -1,0 +1,246 @@
+"""The contract's rules where they lie: each holds at its boundary and breaks just beyond it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+from conftest import RULES
+
+QUEUE = {
+    "name": "default",
+    "soft_limit_seconds": 240,
+    "hard_limit_seconds": 300,
+    "max_countdown_seconds": 300,
+    "visibility_timeout_seconds": 660,
+    "max_receive_count": 5,
+    "retention_seconds": 345_600,
+    "concurrency": 4,
+    "workers_min": 1,
+    "workers_max": 10,
+    "acceptable_latency_seconds": 60,
+    "seconds_per_task": 5,
+}
+CONTRACT = {
+    "project_name": "Acme Jobs",
+    "description": "Background jobs",
+    "service": "acme-jobs",
+    "package": "acme_jobs",
+    "region": "eu-west-1",
+    "broker": "sqs-standard",
+    "results": "s3",
+    "credentials": "role",
+    "compute": "ecs",
+    "queues": [QUEUE],
+    "dead_letter_retention_seconds": 1_209_600,
+    "result_expires_seconds": 86_400,
+    "wait_time_seconds": 20,
+    "polling_interval_seconds": 0.05,
+    "soft_shutdown_seconds": 100,
+    "stop_timeout_seconds": 120,
+    "alarm_email": "",
+}
+LONG_QUEUE = "q" * (80 - len("acme-jobs-development--dlq"))
+
+
+def changed(changes):
+    contract = copy.deepcopy(CONTRACT)
+    for name, value in changes.items():
+        (contract if name in contract else contract["queues"][0])[name] = value
+    return contract
+
+
+def broken(changes):
+    return {problem.field for problem in RULES.problems(changed(changes))}
+
+
+def service(name):
+    return {"service": name, "package": name.replace("-", "_")}
+
+
+# Each: the field to change, what just holds, what just breaks.
+BOUNDARIES = [
+    ("project_name", {"project_name": "x" * 60}, {"project_name": "x" * 61}),
+    ("project_name", {"project_name": "Café 🍰"}, {"project_name": "tab\tbed"}),
+    ("project_name", {"project_name": "{ { 7 } }"}, {"project_name": "{{ 7 }}"}),
+    ("project_name", {"project_name": "x"}, {"project_name": " "}),
+    ("description", {"description": "$" + "{x} \"'\\ <b>"}, {"description": "two\nlines"}),
+    ("description", {"description": "50 % { off"}, {"description": "{% raw"}),
+    ("description", {"description": "x" * 200}, {"description": "x" * 201}),
+    ("service", service("a1-b2"), service("a--b")),
+    ("service", service("a1"), service("1a")),
+    ("service", service("x" * 28), service("x" * 29)),
+    ("service", service("jsons"), service("json")),
+    ("service", service("classy"), service("class")),
+    ("service", service("celery-jobs"), service("celery")),
+    ("package", {"package": "acme_jobs"}, {"package": "acme-jobs"}),
+    ("region", {"region": "us-gov-west-1"}, {"region": "us-gov-west"}),
+    ("region", {"region": "ap-southeast-4"}, {"region": "EU-west-1"}),
+    ("region", {"region": "eu-west-1"}, {"region": "eu-west-١"}),
+    *((choice, {choice: options[-1]}, {choice: "other"}) for choice, options in RULES.CHOICES.items()),
+    ("wait_time_seconds", {"wait_time_seconds": 20}, {"wait_time_seconds": 21}),
+    ("wait_time_seconds", {"wait_time_seconds": 0}, {"wait_time_seconds": -1}),
+    ("polling_interval_seconds", {"polling_interval_seconds": 0.01}, {"polling_interval_seconds": 0}),
+    ("polling_interval_seconds", {"polling_interval_seconds": 1}, {"polling_interval_seconds": 1.01}),
+    ("polling_interval_seconds", {"polling_interval_seconds": 1}, {"polling_interval_seconds": float("nan")}),
+    ("result_expires_seconds", {"result_expires_seconds": 60}, {"result_expires_seconds": 59}),
+    ("soft_shutdown_seconds", {"soft_shutdown_seconds": 110}, {"soft_shutdown_seconds": 111}),
+    ("soft_shutdown_seconds", {"soft_shutdown_seconds": 1}, {"soft_shutdown_seconds": 0}),
+    ("stop_timeout_seconds", {"stop_timeout_seconds": 110}, {"stop_timeout_seconds": 109}),
+    ("stop_timeout_seconds", {"stop_timeout_seconds": 120}, {"stop_timeout_seconds": 121}),
+    (
+        "stop_timeout_seconds",
+        {"compute": "ec2", "stop_timeout_seconds": 7_210, "soft_shutdown_seconds": 7_200},
+        {"compute": "ec2", "stop_timeout_seconds": 7_211},
+    ),
+    ("alarm_email", {"alarm_email": ""}, {"alarm_email": "nobody"}),
+    ("alarm_email", {"alarm_email": "on-call+aws@example.co.uk"}, {"alarm_email": "a@b.c, d@e.f"}),
+    ("name", {"name": "a-b2"}, {"name": "a_b"}),
+    ("name", {"name": "x"}, {"name": "X"}),
+    ("name", {"name": "imports"}, {"name": "import"}),
+    ("name", {"name": "dlq"}, {"name": "high-dlq"}),
+    ("name", {"name": LONG_QUEUE}, {"name": LONG_QUEUE + "q"}),
+    ("name", {"name": LONG_QUEUE[5:], "broker": "sqs-fifo"}, {"name": LONG_QUEUE[4:], "broker": "sqs-fifo"}),
+    ("soft_limit_seconds", {"soft_limit_seconds": 1}, {"soft_limit_seconds": 0}),
+    ("hard_limit_seconds", {"hard_limit_seconds": 241}, {"hard_limit_seconds": 240}),
+    ("hard_limit_seconds", {"hard_limit_seconds": 300}, {"hard_limit_seconds": 0}),
+    ("max_countdown_seconds", {"max_countdown_seconds": 0}, {"max_countdown_seconds": -1}),
+    (
+        "max_countdown_seconds",
+        {"max_countdown_seconds": 42_840, "visibility_timeout_seconds": 43_200, "retention_seconds": 216_001},
+        {"max_countdown_seconds": 42_841, "visibility_timeout_seconds": 43_200},
+    ),
+    ("visibility_timeout_seconds", {"visibility_timeout_seconds": 660}, {"visibility_timeout_seconds": 659}),
+    ("visibility_timeout_seconds", {"visibility_timeout_seconds": 43_200}, {"visibility_timeout_seconds": 43_201}),
+    ("max_receive_count", {"max_receive_count": 1}, {"max_receive_count": 0}),
+    (
+        "max_receive_count",
+        {"max_receive_count": 1_000, "retention_seconds": 660_001},
+        {"max_receive_count": 1_001, "retention_seconds": 700_000},
+    ),
+    (
+        "max_receive_count",
+        {"visibility_timeout_seconds": 43_200, "max_receive_count": 27, "retention_seconds": 1_209_600},
+        {"visibility_timeout_seconds": 43_200, "max_receive_count": 28, "retention_seconds": 1_209_600},
+    ),
+    ("retention_seconds", {"retention_seconds": 3_301}, {"retention_seconds": 3_300}),
+    ("retention_seconds", {"retention_seconds": 1_209_600}, {"retention_seconds": 1_209_601}),
+    (
+        "retention_seconds",
+        {"retention_seconds": 345_600, "dead_letter_retention_seconds": 345_601},
+        {"retention_seconds": 345_600, "dead_letter_retention_seconds": 345_600},
+    ),
+    (
+        "dead_letter_retention_seconds",
+        {"dead_letter_retention_seconds": 1_209_600},
+        {"dead_letter_retention_seconds": 1_209_601},
+    ),
+    ("concurrency", {"concurrency": 1}, {"concurrency": 0}),
+    ("concurrency", {"concurrency": 1_000}, {"concurrency": 1_001}),
+    ("workers_min", {"workers_min": 0}, {"workers_min": -1}),
+    ("workers_max", {"workers_min": 10}, {"workers_min": 11}),
+    ("workers_max", {"workers_max": 1, "workers_min": 0}, {"workers_max": 0, "workers_min": 0}),
+    ("workers_max", {"workers_max": 120, "concurrency": 1_000}, {"workers_max": 121, "concurrency": 1_000}),
+    ("acceptable_latency_seconds", {"acceptable_latency_seconds": 1}, {"acceptable_latency_seconds": 0}),
+    ("seconds_per_task", {"seconds_per_task": 0.001}, {"seconds_per_task": 0}),
+    ("queues", {"queues": [{**QUEUE, "name": f"q{n}"} for n in range(20)]}, {"queues": []}),
+    ("queues", {}, {"queues": [{**QUEUE, "name": f"q{n}"} for n in range(21)]}),
+    ("queues", {}, {"queues": "default"}),
+    ("queues", {}, {"queues": ["default"]}),
+    ("name", {"queues": [QUEUE, {**QUEUE, "name": "other"}]}, {"queues": [QUEUE, QUEUE]}),
+]
+
+
+@pytest.mark.parametrize(("field", "holds", "breaks"), BOUNDARIES, ids=lambda value: str(value)[:40])
+def test_rule_holds_at_its_boundary_and_breaks_beyond(field, holds, breaks):
+    assert broken(holds) == set()
+    assert field in broken(breaks)
+
+
+def test_every_rule_is_broken_by_some_boundary():
+    everything = {(rule.field, rule.says) for rule in (*RULES.SERVICE_RULES, *RULES.QUEUE_RULES) if not rule.advice}
+    seen = set()
+    for _, _, breaks in BOUNDARIES:
+        for problem in RULES.problems(changed(breaks)):
+            seen |= {(field, says) for field, says in everything if field == problem.field and _is(says, problem)}
+    assert everything - seen == set()
+
+
+def _is(says, problem):
+    """Whether a problem comes from a rule: the rule's text, give or take values in brackets."""
+    values = re.compile(r" \([^()]*\)")
+    return values.sub("", problem.rule) == values.sub("", says)
+
+
+@pytest.mark.parametrize("value", ["5", True, None, 1.5, [5]])
+def test_number_of_another_kind_is_refused(value):
+    (problem,) = RULES.problems(changed({"max_receive_count": value}))
+    assert (problem.field, problem.rule) == ("max_receive_count", "must be a whole number")
+
+
+def test_a_number_longer_than_any_float_is_refused():
+    assert broken({"seconds_per_task": 10**400}) == {"seconds_per_task"}
+
+
+def test_a_missing_and_an_unknown_field_are_both_reported():
+    contract = copy.deepcopy(CONTRACT)
+    contract["queues"][0]["visibility_timeout"] = contract["queues"][0].pop("visibility_timeout_seconds")
+    del contract["region"]
+    found = {(problem.field, problem.rule, problem.queue) for problem in RULES.problems(contract)}
+    assert found == {
+        ("region", "is missing", ""),
+        ("visibility_timeout_seconds", "is missing", "default"),
+        ("visibility_timeout", "is not part of the contract", "default"),
+    }
+
+
+def test_message_names_field_rule_values_given_and_suggestion():
+    (problem,) = RULES.problems(changed({"visibility_timeout_seconds": 600}))
+    assert str(problem).splitlines() == [
+        "queue default: visibility_timeout_seconds must be at least max_countdown_seconds (300) "
+        "+ hard_limit_seconds (300) + 60, or tasks run twice",
+        "    given: 600",
+        "    try:   660",
+        "    why:   https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/"
+        "sqs-visibility-timeout.html",
+    ]
+
+
+@pytest.mark.parametrize(
+    "breaks", [breaks for _, _, breaks in BOUNDARIES if "queues" not in breaks], ids=lambda value: str(value)[:40]
+)
+def test_following_every_suggestion_at_once_makes_a_contract_that_holds(breaks):
+    contract = changed(breaks)
+    for problem in RULES.problems(contract):
+        home = contract["queues"][0] if problem.queue else contract
+        if problem.field == "retention_seconds" and isinstance(problem.suggestion, str):
+            home, problem = contract, RULES.Problem("dead_letter_retention_seconds", 0, "", 1_209_600)
+        if problem.rule.startswith("must be a "):
+            problem = RULES.Problem(problem.field, 0, "", 1)
+        home[problem.field] = problem.suggestion
+    assert RULES.problems(contract) == []
+
+
+def test_few_receives_are_worth_a_word_but_allowed():
+    contract = changed({"max_receive_count": 2})
+    assert RULES.problems(contract) == []
+    (word,) = RULES.advice(contract)
+    assert word.field == "max_receive_count"
+    assert RULES.advice(CONTRACT) == []
+
+
+def test_derived_names_and_numbers(tmp_path):
+    path = tmp_path / "contract.json"
+    path.write_text(json.dumps(changed({"broker": "sqs-fifo"})))
+    contract = RULES.read(path)
+    (queue,) = contract.queues
+    assert contract.celery_name(queue) == "default.fifo"
+    assert contract.queue_name(queue, "staging") == "acme-jobs-staging-default.fifo"
+    assert contract.dead_letter_queue_name(queue, "staging") == "acme-jobs-staging-default-dlq.fifo"
+    assert queue.seconds_to_dead_letter == 3_300
+    assert contract.idle_requests_per_month == 129_277  # 2,592,000 s / 20.05 s
+    assert contract.queue("default") is queue
+    with pytest.raises(KeyError, match="there are: default"):
+        contract.queue("defualt")

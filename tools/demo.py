@@ -1,0 +1,183 @@
+"""Bakes the default answers and shows the result at work: `make demo` runs it.
+
+Everything is real but AWS: the project is baked as a user would, its workers are processes, and
+its queues are those of its own emulator. Exits with 1 and the reason when anything is not as said.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+TEMPLATE = Path(__file__).parents[1]
+VISIBILITY_TIMEOUT_SECONDS = 2
+PATIENCE_SECONDS = 40
+
+console = Console(highlight=False)
+
+
+class DemoError(RuntimeError):
+    """Something did not happen."""
+
+
+def bake(folder: Path) -> Path:
+    """Bake the default answers, without the words that go with it."""
+    command = [
+        *(sys.executable, "-m", "cookiecutter", str(TEMPLATE)),
+        *("--no-input", "--default-config", "--output-dir", str(folder)),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise DemoError(f"baking failed:\n{run.stdout}{run.stderr}")
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+@contextmanager
+def workers(project: Path, queues: list[str], package: str, logs: Path) -> Iterator[None]:
+    """Run one worker per queue."""
+    environment = {**os.environ, "PYTHONPATH": str(project / "src")}
+    with ExitStack() as stack:
+        started = []
+        for queue in queues:
+            log = stack.enter_context((logs / f"{queue}.log").open("wb"))
+            command = [sys.executable, "-m", package, "worker", queue]
+            started.append(subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=log))
+        try:
+            yield
+        finally:
+            for worker in started:
+                worker.terminate()
+            for worker in started:
+                try:
+                    worker.wait(timeout=20)
+                except subprocess.TimeoutExpired:
+                    worker.kill()
+
+
+def eventually(holds: Callable[[], Any], what: str) -> Any:
+    """Wait until `holds()` is true; give up with `what` that would have been."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not (found := holds()):
+        if time.monotonic() > end:
+            raise DemoError(f"{what}: not within {PATIENCE_SECONDS} seconds")
+        time.sleep(0.1)
+    return found
+
+
+def show_results(modules: dict[str, Any]) -> None:
+    """Send every queue's examples and show what came back."""
+    table = Table("queue", "task", "result", box=None, padding=(0, 2, 0, 2), header_style="dim")
+    sent = [
+        (queue, example, example.apply_async(MessageGroupId="demo"))
+        for queue, module in modules.items()
+        for example in module.examples()
+    ]
+    for queue, example, result in sent:
+        name = repr(example).replace(f"{modules[queue].__name__}.", "")
+        table.add_row(queue, name, repr(result.get(timeout=PATIENCE_SECONDS)))
+    console.print(table)
+
+
+def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any, folder: Path) -> None:
+    """Poison a task, watch it to the dead-letter queue, cure it, move it back, and see it done."""
+
+    def attributes(name: str, *names: str) -> dict[str, str]:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        return dict(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names))["Attributes"])
+
+    def depth(name: str) -> int:
+        visible, hidden = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
+        return sum(map(int, attributes(name, visible, hidden).values()))
+
+    main = contract.queue_name(queue, "development")
+    dead_letters = contract.dead_letter_queue_name(queue, "development")
+    missing = folder / "page.txt"
+    result = task.apply_async((str(missing),), MessageGroupId="demo")
+    with console.status(f"  {task.name} fails: its file is missing"):
+        eventually(lambda: depth(dead_letters) == 1, f"a message in {dead_letters}")
+        if depth(main) != 0:
+            raise DemoError(f"{main} still holds the message that {dead_letters} got")
+    log = (folder / f"{queue.name}.log").read_text(encoding="utf-8", errors="replace")
+    deliveries = log.count(f"[{result.id}] received")
+    if deliveries != queue.max_receive_count:
+        raise DemoError(f"{deliveries} deliveries instead of {queue.max_receive_count}")
+    console.print(f"  its file is missing    delivered {deliveries} times, then moved to {dead_letters}")
+    missing.write_text("now it is here", encoding="utf-8")
+    sqs.start_message_move_task(SourceArn=attributes(dead_letters, "QueueArn")["QueueArn"])
+    with console.status("  moved back"):
+        eventually(lambda: depth(main) + depth(dead_letters) == 0, "both queues empty")
+        # The failures stored a result of their own before this one replaced it.
+        eventually(lambda: contract_result(result) == 4, "the result of the task")
+    console.print("  its file is there      moved back, and done: 4 words")
+
+
+def contract_result(result: Any) -> Any:
+    """Read a result anew; Celery remembers the first final one it saw."""
+    result._cache = None
+    return result.result
+
+
+def main() -> None:
+    """Run the demo.
+
+    Raises:
+        DemoError: something did not happen.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        project = bake(folder)
+        data = json.loads((project / "contract.json").read_text(encoding="utf-8"))
+        queues = [queue["name"] for queue in data["queues"]]
+        console.print(f"\n[bold]1[/] Baked {data['service']} with the default answers.")
+
+        sys.dont_write_bytecode = True
+        sys.path[:0] = [str(project), str(project / "src")]
+        emulator = importlib.import_module("dev.emulator")
+        environment = stack.enter_context(emulator.running(VISIBILITY_TIMEOUT_SECONDS))
+        os.environ.update(environment)
+        stack.enter_context(workers(project, queues, data["package"], folder))
+        console.print(f"[bold]2[/] Emulator and {len(queues)} workers started.")
+
+        app = importlib.import_module(f"{data['package']}.app")
+        modules = {
+            queue.name: importlib.import_module(f"{data['package']}.tasks.{queue.module}")
+            for queue in app.contract.queues
+        }
+        console.print("[bold]3[/] Tasks of every queue, done:\n")
+        try:
+            show_results(modules)
+            console.print("\n[bold]4[/] A poisoned task:\n")
+            import boto3
+
+            queue = app.contract.queues[0]
+            task = modules[queue.name].count_words_in_file
+            show_dead_letter_and_redrive(boto3.client("sqs"), app.contract, queue, task, folder)
+        except Exception:
+            for name in queues:
+                log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+                console.print(f"\n[dim]The last lines of worker {name}:[/]\n" + "\n".join(log.splitlines()[-15:]))
+            raise
+    console.print(f"\n[green]All as it should be[/], in {time.monotonic() - began:.0f} seconds.\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the demo failed
+        Console(stderr=True).print(f"\n[red]The demo failed:[/] {error}", markup=True)
+        sys.exit(1)
