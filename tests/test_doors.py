@@ -1,0 +1,202 @@
+"""Every way in: cookiecutter's options, cruft, pytest-cookies, make new and make demo."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import QUESTIONS, TEMPLATE, need, tree
+
+BIN = Path(sys.executable).parent
+
+
+def contract_of(folder):
+    return json.loads((folder / "contract.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    """Put the template as it stands, committed or not, into a repository of its own."""
+    folder = tmp_path_factory.mktemp("repository") / "template"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=TEMPLATE,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (TEMPLATE / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name)
+    commit(folder, "init", "--quiet", "--initial-branch=main", ".")
+    commit(folder, "add", "--all")
+    commit(folder, "commit", "--quiet", "--message", "as it stands")
+    return folder
+
+
+def commit(folder, *arguments):
+    identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
+
+
+def test_a_replay_file_bakes_the_same_project_again(cookiecutter_command):
+    first = cookiecutter_command(TEMPLATE, "--no-input", "project_name=Mail Room", "results=redis")
+    assert first.returncode == 0, first.stdout
+    (replay,) = (cookiecutter_command.home / ".cookiecutter_replay").iterdir()
+    again = cookiecutter_command(TEMPLATE, "--replay-file", replay, "--output-dir", "again")
+    assert again.returncode == 0, again.stdout
+    here = cookiecutter_command.here
+    assert tree(here / "again" / "mail-room") == tree(here / "mail-room")
+
+
+def test_a_user_configuration_changes_defaults(cookiecutter_command):
+    (cookiecutter_command.home / ".cookiecutterrc").write_text("default_context:\n  region: us-east-2\n")
+    assert cookiecutter_command(TEMPLATE, "--no-input").returncode == 0
+    assert contract_of(cookiecutter_command.here / "acme-jobs")["region"] == "us-east-2"
+
+
+def test_the_report_names_queues_and_what_follows(cookiecutter_command):
+    run = cookiecutter_command(TEMPLATE, "--no-input", "broker=sqs-fifo", "queues=mail", "max_receive_count=2")
+    for part in (
+        "acme-jobs-production-mail.fifo\n",
+        "acme-jobs-production-mail-dlq.fifo\n",
+        "dead-lettered 22 minutes after",  # 2 x 660 s
+        "costs 129,277 SQS requests",
+        "Worth a thought: queue mail: max_receive_count should be 3 or more",
+        "cd acme-jobs",
+    ):
+        assert part in run.stdout
+
+
+def test_overwriting_keeps_task_modules_and_strangers(cookiecutter_command):
+    assert cookiecutter_command(TEMPLATE, "--no-input").returncode == 0
+    project = cookiecutter_command.here / "acme-jobs"
+    tasks = project / "src" / "acme_jobs" / "tasks" / "high.py"
+    tasks.write_text("# mine\n")
+    strangers = [project / ".venv" / "lib" / "x.redis.py", project / "notes" / "y.none.md"]
+    for stranger in strangers:
+        stranger.parent.mkdir(parents=True)
+        stranger.write_text("not yours")
+    run = cookiecutter_command(TEMPLATE, "--no-input", "--overwrite-if-exists", "results=dynamodb")
+    assert run.returncode == 0, run.stdout
+    assert contract_of(project)["results"] == "dynamodb"
+    assert "DynamoDB" in (project / "src" / "acme_jobs" / "results.py").read_text()
+    assert tasks.read_text() == "# mine\n"
+    assert all(stranger.read_text() == "not yours" for stranger in strangers)
+
+
+def test_pytest_cookies(cookies):
+    baked = cookies.bake(extra_context={"project_name": "From a Test", "hard_limit_seconds": 500})
+    assert (baked.exit_code, baked.exception) == (0, None)
+    assert contract_of(baked.project_path)["queues"][0]["hard_limit_seconds"] == 500
+    refused = cookies.bake(extra_context={"hard_limit_seconds": 1})
+    assert refused.exit_code == -1
+    assert "hard_limit_seconds must be greater than soft_limit_seconds (240)" in str(refused.exception)
+
+
+def test_cruft_creates_checks_and_refuses(run, repository):
+    cruft = (sys.executable, "-m", "cruft")
+    created = run(*cruft, "create", str(repository), "--no-input", "--extra-context", '{"results": "dynamodb"}')
+    assert created.returncode == 0, created.stderr
+    project = run.here / "acme-jobs"
+    assert contract_of(project)["results"] == "dynamodb"
+    assert (project / "src" / "acme_jobs" / "results.py").exists()
+    answers = json.loads((project / ".cruft.json").read_text())["context"]["cookiecutter"]
+    assert {name for name in QUESTIONS if name[0] != "_"} <= answers.keys()
+    for command in ("check", "diff"):
+        result = run(*cruft, command, cwd=project)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    wrong = '{"project_slug": "other", "max_receive_count": "0"}'
+    refused = run(*cruft, "create", str(repository), "--no-input", "--extra-context", wrong)
+    assert refused.returncode == 1
+    assert "max_receive_count must be between 1 and 1000" in refused.stderr.split("nothing was written")[1]
+    assert [path.name for path in run.here.iterdir()] == ["acme-jobs"]
+
+
+def test_cruft_update_with_filters_that_the_old_version_did_not_have(run, repository, tmp_path):
+    """Both versions are rendered in one process; the second must not meet the filters of the first."""
+    old = shutil.copytree(repository, tmp_path / "old")
+    cruft = (sys.executable, "-m", "cruft")
+    assert run(*cruft, "create", str(old), "--no-input").returncode == 0
+    project = run.here / "acme-jobs"
+    commit(project, "init", "--quiet")
+    commit(project, "add", "--all")
+    commit(project, "commit", "--quiet", "--message", "baked")
+
+    answers = old / "hooks" / "answers.py"
+    answers.write_text(answers.read_text().replace('    "plan": plan,', '    "plan": plan,\n    "shout": str.upper,'))
+    readme = old / "{{cookiecutter.project_slug}}" / "README.md"
+    readme.write_text(readme.read_text() + "\n{{ cookiecutter.region | shout }}\n")
+    commit(old, "commit", "--all", "--quiet", "--message", "a new filter")
+    updated = run(*cruft, "update", "--skip-apply-ask", cwd=project)
+    assert updated.returncode == 0, updated.stdout + updated.stderr
+    assert (project / "README.md").read_text().endswith("\nEU-WEST-1\n")
+
+
+def test_make_new_asks_and_writes(run, tmp_path):
+    need("make")
+    output = tmp_path / "projects"
+    # The environment of these tests stands in for the one make would install.
+    ready = tmp_path / "venv" / ".ready"
+    ready.parent.mkdir()
+    ready.touch()
+    (tmp_path / "venv" / "bin").symlink_to(BIN)
+    made = run(
+        *("make", "--old-file=requirements.txt", f"VENV={ready.parent}", f"OUTPUT={output}", "new"),
+        cwd=TEMPLATE,
+        input="Night Shift\n" + "\n" * 20,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert contract_of(output / "night-shift")["project_name"] == "Night Shift"
+
+
+def test_demo(run):
+    demo = run(sys.executable, str(TEMPLATE / "tools" / "demo.py"), env={"COLUMNS": "80"})
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    for part in ("'desserts'", "'3 words'", "delivered 5 times", "done: 4 words", "All as it should be"):
+        assert part in demo.stdout
+    assert max(map(len, demo.stdout.splitlines())) <= 80
+
+
+def test_demo_fails_with_the_reason_where_failed_tasks_are_deleted(run, repository, tmp_path):
+    """What Celery does by default: the demo must notice."""
+    broken = shutil.copytree(repository, tmp_path / "broken")
+    app = broken / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}" / "app.py"
+    app.write_text(app.read_text().replace("task_acks_on_failure=False", "task_acks_on_failure=True"))
+    demo = broken / "tools" / "demo.py"
+    demo.write_text(demo.read_text().replace("PATIENCE_SECONDS = 40", "PATIENCE_SECONDS = 10"))
+    failed = run(sys.executable, str(demo), env={"COLUMNS": "200"})
+    assert failed.returncode == 1
+    assert "The demo failed: a message in acme-jobs-development-high-dlq: not within 10 seconds" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_template_and_projects_pin_the_same_versions():
+    def pins(path):
+        return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+
+    ours = pins(TEMPLATE / "requirements.txt")
+    for path in (TEMPLATE / "{{cookiecutter.project_slug}}").glob("requirements*.txt"):
+        theirs = pins(path)
+        assert theirs, path
+        assert {name: version for name, version in theirs.items() if ours.get(name, version) != version} == {}, path
+        assert theirs.keys() - ours.keys() <= {"pathspec", "trove-classifiers"}, path
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATE.rglob("requirements*.txt")), ids=lambda path: path.name)
+def test_pins_have_hashes_and_name_no_index(path):
+    if ".venv" in str(path):
+        pytest.skip("installed, not ours")
+    text = path.read_text(encoding="utf-8")
+    packages = [line for line in text.splitlines() if "==" in line and line[0] not in " #"]
+    assert packages
+    assert all(line.endswith("\\") for line in packages)
+    assert "://" not in text
+    assert "index" not in text
