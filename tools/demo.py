@@ -113,7 +113,7 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
     deliveries = log.count(f"[{result.id}] received")
     if deliveries != queue.max_receive_count:
         raise DemoError(f"{deliveries} deliveries instead of {queue.max_receive_count}")
-    console.print(f"  its file is missing    delivered {deliveries} times, then moved to {dead_letters}")
+    console.print(f"  its file is missing    delivered {deliveries} times, then dead-lettered")
     missing.write_text("now it is here", encoding="utf-8")
     sqs.start_message_move_task(SourceArn=attributes(dead_letters, "QueueArn")["QueueArn"])
     with console.status("  moved back"):
