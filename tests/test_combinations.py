@@ -70,6 +70,29 @@ def test_combination(bake, answers):
         assert run.returncode == 0, run.stdout + run.stderr
 
 
+HOSTILE = [
+    "Quotes \"\"\" and ''' and `ticks` and \\",
+    "${HOME} $(id) #{x} %s %(y)s <b> & | ; *",
+    "---",
+    "# title",
+    "- null: true",
+    "Ünïcödé 漢字 🍰",
+    "]] [[ = , {x: 1}",
+    "0x10",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_odd_but_allowed_text_is_data_everywhere(bake, text):
+    project = bake(project_name=text, project_slug="odd", description=text)
+    contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
+    assert (contract["project_name"], contract["description"]) == (text, text)
+    toml = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    assert toml["project"]["description"] == text
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# {text}\n")
+
+
 MODULES = {"s3": "s3", "dynamodb": "dynamodb", "redis": "redis"}
 
 

@@ -1,6 +1,7 @@
 """The Celery application: every setting stands beside the reason for it.
 
-Names of settings: https://docs.celeryq.dev/en/stable/userguide/configuration.html
+A `#name` behind a reason is the place in
+https://docs.celeryq.dev/en/stable/userguide/configuration.html that documents the setting.
 """
 
 from __future__ import annotations
@@ -92,35 +93,46 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
     app.conf.update(celery_broker(contract, settings))
     app.conf.update(celery_results(contract, settings))
     app.conf.update(
+        # A worker, or whoever sends by name, knows the tasks of every queue. #include
         include=[f"{contract.package}.tasks.{queue.module}" for queue in contract.queues],
+        # The module a task is in says which queue it goes to. #task-routes
         task_routes=(lambda *args, **kwargs: route_by_module(contract, *args, **kwargs),),
         # JSON only: pickle would let whoever may send a message run code in the workers.
+        # #accept-content
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
+        # Times in messages and logs mean the same everywhere. #enable-utc
         enable_utc=True,
         timezone="UTC",
         # Delete a message after its task instead of before it, so that a killed worker loses none.
+        # #task-acks-late
         task_acks_late=True,
         # The same where only the process of the task dies, of too much memory for example.
+        # #task-reject-on-worker-lost
         task_reject_on_worker_lost=True,
         # A task that raises or runs out of time stays in the queue, is delivered again, and goes to
         # the dead-letter queue in the end. By default Celery deletes it, and that queue stays empty.
+        # #task-acks-on-failure #task-acks-on-timeout
         task_acks_on_failure=False,
         task_acks_on_timeout=False,
         # Take no more than there are free slots: what waits inside a worker has its visibility
-        # timeout running, and no other worker can have it.
+        # timeout running, and no other worker can have it. #worker-prefetch-multiplier
         worker_prefetch_multiplier=1,
         # SQS has no broadcast, so remote control, events and their queues cannot work on it; asked
         # all the same, kombu would try to create queues.
+        # #worker-enable-remote-control #worker-send-task-events #task-send-sent-event
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         task_send_sent_event=False,
         # Told to stop, a worker lets tasks run on this long, well within what ECS or systemd allow.
+        # #worker-soft-shutdown-timeout
         worker_soft_shutdown_timeout=contract.soft_shutdown_seconds,
         # A process that leaks memory is replaced in time, between two tasks.
+        # #worker-max-tasks-per-child
         worker_max_tasks_per_child=1_000,
         # Sending fails after about a second instead of being tried for ever in a web request.
+        # #task-publish-retry-policy
         task_publish_retry_policy={
             "max_retries": 3,
             "interval_start": 0,

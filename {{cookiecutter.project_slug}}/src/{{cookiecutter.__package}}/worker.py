@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from .contract import Contract
+from .contract import Contract, read
 
 
 def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> list[str]:
@@ -45,6 +45,7 @@ def start(queue_name: str, extra: Sequence[str] = ()) -> None:
     Raises:
         KeyError: there is no such queue.
     """
+    read().queue(queue_name)  # A mistyped name is told before a missing environment.
     # Only now: whoever just asks for the command's help needs no environment.
     from . import settings
     from .app import app, contract
