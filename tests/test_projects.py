@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -67,6 +68,21 @@ def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):
     folder = project(results="redis", queues="only")
     # An empty PATH: the interpreter is called by its full name, and nothing else is needed.
     succeed(sys.executable, "-m", "pytest", "-q", "-m", "end_to_end", cwd=folder, PATH=str(tmp_path / "nothing"))
+
+
+def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
+    folder = project(queues="only")
+    contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
+    contract["queues"].append({**contract["queues"][0], "name": "mail-out", "concurrency": 1})
+    (folder / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=folder, capture_output=True, text=True)
+    assert "No module named 'acme_jobs.tasks.mail_out'" in run.stdout
+    task = (
+        '"""Mail."""\nfrom ..app import app\n\n@app.task\ndef post(to: str) -> str:\n    """Post."""\n    return to\n'
+    )
+    (folder / "src" / "acme_jobs" / "tasks" / "mail_out.py").write_text(task, encoding="utf-8")
+    summary = succeed(sys.executable, "-m", "pytest", "-v", cwd=folder)
+    assert "test_task_on_every_queue_is_done_once_with_its_result[mail-out] PASSED" in summary
 
 
 def mine(mark):
