@@ -128,7 +128,7 @@ def _report(contract: Any, advice: list[Any]) -> str:
             for queue in contract.queues
         ),
         "",
-        f"A task that always fails is dead-lettered {_duration(slowest)} after its first failure.",
+        f"A task that always fails is dead-lettered {_duration(slowest)} after its first failure, or sooner.",
         f"A month without a single task costs {contract.idle_requests_per_month:,} SQS requests.",
         *(f"Worth a thought: {item}" for item in advice),
         "",

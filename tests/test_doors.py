@@ -66,7 +66,7 @@ def test_the_report_names_queues_and_what_follows(cookiecutter_command):
     for part in (
         "acme-jobs-production-mail.fifo\n",
         "acme-jobs-production-mail-dlq.fifo\n",
-        "dead-lettered 22 minutes after",  # 2 x 660 s
+        "dead-lettered 10 seconds after its first failure, or sooner",  # two deliveries, one pause
         "costs 129,277 SQS requests",
         "Worth a thought: queue mail: max_receive_count should be 3 or more",
         "cd acme-jobs",

@@ -15,6 +15,7 @@ QUEUE = {
     "hard_limit_seconds": 300,
     "max_countdown_seconds": 300,
     "visibility_timeout_seconds": 660,
+    "retry_backoff_seconds": 10,
     "max_receive_count": 5,
     "retention_seconds": 345_600,
     "concurrency": 4,
@@ -114,6 +115,7 @@ BOUNDARIES = [
     ),
     ("visibility_timeout_seconds", {"visibility_timeout_seconds": 660}, {"visibility_timeout_seconds": 659}),
     ("visibility_timeout_seconds", {"visibility_timeout_seconds": 43_200}, {"visibility_timeout_seconds": 43_201}),
+    ("retry_backoff_seconds", {"retry_backoff_seconds": 0.1}, {"retry_backoff_seconds": 0}),
     ("max_receive_count", {"max_receive_count": 1}, {"max_receive_count": 0}),
     (
         "max_receive_count",
@@ -239,7 +241,7 @@ def test_derived_names_and_numbers(tmp_path):
     assert contract.celery_name(queue) == "default.fifo"
     assert contract.queue_name(queue, "staging") == "acme-jobs-staging-default.fifo"
     assert contract.dead_letter_queue_name(queue, "staging") == "acme-jobs-staging-default-dlq.fifo"
-    assert queue.seconds_to_dead_letter == 3_300
+    assert queue.seconds_to_dead_letter == 10 + 20 + 40 + 80
     assert contract.idle_requests_per_month == 129_277  # 2,592,000 s / 20.05 s
     assert contract.queue("default") is queue
     with pytest.raises(KeyError, match="there are: default"):

@@ -146,6 +146,7 @@ def main() -> None:
         sys.dont_write_bytecode = True
         sys.path[:0] = [str(project), str(project / "src")]
         emulator = importlib.import_module("dev.emulator")
+        os.environ["CONTRACT_FILE"] = str(emulator.write_hurried_contract(folder / "hurried.json"))
         environment = stack.enter_context(emulator.running(VISIBILITY_TIMEOUT_SECONDS))
         os.environ.update(environment)
         stack.enter_context(workers(project, queues, data["package"], folder))

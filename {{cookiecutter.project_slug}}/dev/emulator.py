@@ -19,10 +19,23 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).parents[1]
-CONTRACT = PROJECT / "contract.json"
+CONTRACT = Path(os.environ.get("CONTRACT_FILE") or PROJECT / "contract.json")
 
 ENVIRONMENT = "development"
 ACCOUNT = "123456789012"
+
+
+def write_hurried_contract(path: Path) -> Path:
+    """Write a contract whose polls and pauses take a second, for those who wait and watch.
+
+    Put the path into `CONTRACT_FILE`, and emulator and service both read it.
+    """
+    contract = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
+    contract["wait_time_seconds"] = 1
+    for queue in contract["queues"]:
+        queue["retry_backoff_seconds"] = 0.1
+    path.write_text(json.dumps(contract), encoding="utf-8")
+    return path
 
 
 class EmulatorError(RuntimeError):

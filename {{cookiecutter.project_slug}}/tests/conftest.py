@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,12 +22,14 @@ from dev.results import UNREACHABLE
 
 PROJECT = Path(__file__).parents[1]
 CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
+HURRIED = emulator.write_hurried_contract(Path(tempfile.mkdtemp()) / "contract.json")
 
 VISIBILITY_TIMEOUT_SECONDS = 2
 
 # Fast tests reach nothing: whatever they send by mistake is refused at once.
 os.environ.update(
     {
+        "CONTRACT_FILE": str(HURRIED),
         "ENVIRONMENT": "test",
         "QUEUE_URL_BASE": "http://127.0.0.1:9/123456789012",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,3 +19,21 @@ def leave_trace(self: Task[Any, Any], folder: str, fail_while: str | None = None
     if fail_while and Path(fail_while).exists():
         raise RuntimeError(f"{fail_while} is still there")
     return "done"
+
+
+@shared_task
+def die_while(folder: str, obstacle: str) -> str:
+    """Note each run; kill the process that runs it as long as the file `obstacle` is there."""
+    (Path(folder) / f"{time.monotonic_ns()}").touch()
+    if Path(obstacle).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@shared_task(bind=True)
+def note_times(self: Task[Any, Any], folder: str, number: int, seconds: float) -> None:
+    """Note when the task of that number began and ended, by message group."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    note = Path(folder) / f"{self.request.properties['MessageGroupId']}.{number}"
+    note.write_text(f"{began} {time.monotonic()}", encoding="utf-8")

@@ -116,6 +116,9 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
         # #task-acks-on-failure #task-acks-on-timeout
         task_acks_on_failure=False,
         task_acks_on_timeout=False,
+        # A message whose body cannot be read stays as well; Celery's own consumer deletes it.
+        # #worker-consumer
+        worker_consumer=f"{contract.package}.delivery:Consumer",
         # Take no more than there are free slots: what waits inside a worker has its visibility
         # timeout running, and no other worker can have it. #worker-prefetch-multiplier
         worker_prefetch_multiplier=1,

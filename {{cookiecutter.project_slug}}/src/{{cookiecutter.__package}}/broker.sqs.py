@@ -18,6 +18,8 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
     return {
         # No host and no key: boto3 finds the endpoint by the region, and credentials by its chain.
         "broker_url": "sqs://",
+        # kombu's own, mended; see there.
+        "broker_transport": f"{contract.package}.transport:Transport",
         "broker_transport_options": {
             # Never left to a default: without one, kombu turns to us-east-1 in silence.
             "region": contract.region,
@@ -26,13 +28,17 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
             # of these names and forgets it in others.
             "predefined_queues": {
                 contract.celery_name(queue): {
-                    "url": f"{settings.queue_url_base}/{contract.queue_name(queue, settings.environment)}"
+                    "url": f"{settings.queue_url_base}/{contract.queue_name(queue, settings.environment)}",
+                    # What the transport needs to know of the queue; kombu ignores it.
+                    "visibility_timeout_seconds": queue.visibility_timeout_seconds,
+                    "max_receive_count": queue.max_receive_count,
+                    "retry_backoff_seconds": queue.retry_backoff_seconds,
                 }
                 for queue in contract.queues
             },
             # An idle worker costs one request in this time, and a message interrupts the wait.
             "wait_time_seconds": contract.wait_time_seconds,
-            # Also the pause before a worker whose slots were all taken looks again.
+            # The pause between two polls that brought nothing.
             "polling_interval": contract.polling_interval_seconds,
             # Sending, deleting, visibility. boto3 alone waits 60 s and tries five times, so that a
             # sender hangs for minutes. Long polls that workers do are not affected.

@@ -74,6 +74,8 @@ class Queue:
     """The longest countdown or ETA a sender may ask for."""
     visibility_timeout_seconds: int
     """How long SQS hides a received message before it delivers it again."""
+    retry_backoff_seconds: float
+    """How long a failed task stays hidden at first; doubles with each delivery."""
     max_receive_count: int
     """Deliveries of one message before SQS moves it to the dead-letter queue."""
     retention_seconds: int
@@ -96,8 +98,14 @@ class Queue:
 
     @property
     def seconds_to_dead_letter(self) -> int:
-        """Time from the first failure of a task that always fails to its dead-letter queue."""
-        return self.max_receive_count * self.visibility_timeout_seconds
+        """Time from the first failure of a task that always fails to its dead-letter queue, at the most.
+
+        A task whose worker dies each time takes the visibility timeout each time instead.
+        """
+        seconds: float = 0
+        for delivery in range(self.max_receive_count - 1):
+            seconds += min(self.visibility_timeout_seconds, self.retry_backoff_seconds * 2**delivery)
+        return math.ceil(seconds)
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class Contract:
     wait_time_seconds: int
     """Length of a long poll; an idle worker asks SQS once in this time."""
     polling_interval_seconds: float
-    """Pause of a worker between two polls, also after a poll that found every slot taken."""
+    """Pause of a worker between two polls that brought nothing."""
     soft_shutdown_seconds: int
     """How long a worker that is told to stop lets its tasks run on."""
     stop_timeout_seconds: int
@@ -443,6 +451,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
         lambda _: _MAX_VISIBILITY,
         _SQS_VISIBILITY,
     ),
+    _between("retry_backoff_seconds", 0.1, _MAX_VISIBILITY, _SQS_VISIBILITY),
     _between("max_receive_count", 1, 1_000, _SQS_DLQ),
     Rule(
         "max_receive_count",

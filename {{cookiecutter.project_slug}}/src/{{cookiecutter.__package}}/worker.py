@@ -36,7 +36,7 @@ def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> lis
 
 
 def start(queue_name: str, extra: Sequence[str] = ()) -> None:
-    """Run the worker of one queue until it is told to stop.
+    """Run the worker of one queue until it is told to stop; then exit, with 0 if that was in order.
 
     Args:
         queue_name: short name of the queue.
@@ -45,12 +45,15 @@ def start(queue_name: str, extra: Sequence[str] = ()) -> None:
     Raises:
         KeyError: there is no such queue.
     """
-    read().queue(queue_name)  # A mistyped name is told before a missing environment.
-    # Only now: whoever just asks for the command's help needs no environment.
+    contract = read()
+    contract.queue(queue_name)  # A mistyped name is told before a missing environment.
+    # Only now: whoever just asks for the command's help needs neither.
+    from celery.bin.celery import celery
+
     from . import settings
-    from .app import app, contract
 
     # Where it found credentials and endpoint, once per client and process.
     logging.getLogger("botocore").setLevel(logging.WARNING)
     arguments = worker_arguments(contract, queue_name, settings.read().log_level)
-    app.worker_main([*arguments, *extra])
+    # Not `app.worker_main`, which ends with status 0 whatever the worker ended with.
+    celery.main(args=[f"--app={contract.package}.app:app", *arguments, *extra])

@@ -1,0 +1,128 @@
+"""A proxy between worker and emulator that does to polls what networks and AWS do on bad days."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+ERRORS = {
+    "throttled": (400, "RequestThrottled"),
+    "expired": (403, "ExpiredToken"),
+    "denied": (403, "AccessDeniedException"),
+    "gone": (400, "QueueDoesNotExist"),
+}
+FAULTS = ("500", "502", "503", "504", *ERRORS, "hang", "reset", "half", "garbage", "refused")
+
+
+class Proxy(ThreadingHTTPServer):
+    """Hands requests on, and does `fault` to polls."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.upstream = urlsplit(upstream).netloc
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.fault = ""
+        self.faulty_polls = 0
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: clients that went away are the point."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Handles one connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def do_POST(self) -> None:
+        """Hand a request on, unless it is a poll that is to fail."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        target = self.headers.get("X-Amz-Target", "")
+        if self.server.fault and target.endswith(".ReceiveMessage"):
+            self.server.faulty_polls += 1
+            self._fail(self.server.fault)
+        else:
+            self._hand_on(body)
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST  # noqa: N815 - as BaseHTTPRequestHandler calls them
+
+    def _hand_on(self, body: bytes) -> None:
+        upstream = http.client.HTTPConnection(self.server.upstream, timeout=60)
+        upstream.request(self.command, self.path, body, dict(self.headers))
+        answer = upstream.getresponse()
+        content = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self._finish(content)
+
+    def _fail(self, fault: str) -> None:
+        self.close_connection = True
+        if fault.isdigit():
+            self.send_response(int(fault))
+            self._finish(b"<html>Service trouble</html>")
+        elif fault in ERRORS:
+            status, code = ERRORS[fault]
+            self.send_response(status)
+            self.send_header("Content-Type", "application/x-amz-json-1.0")
+            self._finish(json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": "as told"}).encode())
+        elif fault == "hang":
+            threading.Event().wait(60)
+        elif fault == "half":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"Messages": [')
+        elif fault == "garbage":
+            self.send_response(200)
+            self._finish(b"\x00 not JSON")
+        else:
+            # Closing with nothing lingering sends a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+    def _finish(self, content: bytes) -> None:
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Log nothing."""
+
+
+@contextlib.contextmanager
+def proxy(upstream: str) -> Iterator[Proxy]:
+    """Run a proxy in front of the emulator."""
+    server = Proxy(upstream)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def refusing(server: Proxy) -> Iterator[None]:
+    """Refuse every connection for a while."""
+    server.fault = "reset"  # for the connections that are open already
+    server.shutdown()
+    server.socket.close()
+    try:
+        yield
+    finally:
+        server.fault = ""
+        server.socket = socket.create_server(server.server_address)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
