@@ -9,7 +9,7 @@ import time
 import pytest
 from celery import chord
 
-from tests.conftest import CONTRACT
+from tests.conftest import CONTRACT, VISIBILITY_TIMEOUT_SECONDS
 
 app = importlib.import_module(f"{CONTRACT['package']}.app")
 
@@ -88,6 +88,23 @@ def test_failing_task_is_delivered_as_often_as_agreed_then_dead_lettered_then_re
     assert eventually(lambda: len(list(traces.iterdir())) == queue.max_receive_count + 1)
     assert eventually(lambda: messages_in(sqs, main_queue) + messages_in(sqs, dead_letters) == 0)
     assert {trace.read_text() for trace in traces.iterdir()} == {"group-1"}
+
+
+def test_task_with_a_countdown_beyond_its_visibility_timeout_runs_once(service, sender, tmp_path):
+    if CONTRACT["broker"] == "sqs-fifo":
+        pytest.skip("a worker holds it, and the contract's visibility timeout covers that")
+    began = time.monotonic_ns()
+    sender.send_task(
+        "tests.probes.leave_trace",
+        kwargs={"folder": str(tmp_path)},
+        queue=sender.amqp.queues[app.contract.celery_name(QUEUES[0])],
+        countdown=VISIBILITY_TIMEOUT_SECONDS + 2,
+    )
+    name = app.contract.queue_name(QUEUES[0], "development")
+    assert eventually(lambda: list(tmp_path.iterdir())), service.log(QUEUES[0].name)
+    assert eventually(lambda: messages_in(service.sqs(), name) == 0)
+    (trace,) = tmp_path.iterdir()
+    assert int(trace.name) - began >= (VISIBILITY_TIMEOUT_SECONDS + 2) * 1e9
 
 
 def test_message_in_the_queue_is_readable_json(service, sender):

@@ -24,5 +24,9 @@ def test_an_attempt_has_one_deduplication_id_and_the_next_another():
     assert first["MessageDeduplicationId"] != retry["MessageDeduplicationId"]
 
 
+def test_sqs_delays_nothing():
+    assert "DelaySeconds" not in ordering.message_properties("tasks.t", "id", "0:0", "g", 60)
+
+
 def test_tasks_of_celery_itself_need_no_group():
     assert ordering.message_properties("celery.chord_unlock", "id", "0:0", None)["MessageGroupId"] == "id"

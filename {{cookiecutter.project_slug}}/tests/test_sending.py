@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from celery import Celery
@@ -15,7 +16,9 @@ app = importlib.import_module(f"{CONTRACT['package']}.app")
 cli = importlib.import_module(f"{CONTRACT['package']}.cli")
 publish = importlib.import_module(f"{CONTRACT['package']}.publish")
 
-FIRST = CONTRACT["queues"][0]["name"]
+ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
+
+QUEUE = app.contract.queues[0]
 
 
 @pytest.fixture
@@ -66,6 +69,22 @@ def test_a_task_sent_by_a_task_stays_in_its_group(sent):
         anything.pop_request()
     assert [message["MessageGroupId"] for message in sent] == ["customer-7", "customer-8"]
     assert "used" not in [message.get("MessageDeduplicationId") for message in sent]
+
+
+@pytest.mark.parametrize("way", ["countdown", "eta", "text"])
+def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent, way):
+    longest = max(ordering.SQS_DELAY_SECONDS, CONTRACT["queues"][0]["max_countdown_seconds"])
+
+    def options(seconds):
+        due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        wait = {"countdown": {"countdown": seconds}, "eta": {"eta": due}, "text": {"eta": due.isoformat()}}[way]
+        return {"MessageGroupId": "g", "queue": app.app.amqp.queues[app.contract.celery_name(QUEUE)], **wait}
+
+    anything.apply_async(**options(longest))
+    assert len(sent) == 1
+    with pytest.raises(app.CountdownTooLongError, match="Raise max_countdown_seconds"):
+        anything.apply_async(**options(longest + 5))
+    assert len(sent) == 1
 
 
 def test_unknown_task_is_refused_with_the_known_ones():

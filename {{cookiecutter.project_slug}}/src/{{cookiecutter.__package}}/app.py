@@ -6,21 +6,31 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html that documents t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from celery import Celery, current_task
 from celery.result import AsyncResult
 from celery.utils import uuid
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from . import settings as environment
 from .broker import celery_broker
 from .contract import Contract, read
-from .ordering import message_properties
+from .ordering import SQS_DELAY_SECONDS, message_properties
 from .results import celery_results
 
 
+class CountdownTooLongError(ValueError):
+    """A task was sent with a countdown or ETA during which its message would be delivered again."""
+
+
 class Service(Celery):
-    """A Celery application whose messages carry their message group."""
+    """A Celery application whose messages carry their message group, and wait where they may."""
+
+    longest_countdowns: Mapping[str, float] = MappingProxyType({})
+    """The longest countdown in seconds, by the name of the queue."""
 
     def send_task(
         self,
@@ -43,6 +53,7 @@ class Service(Celery):
                 in the group of its sender unless it names another.
 
         Raises:
+            CountdownTooLongError: it should wait longer than the contract allows.
             ValueError: the message group does not fit the queue.
         """
         task_id = options["task_id"] = options.get("task_id") or uuid()
@@ -50,8 +61,27 @@ class Service(Celery):
         # Not the sender's: SQS would drop the new message as a repetition.
         options.pop("MessageDeduplicationId", None)
         attempt = f"{options.get('retries') or 0}:{options.get('replaced_task_nesting') or 0}"
-        options.update(message_properties(name, task_id, attempt, _checked(group)))
+        delay_seconds = self._checked_delay(name, args, kwargs, options)
+        options.update(message_properties(name, task_id, attempt, _checked(group), delay_seconds))
         return super().send_task(name, args, kwargs, *positional, **options)
+
+    def _checked_delay(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> float:
+        """Return in how many seconds a task is due; refuse what its visibility timeout does not cover."""
+        countdown, eta = options.get("countdown"), options.get("eta")
+        if countdown is None:
+            due = maybe_iso8601(eta)
+            if due is None:
+                return 0
+            countdown = (maybe_make_aware(due) - self.now()).total_seconds()
+        queue = self.amqp.router.route(dict(options), name, args, kwargs)["queue"].name
+        longest = max(SQS_DELAY_SECONDS, self.longest_countdowns.get(queue, 0))
+        if countdown > longest and not name.startswith("celery."):
+            raise CountdownTooLongError(
+                f"{name} was sent to be run in {countdown:.0f} seconds, and {queue} allows {longest}: its "
+                f"message would be delivered again meanwhile. Raise max_countdown_seconds (and with it "
+                f"visibility_timeout_seconds) in contract.json, or keep the time in a database and send when it is due."
+            )
+        return float(countdown)
 
 
 def _group_of_current_task() -> str | None:
@@ -90,6 +120,7 @@ def route_by_module(
 def create_app(contract: Contract, settings: environment.Settings) -> Service:
     """Build the application of one environment."""
     app = Service(contract.package)
+    app.longest_countdowns = {contract.celery_name(queue): queue.max_countdown_seconds for queue in contract.queues}
     app.conf.update(celery_broker(contract, settings))
     app.conf.update(celery_results(contract, settings))
     app.conf.update(

@@ -1,16 +1,24 @@
-"""Message groups on FIFO queues: SQS delivers the messages of one group strictly in order.
+"""Messages on FIFO queues: SQS delivers the messages of one group strictly in order.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
 
 from __future__ import annotations
 
+SQS_DELAY_SECONDS = 0
+"""SQS keeps no single message of a FIFO queue back; a worker holds it, and with it its group.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+"""
+
 
 class MessageGroupMissingError(ValueError):
     """A task was sent to a FIFO queue without saying what it must stay in order with."""
 
 
-def message_properties(task: str, task_id: str, attempt: str, group: str | None) -> dict[str, str]:
+def message_properties(
+    task: str, task_id: str, attempt: str, group: str | None, delay_seconds: float = 0
+) -> dict[str, str | int]:
     """Return what SQS gets to know about a message.
 
     Args:
@@ -18,6 +26,7 @@ def message_properties(task: str, task_id: str, attempt: str, group: str | None)
         task_id: its id, the same on every attempt.
         attempt: what tells this sending from others of the same task.
         group: what the message must stay in order with.
+        delay_seconds: how long it is to be kept back, which is the worker's to do.
 
     Raises:
         MessageGroupMissingError: there is no group. kombu would put the message into one group named
