@@ -77,8 +77,9 @@ def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent,
 
     def options(seconds):
         due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-        wait = {"countdown": {"countdown": seconds}, "eta": {"eta": due}, "text": {"eta": due.isoformat()}}[way]
-        return {"MessageGroupId": "g", "queue": app.app.amqp.queues[app.contract.celery_name(QUEUE)], **wait}
+        value = {"countdown": seconds, "eta": due, "text": due.isoformat()}[way]
+        queue = app.app.amqp.queues[app.contract.celery_name(QUEUE)]
+        return {"MessageGroupId": "g", "queue": queue, "countdown" if way == "countdown" else "eta": value}
 
     anything.apply_async(**options(longest))
     assert len(sent) == 1
@@ -112,12 +113,26 @@ def test_command_explains_a_broker_out_of_reach():
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("arguments", [["send", "no.such_task"], ["worker", "no-such-queue"]])
-def test_a_mistyped_name_is_an_error_without_a_traceback(arguments):
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["send", "no.such_task"], "no task 'no.such_task'; there are: "),
+        (["worker", "no-such-queue"], "no queue 'no-such-queue' in contract.json; there are: "),
+        (["send", "tests.anything", "--group", "two words"], "MessageGroupId must be 1 to 128"),
+        (["send", "tests.anything", "--group", "g", "--countdown", "99999"], "tests.anything was sent to be run in"),
+    ],
+)
+def test_a_mistake_is_an_error_without_a_traceback(arguments, error):
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 2
-    assert result.output.startswith("Error: no ")
-    assert "Traceback" not in result.output
+    assert result.output.startswith(f"Error: {error}")
+
+
+def test_a_contract_that_is_not_there_is_an_error_without_a_traceback(monkeypatch):
+    monkeypatch.setenv("CONTRACT_FILE", "nowhere.json")
+    result = CliRunner().invoke(cli.main, ["contract"])
+    assert result.exit_code == 2
+    assert "nowhere.json" in result.output
 
 
 def test_contract_command_shows_every_queue():

@@ -22,6 +22,10 @@ from .ordering import SQS_DELAY_SECONDS, message_properties
 from .results import celery_results
 
 
+class MessageGroupError(ValueError):
+    """A message group is not what SQS takes for one."""
+
+
 class CountdownTooLongError(ValueError):
     """A task was sent with a countdown or ETA during which its message would be delivered again."""
 
@@ -54,7 +58,8 @@ class Service(Celery):
 
         Raises:
             CountdownTooLongError: it should wait longer than the contract allows.
-            ValueError: the message group does not fit the queue.
+            MessageGroupError: SQS would not take the message group.
+            ValueError: the queue needs one.
         """
         task_id = options["task_id"] = options.get("task_id") or uuid()
         group = options.pop("MessageGroupId", None) or _group_of_current_task()
@@ -100,7 +105,7 @@ def _checked(group: object) -> str | None:
         return None
     text = str(group)
     if not 1 <= len(text) <= 128 or not all("!" <= character <= "~" for character in text):
-        raise ValueError(
+        raise MessageGroupError(
             f"MessageGroupId must be 1 to 128 letters, digits or punctuation marks of ASCII, "
             f"without spaces; given: {text!r}"
         )

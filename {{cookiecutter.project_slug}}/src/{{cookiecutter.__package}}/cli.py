@@ -27,12 +27,13 @@ class Command(click.Group):
         except (ValueError, LookupError, OSError) as error:
             if not _is_ours(error):
                 raise
-            raise Failure(str(error.args[0]) if error.args else str(error)) from error
+            raise Failure(str(error.args[0]) if isinstance(error, KeyError) else str(error)) from error
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Tell errors of this package, which are about the user's input, from bugs elsewhere."""
-    return type(error).__module__.startswith(f"{__package__}.") or isinstance(error, KeyError)
+    """Tell errors about the user's input from bugs elsewhere."""
+    about_input = isinstance(error, (KeyError, FileNotFoundError, PermissionError))
+    return about_input or type(error).__module__.startswith(f"{__package__}.")
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
