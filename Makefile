@@ -27,7 +27,7 @@ new: $(READY) ## Answer the questions and get a project, in OUTPUT=.. unless you
 
 .PHONY: test
 test: $(READY) check ## Run all checks and tests
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: check
 check: $(READY) ## Lint and check types
