@@ -164,7 +164,7 @@ def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
     home.mkdir()
     # Without what `make test` of the template hands down to every make below it.
     fresh = {"HOME": str(home), "MAKEFLAGS": "", "PYTHON": getattr(sys, "_base_executable", sys.executable)}
-    make = ("make", f"PYTHON={fresh['PYTHON']}")
+    make = ("make", f"PYTHON={fresh['PYTHON']}", "VENV=.venv")
     succeed(*make, "install", cwd=folder, **fresh)
     assert " passed" in succeed(*make, "test", cwd=folder, **fresh)
     succeed(*make, "check", cwd=folder, **fresh)
