@@ -171,10 +171,10 @@ def test_demo_fails_with_the_reason_where_failed_tasks_are_deleted(run, reposito
     app = broken / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}" / "app.py"
     app.write_text(app.read_text().replace("task_acks_on_failure=False", "task_acks_on_failure=True"))
     demo = broken / "tools" / "demo.py"
-    demo.write_text(demo.read_text().replace("PATIENCE_SECONDS = 40", "PATIENCE_SECONDS = 10"))
+    demo.write_text(demo.read_text().replace("PATIENCE_SECONDS = 40", "PATIENCE_SECONDS = 25"))
     failed = run(sys.executable, str(demo), env={"COLUMNS": "200"})
     assert failed.returncode == 1
-    assert "The demo failed: a message in acme-jobs-development-high-dlq: not within 10 seconds" in failed.stderr
+    assert "The demo failed: a message in acme-jobs-development-high-dlq: not within 25 seconds" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
