@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 import pexpect
@@ -155,6 +156,8 @@ def typing(tmp_path):
         env={**os.environ, "HOME": str(home), "TERM": "dumb", "COLUMNS": "200"},
         encoding="utf-8",
         timeout=30,
+        # A terminal's foreground job hears Ctrl-C, even where the tests run as a background job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     child.here = here
     yield child
