@@ -16,13 +16,17 @@ from typing import Any
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-ANSWERS = Path(__file__).parent / "hooks" / "answers.py"
+TEMPLATE = Path(__file__).parent
+ANSWERS = TEMPLATE / "hooks" / "answers.py"
+PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
+# What it reads and remembers: the contract, and the rules.
+VERSIONED = (ANSWERS, PROJECT / "contract.json", PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")
 
 
 @functools.cache
-def answers(source: Path, modified_ns: int) -> dict[str, Any]:
-    """Load one version of hooks/answers.py."""
-    return runpy.run_path(str(source))
+def answers(*modified_ns: int) -> dict[str, Any]:
+    """Load hooks/answers.py, once for each version of it and of what it reads."""
+    return runpy.run_path(str(ANSWERS))
 
 
 class Answers(Extension):
@@ -30,6 +34,6 @@ class Answers(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        loaded = answers(ANSWERS, ANSWERS.stat().st_mtime_ns)
+        loaded = answers(*(path.stat().st_mtime_ns for path in VERSIONED))
         environment.filters.update(loaded["FILTERS"])
         environment.finalize = loaded["refuse_wrong_answers"]

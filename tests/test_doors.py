@@ -140,6 +140,29 @@ def test_cruft_update_with_filters_that_the_old_version_did_not_have(run, reposi
     assert (project / "README.md").read_text().endswith("\nEU-WEST-1\n")
 
 
+def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_path):
+    old = shutil.copytree(repository, tmp_path / "old")
+    cruft = (sys.executable, "-m", "cruft")
+    assert run(*cruft, "create", str(old), "--no-input").returncode == 0
+    project = run.here / "acme-jobs"
+    commit(project, "init", "--quiet")
+    commit(project, "add", "--all")
+    commit(project, "commit", "--quiet", "--message", "baked")
+    before = tree(project)
+
+    rules = old / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}" / "contract.py"
+    rules.write_text(
+        rules.read_text().replace('_between("max_receive_count", 1, ', '_between("max_receive_count", 6, ')
+    )
+    commit(old, "commit", "--all", "--quiet", "--message", "a stricter rule")
+    updated = run(*cruft, "update", "--skip-apply-ask", cwd=project)
+    assert updated.returncode == 1
+    assert "max_receive_count must be between 6 and 1000" in updated.stderr
+    assert {name: text for name, text in tree(project).items() if not name.startswith(".git/")} == {
+        name: text for name, text in before.items() if not name.startswith(".git/")
+    }
+
+
 def test_make_new_asks_and_writes(run, tmp_path):
     need("make")
     output = tmp_path / "projects"
