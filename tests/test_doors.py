@@ -120,34 +120,34 @@ def test_cruft_creates_checks_and_refuses(run, repository):
     assert [path.name for path in run.here.iterdir()] == ["acme-jobs"]
 
 
-def test_cruft_update_with_filters_that_the_old_version_did_not_have(run, repository, tmp_path):
-    """Both versions are rendered in one process; the second must not meet the filters of the first."""
-    old = shutil.copytree(repository, tmp_path / "old")
-    cruft = (sys.executable, "-m", "cruft")
-    assert run(*cruft, "create", str(old), "--no-input").returncode == 0
+def created_by_cruft(run, template):
+    """Create a project from a template, and commit it as `cruft update` wants it."""
+    assert run(sys.executable, "-m", "cruft", "create", str(template), "--no-input").returncode == 0
     project = run.here / "acme-jobs"
     commit(project, "init", "--quiet")
     commit(project, "add", "--all")
     commit(project, "commit", "--quiet", "--message", "baked")
+    return project
+
+
+def test_cruft_update_with_filters_that_the_old_version_did_not_have(run, repository, tmp_path):
+    """Both versions are rendered in one process; the second must not meet the filters of the first."""
+    old = shutil.copytree(repository, tmp_path / "old")
+    project = created_by_cruft(run, old)
 
     answers = old / "hooks" / "answers.py"
     answers.write_text(answers.read_text().replace('    "plan": plan,', '    "plan": plan,\n    "shout": str.upper,'))
     readme = old / "{{cookiecutter.project_slug}}" / "README.md"
     readme.write_text(readme.read_text() + "\n{{ cookiecutter.region | shout }}\n")
     commit(old, "commit", "--all", "--quiet", "--message", "a new filter")
-    updated = run(*cruft, "update", "--skip-apply-ask", cwd=project)
+    updated = run(sys.executable, "-m", "cruft", "update", "--skip-apply-ask", cwd=project)
     assert updated.returncode == 0, updated.stdout + updated.stderr
     assert (project / "README.md").read_text().endswith("\nEU-WEST-1\n")
 
 
 def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_path):
     old = shutil.copytree(repository, tmp_path / "old")
-    cruft = (sys.executable, "-m", "cruft")
-    assert run(*cruft, "create", str(old), "--no-input").returncode == 0
-    project = run.here / "acme-jobs"
-    commit(project, "init", "--quiet")
-    commit(project, "add", "--all")
-    commit(project, "commit", "--quiet", "--message", "baked")
+    project = created_by_cruft(run, old)
     before = tree(project)
 
     rules = old / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}" / "contract.py"
@@ -155,7 +155,7 @@ def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_
         rules.read_text().replace('_between("max_receive_count", 1, ', '_between("max_receive_count", 6, ')
     )
     commit(old, "commit", "--all", "--quiet", "--message", "a stricter rule")
-    updated = run(*cruft, "update", "--skip-apply-ask", cwd=project)
+    updated = run(sys.executable, "-m", "cruft", "update", "--skip-apply-ask", cwd=project)
     assert updated.returncode == 1
     assert "max_receive_count must be between 6 and 1000" in updated.stderr
     assert {name: text for name, text in tree(project).items() if not name.startswith(".git/")} == {
