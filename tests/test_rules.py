@@ -15,6 +15,8 @@ QUEUE = {
     "hard_limit_seconds": 300,
     "max_countdown_seconds": 300,
     "visibility_timeout_seconds": 660,
+    "heartbeat_seconds": 0,
+    "heartbeat_limit_seconds": 43_200,
     "retry_backoff_seconds": 10,
     "max_receive_count": 5,
     "retention_seconds": 345_600,

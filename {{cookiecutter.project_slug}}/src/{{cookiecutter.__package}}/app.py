@@ -6,8 +6,9 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html that documents t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from celery import Celery, current_task
@@ -15,9 +16,11 @@ from celery.result import AsyncResult
 from celery.utils import uuid
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
+from . import logs
 from . import settings as environment
 from .broker import celery_broker
-from .contract import Contract, read
+from .contract import Contract, Queue, read
+from .liveness import Liveness
 from .ordering import SQS_DELAY_SECONDS, message_properties
 from .results import celery_results
 
@@ -31,10 +34,24 @@ class CountdownTooLongError(ValueError):
 
 
 class Service(Celery):
-    """A Celery application whose messages carry their message group, and wait where they may."""
+    """A Celery application whose messages carry what they need, wait where they may, and go out in batches if told."""
 
-    longest_countdowns: Mapping[str, float] = MappingProxyType({})
-    """The longest countdown in seconds, by the name of the queue."""
+    contract: Contract
+    task_cls = f"{__package__}.delivery:Task"
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__(contract.package)
+        self.contract = contract
+        self._served = {contract.celery_name(queue): queue for queue in contract.queues}
+        self._gathering = threading.local()
+
+    def queue_served(self, celery_name: str) -> Queue:
+        """Return the contract's queue of that name inside Celery.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._served[celery_name]
 
     def send_task(
         self,
@@ -59,16 +76,49 @@ class Service(Celery):
         Raises:
             CountdownTooLongError: it should wait longer than the contract allows.
             MessageGroupError: SQS would not take the message group.
-            ValueError: the queue needs one.
+            ValueError: the queue needs one, or the message is too large.
         """
         task_id = options["task_id"] = options.get("task_id") or uuid()
-        group = options.pop("MessageGroupId", None) or _group_of_current_task()
+        group = _checked(options.pop("MessageGroupId", None) or _group_of_current_task())
+        if name == "celery.chord_unlock":
+            # It waits until a chord's tasks are done: in the chord's group it would hold them up.
+            # What comes after them, which it sends, belongs there.
+            if group:
+                args[1]["options"].setdefault("MessageGroupId", group)
+            group = None
         # Not the sender's: SQS would drop the new message as a repetition.
         options.pop("MessageDeduplicationId", None)
         attempt = f"{options.get('retries') or 0}:{options.get('replaced_task_nesting') or 0}"
         delay_seconds = self._checked_delay(name, args, kwargs, options)
-        options.update(message_properties(name, task_id, attempt, _checked(group), delay_seconds))
+        options.update(message_properties(name, task_id, attempt, group, delay_seconds))
+        request_id = logs.current_request_id()
+        if request_id:
+            options["headers"] = {**(options.get("headers") or {}), "request_id": request_id}
         return super().send_task(name, args, kwargs, *positional, **options)
+
+    @contextlib.contextmanager
+    def batching(self) -> Iterator[None]:
+        """Gather everything this thread sends in the `with` block, and send it in few requests at its end.
+
+        If the block raises, nothing is sent.
+
+        Raises:
+            NotAllSentError: some messages could not be sent; it knows which.
+        """
+        if getattr(self._gathering, "producer", None):
+            yield  # The outer block sends it.
+            return
+        producer: Any
+        with self.producer_pool.acquire(block=True) as producer, producer.batch():
+            self._gathering.producer = producer
+            try:
+                yield
+            finally:
+                self._gathering.producer = None
+
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        """Return what sends: the given producer, that of `batching`, or one of the pool."""
+        return super().producer_or_acquire(producer or getattr(self._gathering, "producer", None))
 
     def _checked_delay(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> float:
         """Return in how many seconds a task is due; refuse what its visibility timeout does not cover."""
@@ -79,7 +129,8 @@ class Service(Celery):
                 return 0
             countdown = (maybe_make_aware(due) - self.now()).total_seconds()
         queue = self.amqp.router.route(dict(options), name, args, kwargs)["queue"].name
-        longest = max(SQS_DELAY_SECONDS, self.longest_countdowns.get(queue, 0))
+        allowed = self._served[queue].max_countdown_seconds if queue in self._served else 0
+        longest = max(SQS_DELAY_SECONDS, allowed)
         if countdown > longest and not name.startswith("celery."):
             raise CountdownTooLongError(
                 f"{name} was sent to be run in {countdown:.0f} seconds, and {queue} allows {longest}: its "
@@ -124,8 +175,8 @@ def route_by_module(
 
 def create_app(contract: Contract, settings: environment.Settings) -> Service:
     """Build the application of one environment."""
-    app = Service(contract.package)
-    app.longest_countdowns = {contract.celery_name(queue): queue.max_countdown_seconds for queue in contract.queues}
+    app = Service(contract)
+    app.steps["consumer"].add(Liveness)
     app.conf.update(celery_broker(contract, settings))
     app.conf.update(celery_results(contract, settings))
     app.conf.update(
@@ -155,18 +206,12 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
         # A message whose body cannot be read stays as well; Celery's own consumer deletes it.
         # #worker-consumer
         worker_consumer=f"{contract.package}.delivery:Consumer",
-        # Take no more than there are free slots: what waits inside a worker has its visibility
-        # timeout running, and no other worker can have it. #worker-prefetch-multiplier
-        worker_prefetch_multiplier=1,
         # SQS has no broadcast, so remote control, events and their queues cannot work on it; asked
         # all the same, kombu would try to create queues.
         # #worker-enable-remote-control #worker-send-task-events #task-send-sent-event
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         task_send_sent_event=False,
-        # Told to stop, a worker lets tasks run on this long, well within what ECS or systemd allow.
-        # #worker-soft-shutdown-timeout
-        worker_soft_shutdown_timeout=contract.soft_shutdown_seconds,
         # A process that leaks memory is replaced in time, between two tasks.
         # #worker-max-tasks-per-child
         worker_max_tasks_per_child=1_000,

@@ -30,7 +30,13 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
                 contract.celery_name(queue): {
                     "url": f"{settings.queue_url_base}/{contract.queue_name(queue, settings.environment)}",
                     # What the transport needs to know of the queue; kombu ignores it.
+                    "dead_letter_url": (
+                        f"{settings.queue_url_base}/{contract.dead_letter_queue_name(queue, settings.environment)}"
+                    ),
+                    "messages_per_poll": contract.messages_per_poll(queue),
                     "visibility_timeout_seconds": queue.visibility_timeout_seconds,
+                    "heartbeat_seconds": queue.heartbeat_seconds,
+                    "heartbeat_limit_seconds": queue.heartbeat_limit_seconds,
                     "max_receive_count": queue.max_receive_count,
                     "retry_backoff_seconds": queue.retry_backoff_seconds,
                 }
@@ -44,11 +50,10 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
             # sender hangs for minutes. Long polls that workers do are not affected.
             "client-config": {
                 "connect_timeout": 5,
-                "read_timeout": contract.wait_time_seconds + 5,
+                "read_timeout": 5,
                 "retries": {"mode": "standard", "total_max_attempts": 3},
             },
             # Bodies as readable JSON; kombu's default is base64 twice, and 1.8 times the size.
-            "sqs_base64_encoding": False,
             "body_encoding": None,
         },
         "task_queues": [

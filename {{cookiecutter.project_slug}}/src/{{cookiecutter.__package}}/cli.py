@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -80,6 +81,23 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
             click.echo(json.dumps(result.get(timeout=wait), default=str))
         except NoResultYet as error:
             raise Failure(f"no result after {wait:g} seconds") from error
+
+
+@main.command()
+@click.argument("queue")
+def health(queue: str) -> None:
+    """Tell whether the worker of QUEUE on this machine is alive; exit with 1 if not.
+
+    It asks nobody and starts nothing: containers and systemd may run it often.
+    """
+    from .health import NotAliveError, check
+
+    held = contracts.read()
+    try:
+        click.echo(f"alive {check(held, held.queue(queue)):.0f} s ago")
+    except NotAliveError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
 
 
 @main.command()

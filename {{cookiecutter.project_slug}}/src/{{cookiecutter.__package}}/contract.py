@@ -39,6 +39,9 @@ HAND_OVER_SECONDS = 60
 STOP_MARGIN_SECONDS = 10
 """What a worker needs after its soft shutdown to give back what it holds and exit."""
 
+MISSED_HEARTBEATS = 3
+"""Heartbeats in one visibility timeout: the last of them may come late, or fail and be made again."""
+
 MONTH_SECONDS = 30 * 24 * 3600
 
 _SQS_QUOTAS = "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"
@@ -74,6 +77,10 @@ class Queue:
     """The longest countdown or ETA a sender may ask for."""
     visibility_timeout_seconds: int
     """How long SQS hides a received message before it delivers it again."""
+    heartbeat_seconds: int
+    """How often a worker starts the visibility timeout of what it holds anew; 0 for never."""
+    heartbeat_limit_seconds: int
+    """How long a worker that does so keeps one message hidden, at the most."""
     retry_backoff_seconds: float
     """How long a failed task stays hidden at first; doubles with each delivery."""
     max_receive_count: int
@@ -89,12 +96,26 @@ class Queue:
     acceptable_latency_seconds: int
     """How long a message may wait; scaling and the age alarm follow from it."""
     seconds_per_task: float
-    """What one task takes on average; scaling follows from it."""
+    """What one task takes on average; scaling, and how many a worker takes at a time, follow from it."""
 
     @property
     def module(self) -> str:
         """Name of the module in `tasks/` that holds this queue's tasks."""
         return self.name.replace("-", "_")
+
+    @property
+    def hidden_seconds(self) -> int:
+        """How long a message stays hidden from other workers while its worker lives."""
+        return self.heartbeat_limit_seconds if self.heartbeat_seconds else self.visibility_timeout_seconds
+
+    @property
+    def prefetch_multiplier(self) -> int:
+        """Messages a worker takes for each task it runs side by side.
+
+        One, so that none waits in one worker while another is idle. Where tasks are so short that
+        asking for each would take longer than doing it, as many as are done in a second.
+        """
+        return max(1, min(10, int(1 / self.seconds_per_task)))
 
     @property
     def seconds_to_dead_letter(self) -> int:
@@ -172,6 +193,12 @@ class Contract:
     def celery_name(self, queue: Queue) -> str:
         """Name of the queue inside Celery, the same in every environment."""
         return queue.name + self.suffix
+
+    def messages_per_poll(self, queue: Queue) -> int:
+        """How many messages a worker must have room for to ask SQS for more: a request costs money and time."""
+        if self.broker == "sqs-fifo":
+            return 1  # More could be of one group, and would not stay in order.
+        return max(1, min(10, queue.concurrency * (queue.prefetch_multiplier - 1)))
 
     def queue_name(self, queue: Queue, environment: str) -> str:
         """Name of the queue in AWS."""
@@ -291,7 +318,7 @@ _LONGEST_SERVICE_NAME = 28
 # Beside the standard library: what the service imports, and the project's own top-level folders.
 _TAKEN_MODULES = (
     *("amqp", "billiard", "boto3", "botocore", "celery", "click", "fakeredis", "honcho", "kombu", "moto", "pycurl"),
-    *("pydantic", "pydantic_settings", "pytest", "redis", "rich", "vine", "yaml"),
+    *("pydantic", "pydantic_settings", "pytest", "pythonjsonlogger", "redis", "rich", "vine", "yaml"),
     *("dev", "docs", "src", "terraform", "tests"),
 )
 
@@ -435,11 +462,32 @@ QUEUE_RULES: tuple[Rule, ...] = (
         lambda v: _MAX_VISIBILITY - HAND_OVER_SECONDS - v["hard_limit_seconds"],
         _CELERY_ETA,
     ),
+    _between("heartbeat_seconds", 0, _MAX_VISIBILITY // MISSED_HEARTBEATS, _SQS_VISIBILITY),
+    _between("heartbeat_limit_seconds", 1, _MAX_VISIBILITY, _SQS_VISIBILITY),
+    Rule(
+        "heartbeat_limit_seconds",
+        f"must be at least max_countdown_seconds + hard_limit_seconds + {HAND_OVER_SECONDS}, or tasks run twice",
+        lambda v: (
+            not v["heartbeat_seconds"]
+            or v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS <= v["heartbeat_limit_seconds"]
+        ),
+        lambda _: _MAX_VISIBILITY,
+        _SQS_VISIBILITY,
+    ),
+    Rule(
+        "visibility_timeout_seconds",
+        f"must be at least {MISSED_HEARTBEATS} times heartbeat_seconds, so that one that fails does no harm",
+        lambda v: v["visibility_timeout_seconds"] >= MISSED_HEARTBEATS * v["heartbeat_seconds"],
+        lambda v: MISSED_HEARTBEATS * v["heartbeat_seconds"],
+        _SQS_VISIBILITY,
+    ),
     Rule(
         "visibility_timeout_seconds",
         f"must be at least max_countdown_seconds + hard_limit_seconds + {HAND_OVER_SECONDS}, or tasks run twice",
         lambda v: (
-            v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS <= v["visibility_timeout_seconds"]
+            v["heartbeat_seconds"] > 0
+            or v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS
+            <= v["visibility_timeout_seconds"]
         ),
         lambda v: v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS,
         _SQS_VISIBILITY,

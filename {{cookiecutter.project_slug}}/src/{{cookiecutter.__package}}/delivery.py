@@ -1,14 +1,174 @@
-"""What becomes of a message whose task was not done."""
+"""What becomes of a task that was not done, and of its message.
+
+It stays in its queue and comes back after a pause that grows, until it is delivered for the last time; then it goes to
+the dead-letter queue. Its result says RETRY meanwhile and FAILURE in the end, so that whoever waits for it, a chord for
+example, waits for the end.
+"""
 
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from typing import Any
 
-from celery.worker import consumer
+import celery
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Reject, Retry, TaskPredicate
+from celery.worker import consumer, request, state
 from kombu.message import Message
 
+from .logs import task_fields
+
 logger = logging.getLogger(__name__)
+
+# Its published type knows little of it.
+BaseRequest: Any = request.Request
+
+LONGEST_REASON = 4_000
+"""Characters of a traceback that go with a message into the dead-letter queue: its end, where the error is."""
+
+
+class ComesBack(Retry):
+    """A task was not done, and its message will be delivered again.
+
+    A `Retry`, because that is how Celery tells a result that is to come from one that failed.
+    """
+
+
+class Task(celery.Task[Any, Any]):
+    """The base of every task; a task changes these by arguments of `@app.task(...)`."""
+
+    Request = f"{__name__}:Request"
+
+    permanent_errors: tuple[type[Exception], ...] = ()
+    """Errors after which another try is useless: they go to the dead-letter queue at once, with the reason."""
+
+    retry_backoff_seconds: float | None = None
+    """How long a delivery that failed stays hidden at first, where the queue's own time does not fit; 0 to 43,200."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task, and let what it raises bring the message back if there is another delivery.
+
+        Raises:
+            ComesBack: the task failed and will be delivered again.
+            Reject: the message waited so long in this worker that it could come back while the task still runs.
+        """
+        delivery: Any = self.request.delivery_info
+        if self.request.called_directly or self.request.is_eager or not delivery:
+            return super().__call__(*args, **kwargs)
+        if time.monotonic() > delivery["start_before"]:
+            raise Reject("it waited too long in the worker, and is given back", requeue=True)
+        began = time.monotonic()
+        outcome, level, trouble = "interrupted", logging.WARNING, None
+        try:
+            result = self.run(*args, **kwargs)
+            outcome, level = "succeeded", logging.INFO
+            return result
+        except TaskPredicate as wish:  # It asked for a retry of its own, or to be ignored or rejected.
+            outcome, level = type(wish).__name__.lower(), logging.INFO
+            raise
+        except Exception as error:
+            trouble = error
+            level = logging.INFO if isinstance(error, self.throws) else logging.ERROR
+            if delivery["is_last"] or isinstance(error, self.permanent_errors):
+                outcome = "dead-lettered"
+                raise
+            outcome, level = "comes back", min(level, logging.WARNING)
+            raise ComesBack(f"{error!r}, comes back", error) from error
+        finally:
+            seconds = time.monotonic() - began
+            logger.log(
+                level,
+                "%s in %.3f s",
+                outcome,
+                seconds,
+                exc_info=trouble if level > logging.INFO else None,
+                extra={"outcome": outcome, "duration_seconds": round(seconds, 3)},
+            )
+
+
+class Request(BaseRequest):  # type: ignore[misc]
+    """One delivery of a task, in the worker's main process.
+
+    https://docs.celeryq.dev/en/stable/userguide/tasks.html#requests-and-custom-requests
+    """
+
+    def __init__(self, message: Message, **options: Any) -> None:
+        super().__init__(message, **options)
+        info = message.delivery_info
+        queue = self.app.queue_served(info["routing_key"])
+        self.is_last = info["receive_count"] >= queue.max_receive_count
+        self.rejected = False
+        if self.task.retry_backoff_seconds is not None:
+            info["retry_backoff_seconds"] = self.task.retry_backoff_seconds
+        # What the task gets to know, as `self.request.delivery_info`.
+        self._delivery_info.update(
+            receive_count=info["receive_count"],
+            is_last=self.is_last,
+            start_before=info["received_at"] + queue.hidden_seconds - (self.time_limit or queue.hard_limit_seconds),
+        )
+        # The message as it was received would go to the task's process a second time.
+        properties = self._request_dict["properties"]
+        self._request_dict["properties"] = {name: properties[name] for name in properties if name != "delivery_info"}
+
+    @property
+    def time_limit(self) -> float | None:
+        """The hard limit in seconds that the task or its sender chose instead of the queue's."""
+        limit: float | None = self.time_limits[0] or self.task.time_limit
+        return limit
+
+    def on_retry(self, exc_info: ExceptionInfo) -> None:
+        """Leave the message in the queue; after a `retry()` of the task itself, a new one has been sent instead."""
+        if isinstance(_error(exc_info), ComesBack):
+            self.reject(requeue=True)
+        else:
+            super().on_retry(exc_info)
+
+    def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """Dead-letter a message whose task must not be tried again; tell the result of one whose process died."""
+        permanent = isinstance(exc_info.type, type) and issubclass(exc_info.type, self.task.permanent_errors)
+        if permanent and self.message.channel.dead_letter(self.message.delivery_tag, self._reason(exc_info)):
+            self.acknowledge()
+        super().on_failure(exc_info, send_failed_event, return_ok)
+        if self.rejected and isinstance(_error(exc_info), (WorkerLostError, SystemExit)):
+            self._say("its process died", _error(exc_info))
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Tell the result of a task that was killed at its hard limit."""
+        if soft or self.is_last or state.should_terminate:
+            super().on_timeout(soft, timeout)
+        else:
+            state.task_ready(self)
+            self._say(f"it was killed at its hard limit of {timeout} s", TimeLimitExceeded(timeout))
+            self.reject(requeue=True)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Leave the message in its queue."""
+        self.rejected = self.rejected or not self.acknowledged
+        super().reject(requeue)
+
+    def _say(self, what: str, error: BaseException) -> None:
+        """Log and store that the task was not done, where its own process could not."""
+        backend = self.task.backend
+        fields = {**task_fields(self.name, self._context), "outcome": "dead-lettered" if self.is_last else "comes back"}
+        if self.time_start:
+            fields["duration_seconds"] = round(time.time() - self.time_start, 3)
+        logger.error("not done: %s", what, extra=fields)
+        if self.is_last:
+            backend.mark_as_failure(self.id, error, request=self._context, store_result=self.store_errors)
+        elif self.store_errors:
+            backend.mark_as_retry(self.id, error, request=self._context)
+
+    def _reason(self, exc_info: ExceptionInfo) -> dict[str, str]:
+        """Return why the task failed, as the on-call engineer will want to know it."""
+        return {
+            "FailureException": _text(repr(_error(exc_info)))[:LONGEST_REASON],
+            "FailureTraceback": _text(str(exc_info.traceback))[-LONGEST_REASON:],
+            "FailureHost": _text(socket.gethostname()),
+            "FailureAttempt": str(self._delivery_info["receive_count"]),
+        }
 
 
 class Consumer(consumer.Consumer):
@@ -19,3 +179,20 @@ class Consumer(consumer.Consumer):
         headers: Any = message.headers or {}
         logger.error("The body of task %s[%s] cannot be read: %r", headers.get("task"), headers.get("id"), exc)
         message.reject()
+
+
+def _error(exc_info: ExceptionInfo) -> BaseException:
+    """Return the error itself, which billiard wraps to keep its traceback."""
+    error: Any = exc_info.exception
+    unwrapped: BaseException = (
+        getattr(error, "exc", error) if type(error).__name__ == "ExceptionWithTraceback" else error
+    )
+    return unwrapped
+
+
+def _text(text: str) -> str:
+    """Return a text without what SQS does not take in an attribute.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+    """
+    return "".join(c for c in text if c in "\t\n\r" or c.isprintable() or c == " ")

@@ -1,13 +1,22 @@
-"""Sending tasks."""
+"""Sending tasks, one or many."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery import Task
 from celery.result import AsyncResult
 
 from .app import app, contract
+
+batching = app.batching
+"""What is sent in `with batching():`, by whatever means, goes out in few requests when the block ends.
+
+`delay`, `apply_async`, groups and chords, and `send`, all take part. If the block raises, nothing is sent. If SQS does
+not take some messages, though that was tried repeatedly, the end of the block raises a `NotAllSentError` that knows
+which; the others are sent. What waits is kept in memory: use one block for some thousand tasks, not for a million.
+"""
 
 
 class UnknownTaskError(LookupError):
@@ -52,8 +61,31 @@ def send(
 
     Raises:
         UnknownTaskError: no task has that name.
-        ValueError: the group does not fit.
+        ValueError: the group, the countdown or the size does not fit.
     """
     signature = (find(task) if isinstance(task, str) else task).signature(args, kwargs)
     options: dict[str, Any] = {"MessageGroupId": group, "countdown": countdown}
     return signature.apply_async(**{name: value for name, value in options.items() if value is not None})
+
+
+def send_many(
+    task: Task[Any, Any] | str, arguments: Iterable[Sequence[Any]], group: str | None = None
+) -> list[AsyncResult[Any]]:
+    """Send one task many times, in a tenth of the requests or less.
+
+    Args:
+        task: the task, or its name as in `find`.
+        arguments: the positional arguments of each.
+        group: the message group of all; see `send`.
+
+    Returns:
+        A handle for each.
+
+    Raises:
+        NotAllSentError: some could not be sent; it knows which.
+        UnknownTaskError: no task has that name.
+        ValueError: the group or the size of one does not fit; nothing was sent.
+    """
+    found = find(task) if isinstance(task, str) else task
+    with batching():
+        return [send(found, *each, group=group) for each in arguments]

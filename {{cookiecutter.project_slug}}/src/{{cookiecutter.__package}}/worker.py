@@ -1,9 +1,12 @@
-"""One command that starts a worker with the right flags for a queue."""
+"""Starts a worker with the right flags for a queue, and lets it end in time."""
 
 from __future__ import annotations
 
-import logging
+import os
+import signal
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from .contract import Contract, read
 
@@ -26,6 +29,8 @@ def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> lis
         # Processes: gevent and eventlet poll the queues of SQS one after the other.
         "--pool=prefork",
         f"--concurrency={queue.concurrency}",
+        # What waits inside a worker has its visibility timeout running, and no other can have it.
+        f"--prefetch-multiplier={queue.prefetch_multiplier}",
         f"--soft-time-limit={queue.soft_limit_seconds}",
         f"--time-limit={queue.hard_limit_seconds}",
         # Both talk through broadcast, which SQS does not have.
@@ -48,12 +53,30 @@ def start(queue_name: str, extra: Sequence[str] = ()) -> None:
     contract = read()
     contract.queue(queue_name)  # A mistyped name is told before a missing environment.
     # Only now: whoever just asks for the command's help needs neither.
+    from celery import signals
     from celery.bin.celery import celery
 
     from . import settings
 
-    # Where it found credentials and endpoint, once per client and process.
-    logging.getLogger("botocore").setLevel(logging.WARNING)
     arguments = worker_arguments(contract, queue_name, settings.read().log_level)
+
+    def limit_patience(how: str, **rest: Any) -> None:
+        if how == "Warm":
+            end_after(contract.soft_shutdown_seconds)
+
+    signals.worker_shutting_down.connect(limit_patience)
     # Not `app.worker_main`, which ends with status 0 whatever the worker ended with.
     celery.main(args=[f"--app={contract.package}.app:app", *arguments, *extra])
+
+
+def end_after(seconds: float) -> None:
+    """Let the tasks of a worker that was told to stop run on for some time, then cancel them.
+
+    Celery's own soft shutdown sleeps its whole time through and hears nothing meanwhile, even if
+    every task has ended. A warm shutdown ends with the last task but never gives up waiting. So
+    this begins with the one, and ends with the cold shutdown that SIGQUIT asks for.
+    https://docs.celeryq.dev/en/stable/userguide/workers.html#stopping-the-worker
+    """
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGQUIT))
+    timer.daemon = True
+    timer.start()

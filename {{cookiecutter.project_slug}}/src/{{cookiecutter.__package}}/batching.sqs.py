@@ -1,0 +1,184 @@
+"""Sending many messages in few requests, and none that SQS would refuse.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.utils.json import dumps
+
+logger = logging.getLogger(__name__)
+
+ENTRIES_PER_REQUEST = 10
+MAX_REQUEST_BYTES = 1_048_576
+"""The most that one message, and all messages of one request together, may have.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+"""
+ATTEMPTS = 4
+FIRST_PAUSE_SECONDS = 0.1
+
+
+class MessageTooLargeError(ValueError):
+    """A message is larger than SQS takes."""
+
+
+class NotAllSentError(RuntimeError):
+    """Some messages of a batch were not sent, though that was tried repeatedly."""
+
+    def __init__(self, failed: Sequence[tuple[str, str, str]]) -> None:
+        self.failed = tuple(failed)
+        """Id and name of each task that was not sent, and the reason; every other one of the batch was."""
+        listed = "\n".join(f"  {task}[{task_id}]: {reason}" for task_id, task, reason in self.failed[:10])
+        more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""
+        super().__init__(f"{len(self.failed)} tasks were not sent:\n{listed}{more}")
+
+
+def entry(queue: str, message: dict[str, Any]) -> dict[str, Any]:
+    """Return what SQS is to get of a message: its body, and the properties that are SQS's own."""
+    properties = message["properties"]
+    for_sqs = ("MessageGroupId", "MessageDeduplicationId", "DelaySeconds")
+    made = {name: properties[name] for name in for_sqs if name in properties}
+    if attributes := properties.pop("message_attributes", None):
+        made["MessageAttributes"] = attributes
+    made["MessageBody"] = dumps(message)
+    return made
+
+
+def check_size(message: dict[str, Any], made: dict[str, Any]) -> None:
+    """Refuse a message that SQS would refuse.
+
+    Raises:
+        MessageTooLargeError: it has more than `MAX_REQUEST_BYTES`.
+    """
+    if (size := _size(made)) > MAX_REQUEST_BYTES:
+        raise MessageTooLargeError(
+            f"{message['headers'].get('task')} was not sent: its message has {size:,} bytes, and SQS takes "
+            f"{MAX_REQUEST_BYTES:,}. Put what is large into S3 or a database, and send its key."
+        )
+
+
+def _size(made: dict[str, Any]) -> int:
+    size = len(made["MessageBody"].encode())
+    for name, value in made.get("MessageAttributes", {}).items():
+        content = value.get("StringValue", "").encode() or value.get("BinaryValue", b"")
+        size += len(name) + len(value["DataType"]) + len(content)
+    return size
+
+
+class Batch:
+    """Messages that are sent together when the `with` block around them ends, or not at all if it raises.
+
+    kombu's `Producer.batch` makes and drives it.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self._waiting: list[tuple[str, tuple[str, str], dict[str, Any]]] = []
+
+    def publish(self, message: dict[str, Any], **kwargs: Any) -> None:
+        """Take a message up."""
+        self.channel.basic_publish(message, gathering=self, **kwargs)
+
+    def add(self, queue: str, message: dict[str, Any], made: dict[str, Any]) -> None:
+        """Take up what SQS is to get of a message."""
+        headers = message["headers"]
+        self._waiting.append((queue, (str(headers.get("id")), str(headers.get("task"))), made))
+
+    def discard(self) -> None:
+        """Forget what has not been sent."""
+        self._waiting.clear()
+
+    close = discard
+
+    def flush(self) -> None:
+        """Send everything.
+
+        Raises:
+            NotAllSentError: some could not be sent; all others were.
+        """
+        waiting, self._waiting = self._waiting, []
+        failed: list[tuple[str, str, str]] = []
+        for queue in dict.fromkeys(queue for queue, _, _ in waiting):
+            sending = Sending(self.channel, queue)
+            sending.send([(task, made) for of, task, made in waiting if of == queue])
+            failed += sending.failed
+        if failed:
+            raise NotAllSentError(failed)
+
+
+class Sending:
+    """Sends many messages to one queue."""
+
+    def __init__(self, channel: Any, queue: str) -> None:
+        self.client = channel.sqs(queue=queue)
+        self.url = channel._new_queue(queue)
+        self.ordered = queue.endswith(".fifo")
+        self.failed: list[tuple[str, str, str]] = []
+        self.given_up = ""
+
+    def send(self, messages: Sequence[tuple[tuple[str, str], dict[str, Any]]]) -> None:
+        """Send messages; those that could not be sent are in `failed` afterwards."""
+        # On FIFO queues a request holds one message of each group, and the next of a group is sent
+        # when SQS has the one before it. Else one that failed would be overtaken.
+        lanes: dict[Any, deque[Any]] = {}
+        for number, message in enumerate(messages):
+            lane = message[1]["MessageGroupId"] if self.ordered else number
+            lanes.setdefault(lane, deque()).append(message)
+        while lanes:
+            heads = list(_fitting(lanes))
+            refused = self._request({lane: lanes[lane][0][1] for lane in heads})
+            if self.given_up:  # A thousand more would each wait for the same.
+                self.failed += [(*task, self.given_up) for lane in lanes.values() for task, _ in lane]
+                return
+            for lane in heads:
+                (task_id, task), _ = lanes[lane].popleft()
+                if lane in refused:
+                    self.failed.append((task_id, task, refused[lane]))
+                    for (later_id, later), _ in lanes.pop(lane):
+                        self.failed.append((later_id, later, f"{task_id} before it in its group failed"))
+                elif not lanes[lane]:
+                    del lanes[lane]
+
+    def _request(self, entries: dict[Any, dict[str, Any]]) -> dict[Any, str]:
+        """Send one request, and again what SQS did not take; return the reasons of what it never took."""
+        refused: dict[Any, str] = {}
+        left = dict(entries)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
+            lanes = list(left)
+            try:
+                answer = self.client.send_message_batch(
+                    QueueUrl=self.url,
+                    Entries=[{"Id": str(index), **left[lane]} for index, lane in enumerate(lanes)],
+                )
+            except (BotoCoreError, ClientError, OSError) as error:  # boto3 has tried it repeatedly already.
+                self.given_up = str(error)
+                return {}
+            trouble = {lanes[int(item["Id"])]: item for item in answer.get("Failed", [])}
+            reasons = {lane: f"{item.get('Code')}: {item.get('Message')}" for lane, item in trouble.items()}
+            refused.update({lane: reason for lane, reason in reasons.items() if trouble[lane].get("SenderFault")})
+            left = {lane: left[lane] for lane in trouble if lane not in refused}
+            if not left:
+                return refused
+            logger.warning("SQS did not take %d of %d messages", len(left), len(entries))
+        return {**refused, **{lane: reasons[lane] for lane in left}}
+
+
+def _fitting(lanes: dict[Any, deque[Any]]) -> Iterator[Any]:
+    """Yield the lanes whose first messages go out together."""
+    size = 0
+    for count, lane in enumerate(lanes):
+        size += _size(lanes[lane][0][1])
+        if count == ENTRIES_PER_REQUEST or (count and size > MAX_REQUEST_BYTES):
+            return
+        yield lane
