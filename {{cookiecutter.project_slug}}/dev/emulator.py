@@ -43,12 +43,13 @@ class EmulatorError(RuntimeError):
 
 
 @contextlib.contextmanager
-def running(visibility_timeout_seconds: int | None = None) -> Iterator[dict[str, str]]:
+def running(visibility_timeout_seconds: int | None = None, contract: Path = CONTRACT) -> Iterator[dict[str, str]]:
     """Run an emulator and yield the environment variables that lead a service to it.
 
     Args:
         visibility_timeout_seconds: of every queue, instead of the contract's; for tests that wait
             for a second delivery.
+        contract: whose queues there are to be.
 
     Raises:
         EmulatorError: it did not start.
@@ -59,6 +60,7 @@ def running(visibility_timeout_seconds: int | None = None) -> Iterator[dict[str,
     with subprocess.Popen(
         command,
         cwd=PROJECT,
+        env={**os.environ, "CONTRACT_FILE": str(contract)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

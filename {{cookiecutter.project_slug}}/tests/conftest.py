@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 
-from dev import emulator
 from dev.results import UNREACHABLE
-
-PROJECT = Path(__file__).parents[1]
-CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
-HURRIED = emulator.write_hurried_contract(Path(tempfile.mkdtemp()) / "contract.json")
+from tests.support import CONTRACT, HURRIED, RunningService, running_service
 
 VISIBILITY_TIMEOUT_SECONDS = 2
 
@@ -42,62 +28,10 @@ os.environ.update(
 )
 
 
-@dataclass
-class RunningService:
-    """The service on the emulator, with its workers as processes."""
-
-    environment: dict[str, str]
-    logs: Path
-    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    def start_worker(self, queue: str) -> None:
-        """Start the worker of a queue, which also knows the tasks in tests/probes.py."""
-        with (self.logs / f"{queue}.log").open("ab") as log:
-            self.workers[queue] = subprocess.Popen(
-                [sys.executable, "-m", CONTRACT["package"], "worker", queue, "--include=tests.probes"],
-                cwd=PROJECT,
-                env={**self.environment, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def stop_workers(self) -> None:
-        """Stop every worker, gently and then not."""
-        for worker in self.workers.values():
-            worker.send_signal(signal.SIGTERM)
-        for worker in self.workers.values():
-            try:
-                worker.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-
-    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Python as a client of the service."""
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=PROJECT,
-            env={**self.environment, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"},
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-
-    def sqs(self) -> Any:
-        """Return a client of the emulated SQS."""
-        return boto3.client("sqs", endpoint_url=self.environment["AWS_ENDPOINT_URL"])
-
-    def log(self, queue: str) -> str:
-        """Return what the worker of a queue has logged."""
-        return (self.logs / f"{queue}.log").read_text(encoding="utf-8", errors="replace")
-
-
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Run the emulator and one worker per queue, with a visibility timeout that tests can wait for."""
-    with ExitStack() as stack:
-        variables = stack.enter_context(emulator.running(VISIBILITY_TIMEOUT_SECONDS))
-        running = RunningService({**os.environ, **variables}, tmp_path_factory.mktemp("logs"))
-        stack.callback(running.stop_workers)
+    """Run the service with one worker per queue, and a visibility timeout that tests can wait for."""
+    with running_service(tmp_path_factory.mktemp("logs"), VISIBILITY_TIMEOUT_SECONDS) as running:
         for queue in CONTRACT["queues"]:
             running.start_worker(queue["name"])
         yield running

@@ -1,13 +1,15 @@
-"""A proxy between worker and emulator that does to polls what networks and AWS do on bad days."""
+"""A proxy between worker and emulator that does to requests what networks and AWS do on bad days, and counts them."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
+import random
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,11 +21,12 @@ ERRORS = {
     "denied": (403, "AccessDeniedException"),
     "gone": (400, "QueueDoesNotExist"),
 }
+STORM = ("500", "503", "throttled", "expired", "reset", "half", "garbage")
 FAULTS = ("500", "502", "503", "504", *ERRORS, "hang", "reset", "half", "garbage", "refused")
 
 
 class Proxy(ThreadingHTTPServer):
-    """Hands requests on, and does `fault` to polls."""
+    """Hands requests on; does `fault` to those for `target`, or random faults to some of all that workers send."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -33,7 +36,18 @@ class Proxy(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.fault = ""
-        self.faulty_polls = 0
+        self.target = "ReceiveMessage"
+        self.storm = 0.0
+        """Share of the workers' requests that go wrong at random."""
+        self.faulty = 0
+        self.seen: Counter[str] = Counter()
+
+    def fault_of(self, target: str) -> str:
+        """Return what is to go wrong with a request, if anything."""
+        if self.fault and target == self.target:
+            return self.fault
+        workers = target.startswith(("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"))
+        return random.choice(STORM) if workers and random.random() < self.storm else ""
 
     def handle_error(self, *_: Any) -> None:
         """Say nothing: clients that went away are the point."""
@@ -48,10 +62,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Hand a request on, unless it is a poll that is to fail."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        target = self.headers.get("X-Amz-Target", "")
-        if self.server.fault and target.endswith(".ReceiveMessage"):
-            self.server.faulty_polls += 1
-            self._fail(self.server.fault)
+        target = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        self.server.seen[target] += 1
+        if fault := self.server.fault_of(target):
+            self.server.faulty += 1
+            self._fail(fault)
         else:
             self._hand_on(body)
 

@@ -9,135 +9,81 @@ import time
 import pytest
 from celery import chord
 
-from tests.conftest import CONTRACT, VISIBILITY_TIMEOUT_SECONDS
+from tests.conftest import VISIBILITY_TIMEOUT_SECONDS
+from tests.support import CONTRACT, HAS_RESULTS, IS_FIFO, eventually, module, notes
 
-app = importlib.import_module(f"{CONTRACT['package']}.app")
+contract = module("contract").read()
 
 pytestmark = pytest.mark.end_to_end
 
-QUEUES = app.contract.queues
-HAS_RESULTS = CONTRACT["results"] != "none"
-
-
-def eventually(holds, seconds=40):
-    """Wait until `holds()` is true, and return what it returned."""
-    end = time.monotonic() + seconds
-    while not (found := holds()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return found
-
-
-@pytest.fixture
-def sender(service, monkeypatch):
-    """An application that sends to the emulator."""
-    for name, value in service.environment.items():
-        monkeypatch.setenv(name, value)
-    settings = importlib.import_module(f"{CONTRACT['package']}.settings")
-    return app.create_app(app.contract, settings.Settings())
-
-
-def send_probe(sender, queue, **kwargs):
-    return sender.send_task(
-        "tests.probes.leave_trace",
-        kwargs=kwargs,
-        queue=sender.amqp.queues[app.contract.celery_name(queue)],
-        MessageGroupId="group-1",
-    )
-
-
-def messages_in(sqs, name):
-    url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-    attributes = sqs.get_queue_attributes(
-        QueueUrl=url,
-        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-    )["Attributes"]
-    return sum(map(int, attributes.values()))
+QUEUES = contract.queues
 
 
 @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
-def test_task_on_every_queue_is_done_once_with_its_result(service, sender, queue, tmp_path):
-    result = send_probe(sender, queue, folder=str(tmp_path))
+def test_task_on_every_queue_is_done_once_with_its_result(service, queue, tmp_path):
+    result = service.send("leave_trace", str(tmp_path), queue=queue, group="group-1")
     if HAS_RESULTS:
-        assert result.get(timeout=40) == "done"
-    assert eventually(lambda: list(tmp_path.iterdir())), service.log(queue.name)
-    sqs = service.sqs()
-    assert eventually(lambda: messages_in(sqs, app.contract.queue_name(queue, "development")) == 0)
-    assert [trace.read_text() for trace in tmp_path.iterdir()] == ["group-1"]
+        with service.reached():
+            assert result.get(timeout=40) == "done"
+    assert eventually(lambda: notes(tmp_path)), service.log(queue.name)
+    assert eventually(lambda: service.waiting(queue) == 0)
+    assert [note.read_text() for note in notes(tmp_path)] == ["group-1"]
 
 
-@pytest.mark.parametrize("queue", QUEUES[:1], ids=lambda queue: queue.name)
-def test_failing_task_is_delivered_as_often_as_agreed_then_dead_lettered_then_redriven(
-    service, sender, queue, tmp_path
-):
+def test_failing_task_is_delivered_as_often_as_agreed_then_dead_lettered_then_redriven(service, tmp_path):
     traces, obstacle = tmp_path / "traces", tmp_path / "obstacle"
     traces.mkdir()
     obstacle.touch()
-    sqs = service.sqs()
-    main_queue = app.contract.queue_name(queue, "development")
-    dead_letters = app.contract.dead_letter_queue_name(queue, "development")
 
-    send_probe(sender, queue, folder=str(traces), fail_while=str(obstacle))
-    assert eventually(lambda: messages_in(sqs, dead_letters) == 1), service.log(queue.name)
-    assert messages_in(sqs, main_queue) == 0
-    assert len(list(traces.iterdir())) == queue.max_receive_count
+    service.send("leave_trace", str(traces), str(obstacle), group="group-1")
+    assert eventually(lambda: service.dead() == 1), service.log()
+    assert service.waiting() == 0
+    assert len(notes(traces)) == service.queue.max_receive_count
 
     obstacle.unlink()
-    url = sqs.get_queue_url(QueueName=dead_letters)["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    sqs.start_message_move_task(SourceArn=arn)
-    assert eventually(lambda: len(list(traces.iterdir())) == queue.max_receive_count + 1)
-    assert eventually(lambda: messages_in(sqs, main_queue) + messages_in(sqs, dead_letters) == 0)
-    assert {trace.read_text() for trace in traces.iterdir()} == {"group-1"}
+    sqs = service.sqs()
+    arn = sqs.get_queue_attributes(QueueUrl=service.url(dead=True), AttributeNames=["QueueArn"])
+    sqs.start_message_move_task(SourceArn=arn["Attributes"]["QueueArn"])
+    assert eventually(lambda: len(notes(traces)) == service.queue.max_receive_count + 1)
+    assert eventually(lambda: service.waiting() + service.dead() == 0)
+    assert {note.read_text() for note in notes(traces)} == {"group-1"}
 
 
-def test_task_with_a_countdown_beyond_its_visibility_timeout_runs_once(service, sender, tmp_path):
-    if CONTRACT["broker"] == "sqs-fifo":
+def test_task_with_a_countdown_beyond_its_visibility_timeout_runs_once(service, tmp_path):
+    if IS_FIFO:
         pytest.skip("a worker holds it, and the contract's visibility timeout covers that")
     began = time.monotonic_ns()
-    sender.send_task(
-        "tests.probes.leave_trace",
-        kwargs={"folder": str(tmp_path)},
-        queue=sender.amqp.queues[app.contract.celery_name(QUEUES[0])],
-        countdown=VISIBILITY_TIMEOUT_SECONDS + 2,
-    )
-    name = app.contract.queue_name(QUEUES[0], "development")
-    assert eventually(lambda: list(tmp_path.iterdir())), service.log(QUEUES[0].name)
-    assert eventually(lambda: messages_in(service.sqs(), name) == 0)
-    (trace,) = tmp_path.iterdir()
+    service.send("leave_trace", str(tmp_path), countdown=VISIBILITY_TIMEOUT_SECONDS + 2)
+    assert eventually(lambda: notes(tmp_path)), service.log()
+    assert eventually(lambda: service.waiting() == 0)
+    (trace,) = notes(tmp_path)
     assert int(trace.name) - began >= (VISIBILITY_TIMEOUT_SECONDS + 2) * 1e9
 
 
-def test_message_in_the_queue_is_readable_json(service, sender):
-    name = app.contract.queue_name(QUEUES[0], "development")
+def test_message_in_the_queue_is_readable_json(service):
     seen = []
 
     class Recorder:
         def send_message(self, **message):
             seen.append(message)
 
-    with sender.connection_for_write() as connection:
+    with service.app.connection_for_write() as connection:
         channel = connection.default_channel
         channel.sqs = lambda **_: Recorder()
-        sender.send_task(
-            "tests.probes.leave_trace",
-            kwargs={"folder": "ordner"},
-            connection=connection,
-            queue=sender.amqp.queues[app.contract.celery_name(QUEUES[0])],
-            MessageGroupId="group-1",
-        )
+        service.probe("leave_trace", "ordner").apply_async(connection=connection)
     (message,) = seen
-    assert message["QueueUrl"].endswith(name)
-    assert message["MessageGroupId"] == "group-1"
-    assert json.loads(json.loads(message["MessageBody"])["body"])[1] == {"folder": "ordner"}
+    assert message["QueueUrl"] == service.url()
+    assert message["MessageGroupId"] == "g"
+    assert json.loads(json.loads(message["MessageBody"])["body"])[0] == ["ordner"]
 
 
 @pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")
 def test_chord_of_the_examples_adds_up(service):
-    module = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
-    if not hasattr(importlib.import_module(module), "count_words_of_all"):
+    tasks = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
+    if not hasattr(importlib.import_module(tasks), "count_words_of_all"):
         pytest.skip("the example is gone")
     code = (
-        f"from {module} import count_words_of_all\n"
+        f"from {tasks} import count_words_of_all\n"
         f"chord = count_words_of_all(['one', 'one two', 'one two three'])\n"
         f"print(chord.apply_async(MessageGroupId='g').get(timeout=60))\n"
     )
@@ -146,9 +92,10 @@ def test_chord_of_the_examples_adds_up(service):
 
 
 @pytest.mark.skipif(HAS_RESULTS, reason="chords work where there are results")
-def test_chord_without_results_is_an_error_that_says_so(sender):
+def test_chord_without_results_is_an_error_that_says_so(service):
+    signature = service.probe("leave_trace", "folder")
     with pytest.raises(NotImplementedError, match="requires a result backend"):
-        chord([sender.signature("a.b")], sender.signature("a.b"), app=sender).apply_async()
+        chord([signature], signature, app=service.app).apply_async()
 
 
 def test_command_sends_and_waits(service):
@@ -161,7 +108,25 @@ def test_command_sends_and_waits(service):
     assert sent.stdout.splitlines()[1:] == (["2"] if HAS_RESULTS else [])
 
 
+def test_everything_that_follows_a_task_stays_in_its_group(service, tmp_path):
+    folder = str(tmp_path)
+    step = service.probe("leave_trace", folder, group="family")
+    after = service.probe("follow", folder)
+    del after.options["MessageGroupId"]
+    with service.reached():
+        (step | after).apply_async()
+        step.clone().apply_async(link=after.clone())
+        service.probe("send_on", folder, group="family").apply_async()
+        service.probe("retry_until", folder, 7, group="family").apply_async()
+        if HAS_RESULTS:
+            chord([step.clone(), step.clone()], after.clone(), app=service.app).apply_async(MessageGroupId="family")
+    least = 10 if HAS_RESULTS else 7
+    assert eventually(lambda: len(notes(tmp_path)) >= least), service.log()
+    assert eventually(lambda: service.waiting() == 0), service.log()
+    assert {note.read_text() for note in notes(tmp_path)} == {"family"}
+
+
 @pytest.mark.skipif(CONTRACT["credentials"] != "keys", reason="only the variant with keys has a secret")
-def test_no_log_line_holds_the_secret(service, sender):
+def test_no_log_line_holds_the_secret(service):
     for queue in QUEUES:
         assert service.environment["AWS_SECRET_ACCESS_KEY"] not in service.log(queue.name)

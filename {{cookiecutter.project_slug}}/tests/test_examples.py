@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from tests.conftest import CONTRACT
+from tests.support import CONTRACT
 
 first, *others = (
     importlib.import_module(f"{CONTRACT['package']}.tasks.{queue['name'].replace('-', '_')}")

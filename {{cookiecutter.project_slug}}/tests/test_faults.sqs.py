@@ -2,67 +2,97 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import time
 
 import pytest
 
-from tests.conftest import CONTRACT
 from tests.faults import FAULTS, proxy, refusing
-from tests.test_end_to_end import QUEUES, app, eventually, messages_in, send_probe, sender
+from tests.support import IS_FIFO, eventually, notes, running_service
 
-__all__ = ["sender"]  # a fixture
-
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240)]
-
-QUEUE = QUEUES[0]
-MAIN = app.contract.queue_name(QUEUE, "development")
-DEAD_LETTERS = app.contract.dead_letter_queue_name(QUEUE, "development")
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-@contextlib.contextmanager
-def worker_of(service, tmp_path, **variables):
-    """Run a worker of the first queue with other variables, instead of the one that runs anyway."""
-    other = dataclasses.replace(
-        service, environment={**service.environment, **variables}, logs=tmp_path / "logs", workers={}
-    )
-    other.logs.mkdir()
-    service.workers[QUEUE.name].terminate()
-    service.workers[QUEUE.name].wait(20)
-    try:
-        other.start_worker(QUEUE.name)
-        yield other
-    finally:
-        other.stop_workers()
-        service.start_worker(QUEUE.name)
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """A service without a worker."""
+    with running_service(tmp_path_factory.mktemp("logs"), 2) as running:
+        yield running
 
 
-def test_worker_survives_every_kind_of_failed_poll_and_goes_on(service, sender, tmp_path):
-    with (
-        proxy(service.environment["AWS_ENDPOINT_URL"]) as bad_day,
-        worker_of(service, tmp_path, AWS_ENDPOINT_URL=bad_day.url) as other,
-    ):
-        assert eventually(lambda: " ready." in other.log(QUEUE.name)), other.log(QUEUE.name)
-        for fault in FAULTS:
-            if fault == "refused":
-                with refusing(bad_day):
-                    assert eventually(lambda: "Failed to connect" in other.log(QUEUE.name)), other.log(QUEUE.name)
-            else:
-                bad_day.faulty_polls = 0
-                bad_day.fault = fault
-                assert eventually(lambda: bad_day.faulty_polls), fault
-                bad_day.fault = ""
-            traces = tmp_path / fault
-            traces.mkdir()
-            send_probe(sender, QUEUE, folder=str(traces))
-            # A poll that hangs is given up after the wait of a long poll and five seconds.
-            done = eventually(lambda folder=traces: list(folder.iterdir()), 15)
-            assert done, f"after {fault}: {other.log(QUEUE.name)[-3000:]}"
-            assert other.workers[QUEUE.name].poll() is None, f"the worker ended after {fault}"
-        # All but a reset of a connection that had been used before: curl tries that again by itself.
-        assert other.log(QUEUE.name).count("answered again") >= len(FAULTS) - 1
+@pytest.fixture
+def weather(calm):
+    """A proxy in front of its emulator, and a worker behind it."""
+    with proxy(calm.environment["AWS_ENDPOINT_URL"]) as between:
+        yield between
+        calm.stop_workers()
+        calm.workers.clear()
+
+
+def start(service, weather, label, **variables):
+    """Start a worker behind the proxy."""
+    worker = service.start_worker(label=label, AWS_ENDPOINT_URL=weather.url, **variables)
+    assert service.ready(label), service.log(label)
+    return worker
+
+
+def test_worker_survives_every_kind_of_failed_poll_and_goes_on(calm, weather, tmp_path):
+    worker = start(calm, weather, "polls")
+    for fault in FAULTS:
+        if fault == "refused":
+            with refusing(weather):
+                assert eventually(lambda: "Failed to connect" in calm.log("polls")), calm.log("polls")
+        else:
+            weather.faulty = 0
+            weather.fault = fault
+            assert eventually(lambda: weather.faulty), fault
+            weather.fault = ""
+        traces = tmp_path / fault
+        traces.mkdir()
+        calm.send("leave_trace", str(traces))
+        # A poll that hangs is given up after the wait of a long poll and five seconds.
+        done = eventually(lambda folder=traces: notes(folder), 15)
+        assert done, f"after {fault}: {calm.log('polls')[-3000:]}"
+        assert worker.poll() is None, f"the worker ended after {fault}"
+    # All but a reset of a connection that had been used before: curl tries that again by itself.
+    assert calm.log("polls").count("answered again") >= len(FAULTS) - 1
+
+
+@pytest.mark.parametrize("fault", ["500", "throttled", "expired", "gone", "reset", "garbage"])
+def test_worker_survives_a_failing_delete_and_deletes_later(calm, weather, tmp_path, fault):
+    worker = start(calm, weather, f"deletes-{fault}")
+    weather.target, weather.fault = "DeleteMessageBatch", fault
+    calm.send("leave_trace", str(tmp_path))
+    assert eventually(lambda: notes(tmp_path) and weather.faulty), calm.log(f"deletes-{fault}")
+    weather.fault = ""
+    assert eventually(lambda: calm.waiting() == 0), calm.log(f"deletes-{fault}")
+    assert worker.poll() is None
+
+
+def test_worker_survives_a_failing_return_of_a_message(calm, weather, tmp_path):
+    obstacle = tmp_path / "obstacle"
+    obstacle.touch()
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    worker = start(calm, weather, "returns")
+    weather.target, weather.fault = "ChangeMessageVisibility", "reset"
+    calm.send("leave_trace", str(traces), str(obstacle))
+    assert eventually(lambda: len(notes(traces)) >= 2), calm.log("returns")  # after its visibility timeout
+    weather.fault = ""
+    obstacle.unlink()
+    assert eventually(lambda: calm.waiting() == 0), calm.log("returns")
+    assert (worker.poll(), calm.dead()) == (None, 0)
+
+
+def test_worker_that_may_not_delete_ends_and_says_what_to_do(calm, weather, tmp_path):
+    worker = start(calm, weather, "no-rights")
+    weather.target, weather.fault = "DeleteMessageBatch", "denied"
+    calm.send("leave_trace", str(tmp_path))
+    assert worker.wait(30) == 1
+    assert "let this role or user receive, delete and hide" in calm.log("no-rights")
+    weather.fault = ""
+    start(calm, weather, "with-rights")
+    assert eventually(lambda: calm.waiting() == 0)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +103,16 @@ def test_worker_survives_every_kind_of_failed_poll_and_goes_on(service, sender, 
     ],
     ids=["no-such-queue", "no-rights"],
 )
-def test_worker_that_cannot_begin_ends_and_says_what_to_do(service, tmp_path, variables, fault, advice):
-    with proxy(service.environment["AWS_ENDPOINT_URL"]) as bad_day:
-        bad_day.fault = fault
-        with worker_of(service, tmp_path, AWS_ENDPOINT_URL=bad_day.url, **variables) as other:
-            assert eventually(lambda: other.workers[QUEUE.name].poll() == 1), other.log(QUEUE.name)
-            assert advice in other.log(QUEUE.name)
-            assert "Traceback" not in other.log(QUEUE.name)
+def test_what_does_not_heal_ends_the_worker_with_a_word_on_what_to_do(calm, weather, variables, fault, advice):
+    weather.fault = fault
+    label = f"hopeless-{fault}"
+    worker = calm.start_worker(label=label, AWS_ENDPOINT_URL=weather.url, **variables)
+    assert worker.wait(30) == 1, calm.log(label)
+    assert advice in calm.log(label)
+    assert "Traceback" not in calm.log(label)
 
 
-def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on(service, sender, tmp_path):
+def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on(calm, weather, tmp_path):
     readable = {"content-type": "application/json", "content-encoding": "utf-8"}
     pickled = {"content-type": "application/x-python-serialize"}
     nowhere: dict = {}
@@ -97,32 +127,12 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
         json.dumps(dict(no_id, body="{", headers={"task": "tests.probes.leave_trace", "id": "2"})),
         json.dumps(dict(no_id, **pickled, headers={"task": "x", "id": "3"})),
     ]
-    sqs = service.sqs()
-    url = sqs.get_queue_url(QueueName=MAIN)["QueueUrl"]
-    fifo = CONTRACT["broker"] == "sqs-fifo"
     for number, body in enumerate(unreadable):
         order = {"MessageGroupId": f"foreign-{number}", "MessageDeduplicationId": f"{time.time()}-{number}"}
-        sqs.send_message(QueueUrl=url, MessageBody=body, **(order if fifo else {}))
-    before = messages_in(sqs, DEAD_LETTERS)
-    assert eventually(lambda: messages_in(sqs, DEAD_LETTERS) == before + len(unreadable), 60), service.log(QUEUE.name)
-    assert service.workers[QUEUE.name].poll() is None
-    send_probe(sender, QUEUE, folder=str(tmp_path))
-    assert eventually(lambda: list(tmp_path.iterdir()))
-    sqs.purge_queue(QueueUrl=sqs.get_queue_url(QueueName=DEAD_LETTERS)["QueueUrl"])
-
-
-def test_task_whose_process_is_killed_comes_back(service, sender, tmp_path):
-    traces, obstacle = tmp_path / "traces", tmp_path / "obstacle"
-    traces.mkdir()
-    obstacle.touch()
-    sender.send_task(
-        "tests.probes.die_while",
-        (str(traces), str(obstacle)),
-        queue=sender.amqp.queues[app.contract.celery_name(QUEUE)],
-        MessageGroupId="g",
-    )
-    assert eventually(lambda: len(list(traces.iterdir())) >= 2), service.log(QUEUE.name)
-    obstacle.unlink()
-    assert eventually(lambda: messages_in(service.sqs(), MAIN) == 0)
-    assert len(list(traces.iterdir())) <= QUEUE.max_receive_count
-    assert messages_in(service.sqs(), DEAD_LETTERS) == 0
+        calm.sqs().send_message(QueueUrl=calm.url(), MessageBody=body, **(order if IS_FIFO else {}))
+    worker = start(calm, weather, "reader")
+    assert eventually(lambda: calm.dead() == len(unreadable), 60), calm.log("reader")
+    assert worker.poll() is None
+    calm.send("leave_trace", str(tmp_path))
+    assert eventually(lambda: notes(tmp_path))
+    calm.forget_dead()

@@ -6,35 +6,38 @@ import itertools
 
 import pytest
 
-from tests.test_end_to_end import QUEUES, app, eventually, sender
+from tests.support import eventually, notes, running_service
 
-__all__ = ["sender"]  # a fixture
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(300)]
 
-pytestmark = pytest.mark.end_to_end
+GROUPS = [f"g{number}" for number in range(20)]
+TASKS = 25
 
 
-def test_groups_run_in_parallel_and_each_in_order(service, sender, tmp_path):
-    queue, groups, tasks = QUEUES[0], "abcd", 5
-    assert queue.concurrency > 1
-    for number in range(tasks):
-        for group in groups:
-            sender.send_task(
-                "tests.probes.note_times",
-                (str(tmp_path), number, 0.1),
-                queue=sender.amqp.queues[app.contract.celery_name(queue)],
-                MessageGroupId=group,
-            )
-    assert eventually(lambda: len(list(tmp_path.iterdir())) == len(groups) * tasks), service.log(queue.name)
-    times = {
-        group: [tuple(map(float, (tmp_path / f"{group}.{n}").read_text().split())) for n in range(tasks)]
-        for group in groups
-    }
-    for group, spans in times.items():
-        assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(spans)), (group, spans)
-    overlaps = [
-        (one, other)
-        for one in groups
-        for other in groups
-        if one < other and any(a < d and c < b for a, b in times[one] for c, d in times[other])
-    ]
-    assert overlaps
+@pytest.mark.parametrize("workers", [1, 2])
+def test_groups_run_side_by_side_and_each_in_order_also_with_failures(tmp_path_factory, tmp_path, workers):
+    with running_service(tmp_path_factory.mktemp("logs"), 30, concurrency=8, max_receive_count=5) as service:
+        with service.reached(), service.app.batching():
+            for number in range(TASKS):
+                for group in GROUPS:
+                    failures = 1 if (number + len(group)) % 12 == 5 else 0
+                    service.probe("note_times", str(tmp_path), number, 0.02, failures, group=group).delay()
+        for worker in range(workers):
+            service.start_worker(label=f"worker-{worker}")
+        runs = len(GROUPS) * (TASKS + sum((number + 2) % 12 == 5 for number in range(TASKS)))
+        assert eventually(lambda: service.waiting() == 0, 150), service.log("worker-0")[-3000:]
+        assert len(notes(tmp_path)) >= runs - len(GROUPS)
+        spans: dict[str, list[tuple[float, float, int]]] = {group: [] for group in GROUPS}
+        for note in notes(tmp_path):
+            group, number, _ = note.name.split(".")
+            began, ended = map(float, note.read_text().split())
+            spans[group].append((began, ended, int(number)))
+        for group, ran in spans.items():
+            ran.sort()
+            numbers = [number for _, _, number in ran]
+            assert list(dict.fromkeys(numbers)) == list(range(TASKS)), (group, numbers)
+            assert numbers == sorted(numbers), (group, numbers)  # One that failed goes first again.
+            assert all(ended <= began for (_, ended, _), (began, _, _) in itertools.pairwise(ran)), (group, ran)
+        everything = sorted(span for ran in spans.values() for span in ran)
+        assert any(later[0] < earlier[1] for earlier, later in itertools.pairwise(everything))
+        assert service.dead() == 0

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from tests.conftest import CONTRACT
+from tests.support import CONTRACT
 
 ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
 

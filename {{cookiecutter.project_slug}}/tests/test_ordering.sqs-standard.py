@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from tests.conftest import CONTRACT
+from tests.support import CONTRACT
 
 ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
 

@@ -10,7 +10,7 @@ from celery import Celery
 from celery._state import _task_stack
 from click.testing import CliRunner
 
-from tests.conftest import CONTRACT
+from tests.support import CONTRACT
 
 app = importlib.import_module(f"{CONTRACT['package']}.app")
 cli = importlib.import_module(f"{CONTRACT['package']}.cli")

@@ -1,0 +1,144 @@
+"""Sending many messages: few requests, nothing too large, and who was not sent is known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from celery import chord, group
+
+from tests.faults import proxy
+from tests.support import CONTRACT, HAS_RESULTS, IS_FIFO, eventually, module, notes, running_service
+
+batching = module("batching")
+SUFFIX = ".fifo" if IS_FIFO else ""
+QUEUE = CONTRACT["queues"][0]["name"] + SUFFIX
+
+
+class RecordingSQS:
+    """Answers as SQS would, but refuses what a test wants refused."""
+
+    def __init__(self, refuse=lambda body, attempt: None):
+        self.requests = []
+        self.refuse = refuse
+        self.attempts = {}
+
+    def send_message_batch(self, QueueUrl, Entries):  # noqa: N803 - as boto3 has it
+        assert 1 <= len(Entries) <= 10
+        assert sum(len(entry["MessageBody"].encode()) for entry in Entries) <= batching.MAX_REQUEST_BYTES
+        assert len({entry["Id"] for entry in Entries}) == len(Entries)
+        self.requests.append([entry["MessageBody"] for entry in Entries])
+        failed = []
+        for entry in Entries:
+            body = entry["MessageBody"]
+            self.attempts[body] = self.attempts.get(body, 0) + 1
+            if code := self.refuse(body, self.attempts[body]):
+                failed.append({"Id": entry["Id"], "Code": code, "SenderFault": code == "Bad", "Message": "as told"})
+        return {"Failed": failed}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(batching.time, "sleep", lambda _: None)
+
+
+def send(sqs, messages, queue=QUEUE):
+    """Send bodies, each in the group of its first letter."""
+    channel = SimpleNamespace(sqs=lambda queue: sqs, _new_queue=lambda queue: "url")
+    sending = batching.Sending(channel, queue)
+    sending.send([((body, "task"), {"MessageBody": body, "MessageGroupId": body[0]}) for body in messages])
+    return sending
+
+
+def test_requests_hold_ten_messages_and_no_more_bytes_than_sqs_takes():
+    sqs = RecordingSQS()
+    assert send(sqs, [f"{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]).failed == []
+    assert [len(request) for request in sqs.requests] == [10, 10, 5]
+    sqs = RecordingSQS()
+    big = [letter * 400_000 for letter in "abcde"]
+    assert send(sqs, big).failed == []
+    assert [len(request) for request in sqs.requests] == [2, 2, 1]
+
+
+def test_what_sqs_did_not_take_is_sent_again_alone_then_reported():
+    sqs = RecordingSQS(lambda body, attempt: "Throttled" if body == "b" and attempt < 3 else None)
+    assert send(sqs, ["a", "b", "c"]).failed == []
+    assert sqs.requests == [["a", "b", "c"], ["b"], ["b"]]
+    sqs = RecordingSQS(lambda body, attempt: "Throttled" if body == "b" else None)
+    assert send(sqs, ["a", "b", "c"]).failed == [("b", "task", "Throttled: as told")]
+    assert len(sqs.requests) == batching.ATTEMPTS
+
+
+def test_what_is_the_senders_fault_is_not_sent_again():
+    sqs = RecordingSQS(lambda body, attempt: "Bad" if body == "b" else None)
+    assert send(sqs, ["a", "b", "c"]).failed == [("b", "task", "Bad: as told")]
+    assert len(sqs.requests) == 1
+
+
+def test_after_a_request_that_fails_as_a_whole_nothing_is_waited_for_again():
+    class Broken(RecordingSQS):
+        def send_message_batch(self, QueueUrl, Entries):  # noqa: N803 - as boto3 has it
+            self.requests.append(Entries)
+            raise ConnectionError("no way")
+
+    sqs = Broken()
+    messages = [chr(ord("a") + index % 26) + str(index) for index in range(50)]
+    failed = send(sqs, messages).failed
+    assert {task_id for task_id, _, _ in failed} == set(messages)
+    assert {reason for _, _, reason in failed} == {"no way"}
+    assert len(sqs.requests) == 1
+
+
+def test_messages_of_a_fifo_group_wait_for_each_other():
+    sqs = RecordingSQS(lambda body, attempt: "Throttled" if body == "b2" else None)
+    failed = send(sqs, ["a1", "b1", "a2", "b2", "b3", "a3"], "q.fifo").failed
+    assert [task_id for task_id, _, _ in failed] == ["b2", "b3"]
+    assert failed[1][2] == "b2 before it in its group failed"
+    taken = [body for request in sqs.requests for body in request]
+    assert "b3" not in taken
+    for request in sqs.requests:
+        assert len({body[0] for body in request}) == len(request)
+
+
+def test_message_too_large_is_refused_before_anything_is_sent():
+    publish = module("publish")
+    with pytest.raises(batching.MessageTooLargeError, match=r"has 1,\d\d\d,\d\d\d bytes, and SQS takes 1,048,576"):
+        publish.app.send_task("tests.probes.leave_trace", ("x" * 1_048_576,), MessageGroupId="g")
+    with pytest.raises(batching.MessageTooLargeError), publish.batching():
+        # Nothing answers where the fast tests send to, so this shows that nothing was sent.
+        publish.app.send_task("tests.probes.leave_trace", ("x",), MessageGroupId="g")
+        publish.app.send_task("tests.probes.leave_trace", ("x" * 1_048_576,), MessageGroupId="g")
+
+
+def test_a_block_that_raises_sends_nothing():
+    publish = module("publish")
+    with pytest.raises(KeyError), publish.batching():
+        publish.app.send_task("tests.probes.leave_trace", ("x",), MessageGroupId="g")
+        raise KeyError
+
+
+@pytest.mark.end_to_end
+def test_everything_sent_in_a_block_goes_out_in_batches_and_is_done(tmp_path_factory, tmp_path):
+    with (
+        running_service(tmp_path_factory.mktemp("logs")) as service,
+        proxy(service.environment["AWS_ENDPOINT_URL"]) as counting,
+    ):
+        service.environment["AWS_ENDPOINT_URL"] = counting.url
+        folder = str(tmp_path)
+        with service.reached():
+            with service.app.batching():
+                for number in range(15):
+                    service.probe("leave_trace", folder, group=f"g{number}").delay()
+                signatures = [service.probe("leave_trace", folder, group=f"h{n}") for n in range(5)]
+                group(signatures, app=service.app).apply_async()
+                if HAS_RESULTS:
+                    end = service.probe("follow", folder)
+                    chord([signature.clone() for signature in signatures], end, app=service.app).apply_async()
+                assert counting.seen["SendMessage"] + counting.seen["SendMessageBatch"] == 0
+            sent = 25 if HAS_RESULTS else 20
+            # S3 cannot count a chord's tasks, so Celery sends one more that looks after them.
+            assert counting.seen["SendMessageBatch"] in (2, 3, 4)
+            assert counting.seen["SendMessage"] == 0
+        service.start_worker()
+        total = sent + 1 if HAS_RESULTS else sent
+        assert eventually(lambda: len(notes(tmp_path)) == total, 60), service.log()
