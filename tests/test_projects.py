@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 from allpairspy import AllPairs
-from conftest import CHOICES, COMBINATIONS, label, need
+from conftest import CHOICES, COMBINATIONS, PROJECT, label, need
 
 PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]
 QUEUES = ("high, default, low", "only", "urgent-mail, bulk")
@@ -49,8 +49,8 @@ def succeed(*command, cwd, **environment):
     return run.stdout
 
 
-# The slowest of the own tests, once with each broker.
-WITH_FAULTS = [next(pair for pair in PAIRS if pair["broker"] == broker) for broker in CHOICES["broker"]]
+SLOW = ("faults", "heartbeat", "liveness", "order", "stopping", "storm")
+"""Test modules of a project that hold slow tests: they wait for what takes a while."""
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,30 @@ def test_own_tests_and_types(project, answers, tmp_path_factory):
     if answers["results"] == "redis":
         need("redis-server")
     folder = project(**answers)
-    with_faults = {choice: answers[choice] for choice in CHOICES} in WITH_FAULTS
-    less = () if with_faults else ("--ignore=tests/test_faults.py",)
-    summary = succeed(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *less, cwd=folder)
+    summary = succeed(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", cwd=folder)
     assert " passed" in summary
     assert " failed" not in summary
     # What mypy learns of the libraries serves all projects.
     cache = tmp_path_factory.getbasetemp() / "mypy"
     succeed(sys.executable, "-m", "mypy", cwd=folder, MYPY_CACHE_DIR=str(cache))
+
+
+@pytest.mark.parametrize("module", SLOW)
+@pytest.mark.parametrize("broker", CHOICES["broker"])
+def test_slow_own_tests_once_with_each_broker(project, broker, module):
+    folder = project(broker=broker, results="dynamodb")
+    if (folder / "tests" / f"test_{module}.py").exists():  # The order of FIFO queues, say.
+        summary = succeed(
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow"),
+            f"tests/test_{module}.py",
+            cwd=folder,
+        )
+        assert " passed" in summary
+
+
+def test_every_slow_module_is_known():
+    marked = [path for path in (PROJECT / "tests").glob("test_*.py") if "pytest.mark.slow" in path.read_text()]
+    assert {path.name.removeprefix("test_").split(".")[0] for path in marked} == set(SLOW)
 
 
 def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):

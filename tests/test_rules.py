@@ -141,6 +141,25 @@ BOUNDARIES = [
         {"dead_letter_retention_seconds": 1_209_600},
         {"dead_letter_retention_seconds": 1_209_601},
     ),
+    ("heartbeat_seconds", {"heartbeat_seconds": 0}, {"heartbeat_seconds": -1}),
+    (
+        "heartbeat_seconds",
+        {"heartbeat_seconds": 14_400, "visibility_timeout_seconds": 43_200},
+        {"heartbeat_seconds": 14_401},
+    ),
+    ("heartbeat_limit_seconds", {"heartbeat_limit_seconds": 43_200}, {"heartbeat_limit_seconds": 43_201}),
+    ("heartbeat_limit_seconds", {"heartbeat_limit_seconds": 1}, {"heartbeat_limit_seconds": 0}),
+    (
+        "heartbeat_limit_seconds",
+        {"heartbeat_seconds": 10, "heartbeat_limit_seconds": 660},
+        {"heartbeat_seconds": 10, "heartbeat_limit_seconds": 659},
+    ),
+    (
+        # With a heartbeat it need not cover the whole task.
+        "visibility_timeout_seconds",
+        {"heartbeat_seconds": 10, "visibility_timeout_seconds": 30},
+        {"heartbeat_seconds": 10, "visibility_timeout_seconds": 29},
+    ),
     ("concurrency", {"concurrency": 1}, {"concurrency": 0}),
     ("concurrency", {"concurrency": 1_000}, {"concurrency": 1_001}),
     ("workers_min", {"workers_min": 0}, {"workers_min": -1}),

@@ -88,7 +88,7 @@ class MachineFormatter(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__(
-            "{levelname}{name}{message}{exc_info}",
+            "{levelname}{name}{message}",
             style="{",
             timestamp=True,
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},

@@ -1,0 +1,124 @@
+"""What containers and systemd ask: is the worker alive?"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+from celery.worker import state
+
+from tests.support import CONTRACT, eventually, module, running_service
+
+contract = module("contract").read()
+health = module("health")
+liveness = module("liveness")
+
+QUEUE = contract.queues[0]
+
+
+@pytest.fixture
+def channel():
+    """What a worker's channel tells of itself."""
+    return SimpleNamespace(_active_queues=["q"], is_full=False, last_answer=time.monotonic())
+
+
+@pytest.fixture
+def beats(channel, monkeypatch, tmp_path):
+    """The beats of a worker with that channel, and no task."""
+    monkeypatch.setattr(state, "active_requests", [])
+    monkeypatch.setenv("LIVENESS_DIRECTORY", str(tmp_path))
+    return liveness.Beats(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel)), contract, [QUEUE])
+
+
+def long_ago(seconds):
+    return SimpleNamespace(time_start=time.time() - seconds)
+
+
+def test_alive_while_polls_are_answered(beats, channel):
+    assert beats.works()
+    longest = contract.wait_time_seconds + liveness.POLL_MARGIN_SECONDS
+    beats.began = time.monotonic() - 3600
+    channel.last_answer = time.monotonic() - longest + 1
+    assert beats.works()
+    channel.last_answer = time.monotonic() - longest - 1
+    assert not beats.works()
+
+
+def test_a_worker_that_has_just_begun_has_time_for_its_first_poll(beats, channel):
+    channel.last_answer = None
+    assert beats.works()
+    beats.began = time.monotonic() - 3600
+    assert not beats.works()
+
+
+@pytest.mark.parametrize("busy", ["full", "stopping"])
+def test_alive_without_polls_while_every_task_is_within_its_time_limit(beats, channel, busy):
+    channel.last_answer = time.monotonic() - 3600
+    beats.began = channel.last_answer
+    channel.is_full = busy == "full"
+    channel._active_queues = [] if busy == "stopping" else ["q"]
+    state.active_requests.append(long_ago(QUEUE.hard_limit_seconds))
+    assert beats.works()
+    state.active_requests.append(long_ago(QUEUE.hard_limit_seconds + 61))
+    assert not beats.works()
+
+
+def test_check_looks_at_the_age_of_the_file(beats):
+    with pytest.raises(health.NotAliveError, match=r"is missing"):
+        health.check(contract, QUEUE)
+    beats.beat()
+    assert health.check(contract, QUEUE) < 2
+    path = health.liveness_file(contract, QUEUE)
+    os.utime(path, (time.time() - 16, time.time() - 16))
+    with pytest.raises(health.NotAliveError, match="was alive 16 s ago"):
+        health.check(contract, QUEUE)
+    beats.works = lambda: False
+    beats.beat()
+    with pytest.raises(health.NotAliveError):
+        health.check(contract, QUEUE)
+
+
+def test_systemd_is_told_as_well(beats, monkeypatch, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        beats.beat()
+        assert systemd.recv(100) == b"READY=1\nWATCHDOG=1"
+
+
+@pytest.mark.end_to_end
+@pytest.mark.slow
+def test_command_says_alive_until_polls_are_answered_no_more(tmp_path_factory):
+    faults = pytest.importorskip("tests.faults")
+    with (
+        running_service(tmp_path_factory.mktemp("logs")) as service,
+        faults.proxy(service.environment["AWS_ENDPOINT_URL"]) as between,
+    ):
+        service.environment["LIVENESS_DIRECTORY"] = str(service.logs)
+        # It starts no Celery, and needs none of the worker's settings.
+        code = (
+            "import sys\n"
+            f"from {CONTRACT['package']}.cli import main\n"
+            f"try: main(['health', '{QUEUE.name}'])\n"
+            "finally: assert not {'celery', 'boto3'} & sys.modules.keys()"
+        )
+
+        def asked():
+            return service.python("-c", code)
+
+        assert (asked().returncode, "is missing" in asked().stderr) == (1, True)
+        service.start_worker(AWS_ENDPOINT_URL=between.url)
+        assert service.ready()
+        assert eventually(lambda: asked().returncode == 0, 10), asked().stderr
+        requests = sum(between.seen.values())
+        assert requests <= 30
+        between.fault = "hang"
+        limit = service.contract.wait_time_seconds + liveness.POLL_MARGIN_SECONDS + health.STALE_AFTER_SECONDS
+        assert eventually(lambda: asked().returncode == 1, limit + 10), service.log()
+        assert "and not since" in asked().stderr
+        between.fault = ""
+        assert eventually(lambda: asked().returncode == 0, 20), service.log()
