@@ -43,7 +43,7 @@ def project(bake, tmp_path):
 
 def succeed(*command, cwd, **environment):
     run = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=280
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=500
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-4000:]
     return run.stdout

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.faults import FAULTS, proxy, refusing
-from tests.support import IS_FIFO, eventually, notes, running_service
+from tests.support import CONTRACT, IS_FIFO, eventually, notes, running_service
+
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -93,6 +98,38 @@ def test_worker_that_may_not_delete_ends_and_says_what_to_do(calm, weather, tmp_
     weather.fault = ""
     start(calm, weather, "with-rights")
     assert eventually(lambda: calm.waiting() == 0)
+
+
+@pytest.mark.skipif(CONTRACT["credentials"] != "role", reason="access keys are there from the start or never")
+def test_worker_waits_for_credentials_that_are_late(calm, tmp_path):
+    """Of a role they come from a service on the machine, which may fail for a while."""
+    late = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "1"}
+    keys = {"AccessKeyId": "LATELATELATELATE", "SecretAccessKey": "late", "Token": "late"}
+    asked = []
+
+    class Credentials(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(500 if len(asked) < 8 else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps({**keys, "Expiration": "2099-01-01T00:00:00Z"}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Credentials)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    late["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"http://127.0.0.1:{server.server_port}/"
+    without = {name: value for name, value in calm.environment.items() if name not in KEYS}
+    try:
+        worker = dataclasses.replace(calm, environment=without, workers=calm.workers).start_worker(label="late", **late)
+        calm.send("leave_trace", str(tmp_path))
+        assert eventually(lambda: notes(tmp_path), 60), calm.log("late")
+        assert "CredentialRetrievalError" in calm.log("late")
+        assert worker.poll() is None
+    finally:
+        server.shutdown()
+        calm.stop_workers()
 
 
 @pytest.mark.parametrize(

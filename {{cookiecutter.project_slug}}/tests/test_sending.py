@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from celery import Celery
 from celery._state import _task_stack
+from celery.exceptions import Reject
 from click.testing import CliRunner
 
 from tests.support import CONTRACT
@@ -139,3 +141,20 @@ def test_contract_command_shows_every_queue():
     result = CliRunner().invoke(cli.main, ["contract"])
     assert result.exit_code == 0
     assert [line.split(":")[0] for line in result.output.splitlines()] == [q["name"] for q in CONTRACT["queues"]]
+
+
+def test_message_that_waited_too_long_in_its_worker_is_given_back_unstarted():
+    def delivery(seconds):
+        return {"start_before": time.monotonic() + seconds, "is_last": False, "receive_count": 1}
+
+    def run(seconds):
+        anything.push_request(called_directly=False, id="1", delivery_info=delivery(seconds))
+        try:
+            return anything()
+        finally:
+            anything.pop_request()
+
+    run(+5)
+    with pytest.raises(Reject, match="waited too long") as rejected:
+        run(-5)
+    assert rejected.value.requeue

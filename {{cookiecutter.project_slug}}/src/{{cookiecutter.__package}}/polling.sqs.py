@@ -135,6 +135,9 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         try:
             self._get_async(queue, count, callback=promise(self._polled, (queue,)))
         except (BotoCoreError, OSError) as error:  # The credentials could not be had just now.
+            # boto3 looks for them when a client is made, and one made without never gets any.
+            self._predefined_queue_clients.pop(queue, None)
+            self._predefined_queue_async_clients.pop(queue, None)
             self._polled(queue, Failure(type(error).__name__, str(error)))
 
     def _has_room(self, queue: str) -> bool:
