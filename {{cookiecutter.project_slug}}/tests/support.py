@@ -84,13 +84,12 @@ class RunningService:
 
     def stop_workers(self) -> None:
         """Stop every worker, gently and then not."""
-        for worker in self.workers.values():
-            worker.send_signal(signal.SIGTERM)
-        for worker in self.workers.values():
-            try:
-                worker.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                worker.kill()
+        for number, patience_seconds in ((signal.SIGTERM, 3), (signal.SIGQUIT, 15), (signal.SIGKILL, 5)):
+            for worker in self.workers.values():
+                worker.send_signal(number)
+            end = time.monotonic() + patience_seconds
+            while time.monotonic() < end and any(worker.poll() is None for worker in self.workers.values()):
+                time.sleep(0.05)
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python as a client of the service."""
