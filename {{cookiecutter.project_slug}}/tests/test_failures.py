@@ -91,7 +91,8 @@ def test_task_told_at_its_soft_limit_comes_back(strict, tmp_path):
 
 
 def test_task_killed_at_its_hard_limit_comes_back_and_is_dead_lettered(strict, tmp_path):
-    result = strict.send("overrun", str(tmp_path), 30, True)
+    # A longer limit of its own does not save it.
+    result = strict.send("overrun", str(tmp_path), 30, True, time_limit=60, soft_time_limit=1)
     assert eventually(lambda: [note.suffix for note in notes(tmp_path)].count(".began") == 2), strict.log()
     if HAS_RESULTS:
         assert strict.state(result) == "RETRY"

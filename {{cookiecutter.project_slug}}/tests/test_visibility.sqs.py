@@ -60,3 +60,18 @@ def test_heartbeat_never_goes_past_its_limit():
     transport.Channel.extend_visibility(channel)
     assert seen.keys() == {"held-0", "held-200"}
     assert (99 <= seen["held-0"] <= 100, 49 <= seen["held-200"] <= 50) == (True, True)
+
+
+@pytest.mark.parametrize(("consuming", "pauses"), [(["q"], range(5, 11)), ([], [0])], ids=["working", "stopping"])
+def test_rejected_message_comes_back_after_a_pause_but_at_once_when_the_worker_stops(consuming, pauses):
+    hidden = []
+    message = SimpleNamespace(delivery_info={"routing_key": "q", "sqs_queue": "url", "receive_count": 1})
+    channel = SimpleNamespace(
+        qos=SimpleNamespace(get=lambda tag: message, reject=lambda tag, requeue: None),
+        predefined_queues={"q": RULES},
+        _active_queues=consuming,
+        _hide=lambda queue, url, tag, seconds: hidden.append(seconds),
+        _room_made=lambda: None,
+    )
+    transport.Channel.basic_reject(channel, "tag", requeue=True)
+    assert hidden[0] in pauses

@@ -95,6 +95,9 @@ class Request(BaseRequest):  # type: ignore[misc]
     https://docs.celeryq.dev/en/stable/userguide/tasks.html#requests-and-custom-requests
     """
 
+    time_limits: Any
+    """Hard and soft limit that the task or its sender chose."""
+
     def __init__(self, message: Message, **options: Any) -> None:
         super().__init__(message, **options)
         info = message.delivery_info
@@ -103,21 +106,20 @@ class Request(BaseRequest):  # type: ignore[misc]
         self.rejected = False
         if self.task.retry_backoff_seconds is not None:
             info["retry_backoff_seconds"] = self.task.retry_backoff_seconds
+        limit = self.time_limits[0] or self.task.time_limit or queue.hard_limit_seconds
+        if limit > queue.hard_limit_seconds:  # It would outlast its visibility timeout, and run twice.
+            limit = queue.hard_limit_seconds
+            soft_limit = self.time_limits[1] or self.task.soft_time_limit or queue.soft_limit_seconds
+            self.time_limits = (limit, min(soft_limit, queue.soft_limit_seconds))
         # What the task gets to know, as `self.request.delivery_info`.
         self._delivery_info.update(
             receive_count=info["receive_count"],
             is_last=self.is_last,
-            start_before=info["received_at"] + queue.hidden_seconds - (self.time_limit or queue.hard_limit_seconds),
+            start_before=info["received_at"] + queue.hidden_seconds - limit,
         )
         # The message as it was received would go to the task's process a second time.
         properties = self._request_dict["properties"]
         self._request_dict["properties"] = {name: properties[name] for name in properties if name != "delivery_info"}
-
-    @property
-    def time_limit(self) -> float | None:
-        """The hard limit in seconds that the task or its sender chose instead of the queue's."""
-        limit: float | None = self.time_limits[0] or self.task.time_limit
-        return limit
 
     def on_retry(self, exc_info: ExceptionInfo) -> None:
         """Leave the message in the queue; after a `retry()` of the task itself, a new one has been sent instead."""
