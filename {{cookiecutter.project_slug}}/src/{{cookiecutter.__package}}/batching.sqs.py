@@ -171,7 +171,8 @@ class Sending:
             if not left:
                 return refused
             logger.warning("SQS did not take %d of %d messages", len(left), len(entries))
-        return {**refused, **{lane: reasons[lane] for lane in left}}
+        refused.update({lane: reasons[lane] for lane in left})
+        return refused
 
 
 def _fitting(lanes: dict[Any, deque[Any]]) -> Iterator[Any]:
