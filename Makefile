@@ -42,7 +42,8 @@ format: $(READY) ## Format the code and mend what the linter can
 
 .PHONY: benchmark
 benchmark: $(READY) ## Measure what README says of speed
-	$(BIN)/python benchmarks/bake.py
+	@$(BIN)/python benchmarks/bake.py
+	@$(BIN)/python benchmarks/delivery.py
 
 .PHONY: lock
 lock: $(READY) ## Pin the newest versions of everything, here and in projects

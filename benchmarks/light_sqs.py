@@ -1,0 +1,162 @@
+"""A light stand-in for SQS: in memory, and every request takes as long as one to AWS, give or take.
+
+moto answers one request after the other with tens of milliseconds of CPU time each, which would hide all that a worker
+does well or badly. This answers any number side by side, each 5 ms late, and really waits the time of a long poll. It
+counts the requests. It knows only what workers and senders ask for; nothing comes back after a visibility timeout.
+
+    python light_sqs.py    # prints its URL, answers GET with the counts, ends with its standard input
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+import uuid
+from collections import Counter
+from typing import Any
+
+LATENCY_SECONDS = 0.005
+
+
+class Queue:
+    """One queue; on FIFO queues, nothing of a group is handed out while something of it is in flight."""
+
+    def __init__(self, ordered: bool) -> None:
+        self.ordered = ordered
+        self.waiting: list[dict[str, Any]] = []
+        self.in_flight: dict[str, dict[str, Any]] = {}
+        self.changed = asyncio.Event()
+
+    def notify(self) -> None:
+        """Wake long polls up."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def put(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Take a message; return what its sender is told."""
+        md5 = hashlib.md5(entry["MessageBody"].encode(), usedforsecurity=False).hexdigest()
+        told = {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": md5}
+        self.waiting.append({**told, "Body": entry["MessageBody"], "group": entry.get("MessageGroupId")})
+        self.notify()
+        return told
+
+    def take(self, most: int) -> list[dict[str, Any]]:
+        """Hand messages out."""
+        locked = {message["group"] for message in self.in_flight.values()} if self.ordered else ()
+        taken: list[dict[str, Any]] = []
+        for message in self.waiting:
+            if len(taken) == most:
+                break
+            if message["group"] not in locked:
+                taken.append(message)
+        for message in taken:
+            self.waiting.remove(message)
+            self.in_flight[message["MessageId"]] = message
+        return [
+            {
+                "MessageId": message["MessageId"],
+                "ReceiptHandle": message["MessageId"],
+                "MD5OfBody": message["MD5OfMessageBody"],
+                "Body": message["Body"],
+                "Attributes": {"ApproximateReceiveCount": "1"},
+            }
+            for message in taken
+        ]
+
+    def delete(self, handle: str) -> None:
+        """Forget a message that was handed out."""
+        self.in_flight.pop(handle, None)
+        self.notify()
+
+    def show(self, handle: str, seconds: int) -> None:
+        """Put a message back at once, if that is asked for."""
+        if seconds == 0 and handle in self.in_flight:
+            self.waiting.insert(0, self.in_flight.pop(handle))
+            self.notify()
+
+
+class Server:
+    """Speaks the JSON protocol of SQS."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, Queue] = {}
+        self.counts: Counter[str] = Counter()
+        self.last = 0.0
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                if head[0].startswith("GET"):
+                    answer = self.report()
+                else:
+                    answer = await self.answer(headers["x-amz-target"].partition(".")[2], json.loads(body))
+                content = json.dumps(answer).encode()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
+                    b"Content-Length: %d\r\n\r\n%s" % (len(content), content)
+                )
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    def report(self) -> dict[str, Any]:
+        """Tell what was asked so far and when last, and how many messages are left."""
+        left = sum(len(queue.waiting) + len(queue.in_flight) for queue in self.queues.values())
+        return {"requests": dict(self.counts), "at": self.last, "left": left}
+
+    async def answer(self, action: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """Do what is asked."""
+        self.counts[action] += 1
+        self.last = time.monotonic()
+        await asyncio.sleep(LATENCY_SECONDS)
+        url = asked["QueueUrl"]
+        queue = self.queues.setdefault(url, Queue(ordered=url.endswith(".fifo")))
+        entries = asked.get("Entries", [])
+        if action == "SendMessage":
+            return queue.put(asked)
+        if action == "SendMessageBatch":
+            return {"Successful": [{"Id": entry["Id"], **queue.put(entry)} for entry in entries]}
+        if action == "ReceiveMessage":
+            return {"Messages": await self.receive(queue, asked)}
+        if action in ("DeleteMessage", "DeleteMessageBatch"):
+            for entry in entries or [asked]:
+                queue.delete(entry["ReceiptHandle"])
+        elif action in ("ChangeMessageVisibility", "ChangeMessageVisibilityBatch"):
+            for entry in entries or [asked]:
+                queue.show(entry["ReceiptHandle"], entry["VisibilityTimeout"])
+        elif action == "GetQueueAttributes":
+            return {"Attributes": {"ApproximateNumberOfMessages": str(len(queue.waiting))}}
+        else:
+            raise NotImplementedError(action)
+        return {"Successful": [{"Id": entry["Id"]} for entry in entries]} if entries else {}
+
+    async def receive(self, queue: Queue, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        """Wait for messages as long as the poll says."""
+        until = time.monotonic() + asked.get("WaitTimeSeconds", 0)
+        while not (taken := queue.take(asked.get("MaxNumberOfMessages", 1))):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                await asyncio.wait_for(queue.changed.wait(), left)
+            except asyncio.TimeoutError:
+                break
+        return taken
+
+
+async def main() -> None:
+    """Serve until standard input ends."""
+    server = await asyncio.start_server(Server().connected, "127.0.0.1", 0, limit=2**21)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

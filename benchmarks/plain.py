@@ -1,0 +1,25 @@
+"""Celery on SQS without this template, with the settings in `SETTINGS` and otherwise its defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from celery import Celery
+
+settings = json.loads(os.environ["SETTINGS"])
+name = settings.pop("queue")
+url = f"{os.environ['QUEUE_URL_BASE']}/{name}"
+
+app = Celery("plain", include=["naps"])
+app.conf.update(
+    broker_url="sqs://",
+    broker_transport_options={
+        "region": os.environ["AWS_DEFAULT_REGION"],
+        "predefined_queues": {name: {"url": url}},
+        **settings.pop("transport", {}),
+    },
+    task_default_queue=name,
+    task_ignore_result=True,
+    **settings,
+)
