@@ -295,7 +295,7 @@ def main() -> None:
             Figure("tasks of 10 ms per second", best.rate / stock.rate, 1, f"times {PLAIN.label}", least=True),
             Figure("requests to send a task", best.send_requests, 0.11, f"{stock.send_requests:.2f} {PLAIN.label}"),
             Figure("sending 1,000 tasks", best.send_rate / stock.send_rate, 5, f"times {PLAIN.label}", least=True),
-            Figure("all requests for a task of 10 ms", best.requests, 0.4, f"{stock.requests:.2f} {PLAIN.label}"),
+            Figure("all requests for a task of 10 ms", best.requests, 0.32, f"{stock.requests:.2f} {PLAIN.label}"),
             Figure("FIFO tasks of 0.2 s per second", fifo.rate / alone.rate, 5, f"times {IN_ORDER.label}", least=True),
             Figure("idle requests per hour, queue and worker", idle(), 180, f"{plain_idle():.0f} {PLAIN.label}"),
         ]

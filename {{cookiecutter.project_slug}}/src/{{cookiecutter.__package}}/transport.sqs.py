@@ -40,7 +40,8 @@ class Channel(PollingChannel):
         self._done: dict[str, Any] = {}
         """Messages to delete, by receipt handle."""
         self._done_lock = threading.Lock()  # While a worker stops, timers run in a thread of their own.
-        self._deleting_soon = False
+        self._timer: Any = None
+        """What will delete them, if not ten of them do earlier."""
 
     # Done: deleted
 
@@ -57,16 +58,17 @@ class Channel(PollingChannel):
         # The rest of a FIFO group waits for this one.
         if message.delivery_info["routing_key"].endswith(".fifo") or len(self._done) >= ENTRIES_PER_REQUEST:
             self.delete_done()
-        elif self.hub and not self._deleting_soon:
-            self._deleting_soon = True
-            self.hub.call_later(DELETE_WITHIN_SECONDS, self.delete_done)
+        elif self.hub and not self._timer:
+            self._timer = self.hub.call_later(DELETE_WITHIN_SECONDS, self.delete_done)
         self._room_made()
 
     def delete_done(self) -> None:
         """Delete what is done; what cannot be deleted now is tried again until it would come back anyway."""
         with self._done_lock:
             done, self._done = self._done, {}
-        self._deleting_soon = False
+            timer, self._timer = self._timer, None
+        if timer:
+            timer.cancel()  # Else it would cut the next ten short.
         kept = {}
         for queue, url, messages in _by_queue(done):
             for handles in _chunks(list(messages)):
@@ -80,9 +82,8 @@ class Channel(PollingChannel):
         if kept:
             with self._done_lock:
                 self._done.update(kept)
-            if self.hub and not self._deleting_soon and self._active_queues:
-                self._deleting_soon = True
-                self.hub.call_later(1, self.delete_done)
+            if self.hub and self._active_queues:
+                self._timer = self.hub.call_later(1, self.delete_done)
 
     def _delete(self, queue: str, url: str, handles: list[str]) -> list[str]:
         """Delete messages of one queue; return the handles of those that should be tried again."""
