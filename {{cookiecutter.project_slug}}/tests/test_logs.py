@@ -24,10 +24,12 @@ def logger(monkeypatch):
 
 def test_lines_for_machines_are_json_also_with_a_traceback(logger, capfd):
     logs.set_up("INFO", plain=False)
+    arguments = {"args": "secret"}
+    fields = {"outcome": "comes back", "data": arguments}
     try:
         raise KeyError("what")
     except KeyError:
-        logger.warning("no %s", "way", exc_info=True, extra={"outcome": "comes back", "data": {"args": "secret"}})
+        logger.warning("no %s", "way", exc_info=True, extra=fields)
     line = capfd.readouterr().err
     said = json.loads(line)
     assert (said["level"], said["logger"], said["message"]) == ("WARNING", "tests.logs", "no way")
