@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import boto3
+
 from dev import emulator
 
 PROJECT = Path(__file__).parents[1]

@@ -62,7 +62,7 @@ def check_size(message: dict[str, Any], made: dict[str, Any]) -> None:
     if (size := _size(made)) > MAX_REQUEST_BYTES:
         raise MessageTooLargeError(
             f"{message['headers'].get('task')} was not sent: its message has {size:,} bytes, and SQS takes "
-            f"{MAX_REQUEST_BYTES:,}. Put what is large into S3 or a database, and send its key."
+            f"{MAX_REQUEST_BYTES:,}. Keep what is large elsewhere, and send where it is."
         )
 
 
