@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.conftest import CONTRACT, PROJECT
+from tests.support import CONTRACT, PROJECT
 
 contract = importlib.import_module(f"{CONTRACT['package']}.contract")
 app = importlib.import_module(f"{CONTRACT['package']}.app")
