@@ -19,6 +19,7 @@ from collections import Counter
 from typing import Any
 
 LATENCY_SECONDS = 0.005
+"""About what AWS takes. Of 1, 5 and 15 ms, 5 is where plain Celery with its defaults fared best."""
 
 
 class Queue:
