@@ -28,6 +28,8 @@ DELETE_WITHIN_SECONDS = 0.2
 Were the worker killed meanwhile, its task would run again, as it would if it were killed just before it ended.
 """
 
+DELETE_AGAIN_AFTER_SECONDS = 1
+
 TROUBLE = (BotoCoreError, ClientError, OSError)
 """What a request to AWS can end with, other than an answer."""
 
@@ -42,6 +44,7 @@ class Channel(PollingChannel):
         self._done_lock = threading.Lock()  # While a worker stops, timers run in a thread of their own.
         self._timer: Any = None
         """What will delete them, if not ten of them do earlier."""
+        self._deletes_fail = False
 
     # Done: deleted
 
@@ -56,7 +59,8 @@ class Channel(PollingChannel):
             self._done[delivery_tag] = message
         self.qos.ack(delivery_tag)
         # The rest of a FIFO group waits for this one.
-        if message.delivery_info["routing_key"].endswith(".fifo") or len(self._done) >= ENTRIES_PER_REQUEST:
+        at_once = message.delivery_info["routing_key"].endswith(".fifo") or len(self._done) >= ENTRIES_PER_REQUEST
+        if at_once and not self._deletes_fail:
             self.delete_done()
         elif self.hub and not self._timer:
             self._timer = self.hub.call_later(DELETE_WITHIN_SECONDS, self.delete_done)
@@ -79,11 +83,12 @@ class Channel(PollingChannel):
             for handle, message in kept.items()
             if now < message.delivery_info["received_at"] + self._rules(message)["visibility_timeout_seconds"]
         }
+        self._deletes_fail = bool(kept)
         if kept:
             with self._done_lock:
                 self._done.update(kept)
             if self.hub and self._active_queues:
-                self._timer = self.hub.call_later(1, self.delete_done)
+                self._timer = self.hub.call_later(DELETE_AGAIN_AFTER_SECONDS, self.delete_done)
 
     def _delete(self, queue: str, url: str, handles: list[str]) -> list[str]:
         """Delete messages of one queue; return the handles of those that should be tried again."""
