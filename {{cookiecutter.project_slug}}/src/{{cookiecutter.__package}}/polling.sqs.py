@@ -185,10 +185,12 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         for message in received:
             try:
                 payload = self._message_to_python(message, qname, queue)
+                now = time.monotonic()
                 payload["properties"]["delivery_info"].update(
                     # Where it was received, which is not where it was sent once somebody has moved it.
                     routing_key=qname,
-                    received_at=time.monotonic(),
+                    received_at=now,
+                    comes_back_at=now + self.predefined_queues[qname]["visibility_timeout_seconds"],
                     receive_count=receive_count(message),
                 )
                 callback(payload)

@@ -60,9 +60,9 @@ class Channel(PollingChannel):
         self.qos.ack(delivery_tag)
         # The rest of a FIFO group waits for this one.
         at_once = message.delivery_info["routing_key"].endswith(".fifo") or len(self._done) >= ENTRIES_PER_REQUEST
-        if at_once and not self._deletes_fail:
+        if (at_once and not self._deletes_fail) or not self.hub:
             self.delete_done()
-        elif self.hub and not self._timer:
+        elif not self._timer:
             self._timer = self.hub.call_later(DELETE_WITHIN_SECONDS, self.delete_done)
         self._room_made()
 
@@ -78,11 +78,7 @@ class Channel(PollingChannel):
             for handles in _chunks(list(messages)):
                 kept.update({handle: messages[handle] for handle in self._delete(queue, url, handles)})
         now = time.monotonic()
-        kept = {
-            handle: message
-            for handle, message in kept.items()
-            if now < message.delivery_info["received_at"] + self._rules(message)["visibility_timeout_seconds"]
-        }
+        kept = {handle: message for handle, message in kept.items() if now < message.delivery_info["comes_back_at"]}
         self._deletes_fail = bool(kept)
         if kept:
             with self._done_lock:
@@ -203,9 +199,12 @@ class Channel(PollingChannel):
                 for tag, message in messages.items()
             }
             for tags in _chunks([tag for tag in messages if seconds[tag] > 0]):
-                self._extend(queue, url, tags, seconds)
+                if self._extend(queue, url, tags, seconds):
+                    for tag in tags:
+                        messages[tag].delivery_info["comes_back_at"] = now + seconds[tag]
 
-    def _extend(self, queue: str, url: str, tags: list[str], seconds: Mapping[str, int]) -> None:
+    def _extend(self, queue: str, url: str, tags: list[str], seconds: Mapping[str, int]) -> bool:
+        """Hide messages of one queue for these seconds; return whether SQS has heard it."""
         entries = [
             {"Id": str(index), "ReceiptHandle": tag, "VisibilityTimeout": seconds[tag]}
             for index, tag in enumerate(tags)
@@ -214,9 +213,10 @@ class Channel(PollingChannel):
             answer = self.sqs(queue=queue).change_message_visibility_batch(QueueUrl=url, Entries=entries)
         except TROUBLE as error:
             logger.warning("%d messages of %s could not be kept invisible just now: %s", len(tags), queue, error)
-        else:
-            for failed in answer.get("Failed", []):
-                logger.warning("A message of %s could not be kept invisible: %s", queue, failed.get("Code"))
+            return False
+        for failed in answer.get("Failed", []):
+            logger.warning("A message of %s could not be kept invisible: %s", queue, failed.get("Code"))
+        return True
 
     # Sending
 
@@ -238,10 +238,6 @@ class Channel(PollingChannel):
         """Delete what is done, give back the rest, and close."""
         self.delete_done()
         super().close()
-
-    def _rules(self, message: Any) -> Mapping[str, Any]:
-        rules: Mapping[str, Any] = self.predefined_queues[message.delivery_info["routing_key"]]
-        return rules
 
 
 def backoff_seconds(rules: Mapping[str, Any], received: int, first_pause_seconds: float | None = None) -> int:
