@@ -28,13 +28,15 @@ class RecordingSQS:
         assert sum(len(entry["MessageBody"].encode()) for entry in Entries) <= batching.MAX_REQUEST_BYTES
         assert len({entry["Id"] for entry in Entries}) == len(Entries)
         self.requests.append([entry["MessageBody"] for entry in Entries])
-        failed = []
+        taken, failed = [], []
         for entry in Entries:
             body = entry["MessageBody"]
             self.attempts[body] = self.attempts.get(body, 0) + 1
             if code := self.refuse(body, self.attempts[body]):
                 failed.append({"Id": entry["Id"], "Code": code, "SenderFault": code == "Bad", "Message": "as told"})
-        return {"Failed": failed}
+            else:
+                taken.append({"Id": entry["Id"]})
+        return {"Successful": taken, "Failed": failed}
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,17 @@ def test_what_is_the_senders_fault_is_not_sent_again():
     sqs = RecordingSQS(lambda body, attempt: "Bad" if body == "b" else None)
     assert send(sqs, ["a", "b", "c"]).failed == [("b", "task", "Bad: as told")]
     assert len(sqs.requests) == 1
+
+
+def test_what_an_answer_does_not_tell_of_is_sent_again():
+    class Garbled(RecordingSQS):
+        def send_message_batch(self, QueueUrl, Entries):  # noqa: N803 - as boto3 has it
+            answer = super().send_message_batch(QueueUrl, Entries)
+            return answer if len(self.requests) > 1 else {}
+
+    sqs = Garbled()
+    assert send(sqs, ["a", "b"]).failed == []
+    assert sqs.requests == [["a", "b"]] * 2
 
 
 def test_after_a_request_that_fails_as_a_whole_nothing_is_waited_for_again():

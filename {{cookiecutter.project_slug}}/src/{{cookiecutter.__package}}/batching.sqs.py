@@ -151,6 +151,7 @@ class Sending:
     def _request(self, entries: dict[Any, dict[str, Any]]) -> dict[Any, str]:
         """Send one request, and again what SQS did not take; return the reasons of what it never took."""
         refused: dict[Any, str] = {}
+        reasons: dict[Any, str] = {}
         left = dict(entries)
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -164,14 +165,17 @@ class Sending:
             except (BotoCoreError, ClientError, OSError) as error:  # boto3 has tried it repeatedly already.
                 self.given_up = str(error)
                 return {}
-            trouble = {lanes[int(item["Id"])]: item for item in answer.get("Failed", [])}
-            reasons = {lane: f"{item.get('Code')}: {item.get('Message')}" for lane, item in trouble.items()}
-            refused.update({lane: reason for lane, reason in reasons.items() if trouble[lane].get("SenderFault")})
-            left = {lane: left[lane] for lane in trouble if lane not in refused}
+            taken = {lanes[int(item["Id"])] for item in answer.get("Successful", [])}
+            for item in answer.get("Failed", []):
+                lane = lanes[int(item["Id"])]
+                reasons[lane] = f"{item.get('Code')}: {item.get('Message')}"
+                if item.get("SenderFault"):
+                    refused[lane] = reasons[lane]
+            left = {lane: left[lane] for lane in lanes if lane not in taken and lane not in refused}
             if not left:
                 return refused
             logger.warning("SQS did not take %d of %d messages", len(left), len(entries))
-        refused.update({lane: reasons[lane] for lane in left})
+        refused.update({lane: reasons.get(lane, "SQS did not say") for lane in left})
         return refused
 
 

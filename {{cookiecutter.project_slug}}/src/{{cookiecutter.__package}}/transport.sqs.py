@@ -100,12 +100,13 @@ class Channel(PollingChannel):
         except TROUBLE as error:
             logger.warning("%d done messages of %s could not be deleted: %s", len(handles), queue, error)
             return handles
-        again = []
+        settled = {item["Id"] for item in answer.get("Successful", [])}
         for failed in answer.get("Failed", []):
             logger.warning("A done message of %s could not be deleted: %s", queue, failed.get("Code"))
-            if not failed.get("SenderFault"):  # Else its receipt handle has expired, and it comes back.
-                again.append(handles[int(failed["Id"])])
-        return again
+            if failed.get("SenderFault"):  # Its receipt handle has expired, and it comes back.
+                settled.add(failed["Id"])
+        # Of what the answer does not tell, if it was half an answer, nothing is known.
+        return [item["ReceiptHandle"] for item in entries if item["Id"] not in settled]
 
     # Not done: comes back, or is dead-lettered
 
