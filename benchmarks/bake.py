@@ -16,6 +16,7 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).parents[1]
 TURNS = 15
+LIMIT = 1.5
 
 
 def one_file_template(folder: Path) -> Path:
@@ -41,7 +42,7 @@ def seconds(template: Path, folder: Path) -> float:
 
 
 def main() -> None:
-    """Print the ratio."""
+    """Print the ratio; exit with 1 if it is over the limit."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         templates = {"this template": TEMPLATE, "one file": one_file_template(folder)}
@@ -53,6 +54,7 @@ def main() -> None:
                     taken[label].append(spent)
     ours, least = (statistics.median(taken[label]) for label in templates)
     print(f"bake of the default answers: {ours / least:.2f} times a bake of a one-file template")
+    sys.exit(ours / least > LIMIT)
 
 
 if __name__ == "__main__":
