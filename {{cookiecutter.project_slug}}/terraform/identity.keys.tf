@@ -1,0 +1,59 @@
+# An IAM user holds the worker's rights. Its access key is made by `make rotate-key`, which puts it
+# into the secret below: Terraform would keep it in its state, for all who can read that.
+
+locals {
+  identity_services = ["secretsmanager"]
+  access_key_arn    = aws_secretsmanager_secret.access_key.arn
+}
+
+resource "aws_iam_user" "worker" {
+  name = "${local.name}-worker"
+  # The key Terraform does not know goes with its user.
+  force_destroy = true
+}
+
+resource "aws_iam_user_policy_attachment" "worker" {
+  user       = aws_iam_user.worker.name
+  policy_arn = aws_iam_policy.this["worker"].arn
+}
+
+resource "aws_secretsmanager_secret" "access_key" {
+  # A prefix: the name of a deleted secret stays taken for days.
+  name_prefix = "${local.name}-access-key-"
+  description = "Access key of ${local.name}-worker, as JSON"
+  kms_key_id  = var.kms_key_arn == "" ? null : var.kms_key_arn
+}
+
+# Whoever runs the workers may read the secret, and no other.
+data "aws_iam_policy_document" "read_access_key" {
+  statement {
+    sid       = "ReadAccessKey"
+    actions   = ["secretsmanager:GetSecretValue"]
+    resources = [aws_secretsmanager_secret.access_key.arn]
+  }
+
+  dynamic "statement" {
+    for_each = local.own_key
+    content {
+      sid       = "DecryptAccessKey"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "read_access_key" {
+  name   = "read-access-key"
+  role   = local.secret_reader.name
+  policy = data.aws_iam_policy_document.read_access_key.json
+}
+
+output "credentials" {
+  description = "Who holds the worker's rights."
+  value       = aws_iam_user.worker.arn
+}
+
+output "access_key_secret_arn" {
+  description = "Where `make rotate-key` puts the access key."
+  value       = aws_secretsmanager_secret.access_key.arn
+}

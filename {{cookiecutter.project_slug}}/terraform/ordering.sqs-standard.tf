@@ -1,0 +1,4 @@
+locals {
+  queue_name_suffix = ""
+  fifo              = false
+}

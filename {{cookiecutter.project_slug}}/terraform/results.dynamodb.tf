@@ -1,0 +1,45 @@
+locals {
+  results_table = "${local.name}-results"
+  results_arn   = "arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${local.results_table}"
+
+  results_environment      = { RESULTS_TABLE = local.results_table }
+  results_gateway_services = ["dynamodb"]
+
+  results_read_statements = {
+    ReadResults = {
+      # Celery looks at the table and its TTL when it starts. PutItem: whoever sends a chord notes its parts.
+      actions   = ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive", "dynamodb:GetItem", "dynamodb:PutItem"]
+      resources = [local.results_arn]
+    }
+  }
+  results_worker_statements = merge(local.results_read_statements, {
+    WriteResults = {
+      actions   = ["dynamodb:UpdateItem", "dynamodb:DeleteItem"]
+      resources = [local.results_arn]
+    }
+  })
+}
+
+resource "aws_dynamodb_table" "results" {
+  name                        = local.results_table
+  billing_mode                = "PAY_PER_REQUEST"
+  hash_key                    = "id"
+  deletion_protection_enabled = var.protect_data
+
+  attribute {
+    name = "id"
+    type = "S"
+  }
+
+  # The names of key and TTL attribute are Celery's.
+  ttl {
+    attribute_name = "ttl"
+    enabled        = true
+  }
+
+  # Always encrypted; `enabled` chooses a KMS key over the one DynamoDB owns.
+  server_side_encryption {
+    enabled     = var.kms_key_arn != ""
+    kms_key_arn = var.kms_key_arn == "" ? null : var.kms_key_arn
+  }
+}
