@@ -1,0 +1,238 @@
+# One service per queue, so that urgent work never waits behind slow work, and limits, size and
+# scaling are each queue's own.
+
+variable "cpu_units" {
+  description = "Processor of one worker; 1024 are one vCPU."
+  type        = number
+  default     = 512
+
+  validation {
+    condition     = contains([256, 512, 1024, 2048, 4096, 8192, 16384], var.cpu_units)
+    error_message = "Fargate offers 256, 512, 1024, 2048, 4096, 8192 and 16384 CPU units."
+  }
+}
+
+variable "memory_mib" {
+  description = "Memory of one worker, which runs as many processes as the contract's concurrency, and one more."
+  type        = number
+  default     = 1024
+
+  validation {
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html
+    condition     = var.memory_mib >= 2 * var.cpu_units && var.memory_mib <= 8 * var.cpu_units
+    error_message = "Fargate offers 2 to 8 MiB of memory per CPU unit."
+  }
+}
+
+variable "enable_exec" {
+  description = "Let operators open a shell in a worker (ECS Exec), which makes its files writable."
+  type        = bool
+  default     = false
+}
+
+locals {
+  compute_services = concat(["ecr.api", "ecr.dkr", "logs"], var.enable_exec ? ["ssmmessages"] : [])
+  secret_reader    = aws_iam_role.execution
+
+  running_workers_metrics = {
+    for name in keys(local.queues) : name => {
+      namespace  = "ECS/ContainerInsights"
+      name       = "RunningTaskCount"
+      dimensions = { ClusterName = local.name, ServiceName = name }
+    }
+  }
+  utilization_metrics = merge([
+    for name in keys(local.queues) : {
+      for metric in ["CPUUtilization", "MemoryUtilization"] : "${name}-${metric}" => {
+        namespace  = "AWS/ECS"
+        name       = metric
+        dimensions = { ClusterName = local.name, ServiceName = name }
+      }
+    }
+  ]...)
+}
+
+resource "aws_ecs_cluster" "this" {
+  name = local.name
+
+  # The number of running workers, which scaling divides by.
+  setting {
+    name  = "containerInsights"
+    value = "enabled"
+  }
+}
+
+resource "aws_ecs_cluster_capacity_providers" "this" {
+  cluster_name       = aws_ecs_cluster.this.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+}
+
+resource "aws_ecs_task_definition" "worker" {
+  for_each = local.queues
+
+  family                   = "${local.name}-${each.key}"
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = var.cpu_units
+  memory                   = var.memory_mib
+  execution_role_arn       = aws_iam_role.execution.arn
+  task_role_arn            = aws_iam_role.workers.arn
+
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.architecture
+  }
+
+  container_definitions = jsonencode([{
+    name        = "worker"
+    image       = local.image
+    essential   = true
+    command     = [local.contract.service, "worker", each.key]
+    environment = [for name, value in local.environment : { name = name, value = value }]
+    secrets = local.access_key_arn == "" ? [] : [
+      for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] : { name = name, valueFrom = "${local.access_key_arn}:${name}::" }
+    ]
+    stopTimeout            = local.contract.stop_timeout_seconds
+    readonlyRootFilesystem = !var.enable_exec
+    mountPoints            = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
+    linuxParameters        = { initProcessEnabled = true }
+    healthCheck = {
+      command     = ["CMD", local.contract.service, "health"]
+      interval    = 30
+      timeout     = 10
+      retries     = 3
+      startPeriod = 60
+    }
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        awslogs-group         = aws_cloudwatch_log_group.workers.name
+        awslogs-region        = local.region
+        awslogs-stream-prefix = each.key
+        # Logs that do not get away must not stop the work.
+        mode            = "non-blocking"
+        max-buffer-size = "4m"
+      }
+    }
+  }])
+
+  volume {
+    name = "tmp"
+  }
+
+  lifecycle {
+    precondition {
+      # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html
+      condition     = local.contract.stop_timeout_seconds >= 2 && local.contract.stop_timeout_seconds <= 120
+      error_message = "stop_timeout_seconds must be between 2 and 120: Fargate waits no longer."
+    }
+    precondition {
+      condition     = local.contract.soft_shutdown_seconds + 10 <= local.contract.stop_timeout_seconds
+      error_message = "stop_timeout_seconds must be at least soft_shutdown_seconds + 10, or workers are killed while they give back what they hold."
+    }
+  }
+}
+
+resource "aws_ecs_service" "worker" {
+  for_each = local.queues
+
+  name                    = each.key
+  cluster                 = aws_ecs_cluster.this.id
+  task_definition         = aws_ecs_task_definition.worker[each.key].arn
+  desired_count           = local.workers[each.key].min
+  enable_execute_command  = var.enable_exec
+  propagate_tags          = "SERVICE"
+  enable_ecs_managed_tags = true
+
+  capacity_provider_strategy {
+    capacity_provider = "FARGATE"
+    base              = var.use_spot ? each.value.workers_min : 0
+    weight            = var.use_spot ? 0 : 1
+  }
+  dynamic "capacity_provider_strategy" {
+    for_each = var.use_spot ? [1] : []
+    content {
+      capacity_provider = "FARGATE_SPOT"
+      weight            = 1
+    }
+  }
+
+  deployment_circuit_breaker {
+    enable   = true
+    rollback = true
+  }
+
+  network_configuration {
+    subnets         = local.subnet_ids
+    security_groups = [aws_security_group.workers.id]
+  }
+
+  # Scaling decides how many there are.
+  lifecycle {
+    ignore_changes = [desired_count]
+  }
+
+  depends_on = [aws_ecs_cluster_capacity_providers.this, aws_iam_role_policy.execution]
+}
+
+data "aws_iam_policy_document" "trust_ecs" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ecs-tasks.amazonaws.com"]
+    }
+    # Only for tasks of this account, whoever asks ECS.
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
+    }
+    condition {
+      test     = "ArnLike"
+      variable = "aws:SourceArn"
+      values   = ["arn:${local.partition}:ecs:${local.region}:${local.account}:*"]
+    }
+  }
+}
+
+# What the worker's own code may do; see identity.tf.
+resource "aws_iam_role" "workers" {
+  name               = "${local.name}-workers"
+  assume_role_policy = data.aws_iam_policy_document.trust_ecs.json
+}
+
+# What ECS may do to start it.
+resource "aws_iam_role" "execution" {
+  name               = "${local.name}-execution"
+  assume_role_policy = data.aws_iam_policy_document.trust_ecs.json
+}
+
+resource "aws_iam_role_policy" "execution" {
+  name   = "run-image"
+  role   = aws_iam_role.execution.name
+  policy = data.aws_iam_policy_document.run_image.json
+}
+
+data "aws_iam_policy_document" "exec" {
+  statement {
+    sid = "OpenShell"
+    actions = [
+      "ssmmessages:CreateControlChannel",
+      "ssmmessages:CreateDataChannel",
+      "ssmmessages:OpenControlChannel",
+      "ssmmessages:OpenDataChannel",
+    ]
+    resources = ["*"]
+  }
+}
+
+resource "aws_iam_role_policy" "exec" {
+  for_each = var.enable_exec ? { this = true } : {}
+
+  name   = "exec"
+  role   = aws_iam_role.workers.name
+  policy = data.aws_iam_policy_document.exec.json
+}
