@@ -1,0 +1,55 @@
+# Read from the top: is anything wrong, does anything wait, do workers follow, is anything lost.
+locals {
+  charts = [
+    { title = "Waiting messages", metrics = [
+      for name, metric in local.metrics : ["AWS/SQS", metric.visible.name, "QueueName", metric.visible.dimensions.QueueName, { label = name, stat = "Maximum" }]
+    ] },
+    { title = "Age of the oldest message, in seconds", metrics = [
+      for name, queue in local.queues : ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue.queue_name, { label = name, stat = "Maximum" }]
+    ] },
+    { title = "Workers", metrics = [
+      for name, metric in local.running_workers_metrics : concat(
+        [metric.namespace, metric.name], flatten([for key, value in metric.dimensions : [key, value]]), [{ label = name, stat = "Average" }]
+      )
+    ] },
+    { title = "Done per minute", metrics = [
+      for name, queue in local.queues : ["AWS/SQS", "NumberOfMessagesDeleted", "QueueName", queue.queue_name, { label = name, stat = "Sum" }]
+    ] },
+    { title = "Dead letters", metrics = [
+      for name, queue in local.queues : ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", queue.dead_letter_name, { label = name, stat = "Maximum" }]
+    ] },
+    { title = "In work, or hidden until they are tried again", metrics = [
+      for name, metric in local.metrics : ["AWS/SQS", metric.in_flight.name, "QueueName", metric.in_flight.dimensions.QueueName, { label = name, stat = "Maximum" }]
+    ] },
+  ]
+}
+
+resource "aws_cloudwatch_dashboard" "this" {
+  dashboard_name = local.name
+  dashboard_body = jsonencode({
+    widgets = concat(
+      [{
+        type = "alarm", x = 0, y = 0, width = 24, height = 3
+        properties = {
+          title = "Alarms"
+          alarms = concat(
+            values(aws_cloudwatch_metric_alarm.queue)[*].arn,
+            values(aws_cloudwatch_metric_alarm.nobody_works)[*].arn,
+            values(aws_cloudwatch_metric_alarm.utilization)[*].arn,
+          )
+        }
+      }],
+      [for index, chart in local.charts : {
+        type = "metric", x = 12 * (index % 2), y = 3 + 6 * floor(index / 2), width = 12, height = 6
+        properties = {
+          title   = chart.title
+          region  = local.region
+          period  = 60
+          view    = "timeSeries"
+          yAxis   = { left = { min = 0 } }
+          metrics = chart.metrics
+        }
+      }],
+    )
+  })
+}

@@ -1,0 +1,132 @@
+# What would run the workers, applied to a provider that only pretends.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
+  }
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["zone-a", "zone-b", "zone-c"] }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Statement\":[]}" }
+  }
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
+  }
+  mock_resource "aws_iam_policy" {
+    defaults = { arn = "arn:aws:iam::123456789012:policy/mock" }
+  }
+  mock_resource "aws_sns_topic" {
+    defaults = { arn = "arn:aws:sns:eu-west-1:123456789012:mock" }
+  }
+  mock_resource "aws_secretsmanager_secret" {
+    defaults = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:mock" }
+  }
+  mock_resource "aws_iam_instance_profile" {
+    defaults = { arn = "arn:aws:iam::123456789012:instance-profile/mock" }
+  }
+  mock_resource "aws_launch_template" {
+    defaults = { id = "lt-0123456789abcdef0", latest_version = 1 }
+  }
+  mock_resource "aws_autoscaling_policy" {
+    defaults = { arn = "arn:aws:autoscaling:eu-west-1:123456789012:scalingPolicy:1:autoScalingGroupName/a:policyName/mock" }
+  }
+}
+
+variables {
+  environment = "staging"
+  image_tag   = "1"
+}
+
+run "workers" {
+  assert {
+    condition = alltrue([
+      for name, template in aws_launch_template.worker :
+      strcontains(base64decode(template.user_data), "\n    ${local.image} ${local.contract.service} worker ${name}\n")
+    ])
+    error_message = "A machine runs another command than its queue's worker."
+  }
+
+  assert {
+    condition = alltrue([
+      for template in aws_launch_template.worker :
+      strcontains(base64decode(template.user_data), "docker stop --time ${jsondecode(file("../contract.json")).stop_timeout_seconds} worker\n") &&
+      tonumber(regex("TimeoutStopSec=([0-9]+)", base64decode(template.user_data))[0]) > jsondecode(file("../contract.json")).stop_timeout_seconds
+    ])
+    error_message = "A worker is killed before its soft shutdown is over."
+  }
+
+  assert {
+    condition = alltrue([
+      for template in aws_launch_template.worker : alltrue([
+        for name, value in output.environment : strcontains(base64decode(template.user_data), "\n${name}=${value}\n")
+      ])
+    ])
+    error_message = "A machine's environment is not what the outputs say."
+  }
+
+  assert {
+    condition = alltrue([
+      for template in aws_launch_template.worker :
+      strcontains(base64decode(template.user_data), "secretsmanager get-secret-value") == (local.contract.credentials == "keys") &&
+      template.metadata_options[0].http_tokens == "required"
+    ])
+    error_message = "A machine gets other secrets than it needs, or gives its own away."
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues :
+      aws_autoscaling_group.worker[queue.name].min_size == queue.workers_min &&
+      aws_autoscaling_group.worker[queue.name].max_size == queue.workers_max &&
+      one(aws_autoscaling_group.worker[queue.name].initial_lifecycle_hook).heartbeat_timeout >= min(7200, local.contract.stop_timeout_seconds + 10)
+    ])
+    error_message = "Scaling has other bounds than the contract, or a machine goes before its worker."
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues :
+      aws_autoscaling_policy.backlog[queue.name].target_tracking_configuration[0].target_value * queue.seconds_per_task <= max(queue.seconds_per_task, queue.acceptable_latency_seconds * queue.concurrency)
+    ])
+    error_message = "Scaling lets more wait for a worker than it clears within the acceptable latency."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, policy in aws_autoscaling_policy.backlog : toset(flatten([
+        for metric in policy.target_tracking_configuration[0].customized_metric_specification[0].metrics : [
+          for stat in metric.metric_stat : [for dimension in stat.metric[0].dimensions : dimension.value]
+        ]
+      ])) == toset([aws_sqs_queue.main[name].name, aws_autoscaling_group.worker[name].name])
+    ])
+    error_message = "Scaling follows another queue or counts another group's machines."
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues :
+      contains(keys(aws_autoscaling_policy.wake), queue.name) == (queue.workers_min == 0) &&
+      contains(keys(aws_autoscaling_policy.sleep), queue.name) == (queue.workers_min == 0) &&
+      aws_autoscaling_policy.backlog[queue.name].target_tracking_configuration[0].disable_scale_in == (queue.workers_min == 0)
+    ])
+    error_message = "A queue that may have no worker is not woken, or its last worker is stopped at work."
+  }
+}
+
+run "spot_is_only_for_workers_above_the_least" {
+  variables {
+    use_spot = true
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues :
+      aws_autoscaling_group.worker[queue.name].mixed_instances_policy[0].instances_distribution[0].on_demand_base_capacity == queue.workers_min
+    ])
+    error_message = "The least number of workers is not safe from Spot."
+  }
+}

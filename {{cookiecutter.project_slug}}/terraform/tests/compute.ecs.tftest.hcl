@@ -1,0 +1,132 @@
+# What would run the workers, applied to a provider that only pretends.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
+  }
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["zone-a", "zone-b", "zone-c"] }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Statement\":[]}" }
+  }
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
+  }
+  mock_resource "aws_iam_policy" {
+    defaults = { arn = "arn:aws:iam::123456789012:policy/mock" }
+  }
+  mock_resource "aws_sns_topic" {
+    defaults = { arn = "arn:aws:sns:eu-west-1:123456789012:mock" }
+  }
+  mock_resource "aws_secretsmanager_secret" {
+    defaults = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:mock" }
+  }
+  mock_resource "aws_ecs_task_definition" {
+    defaults = { arn = "arn:aws:ecs:eu-west-1:123456789012:task-definition/mock:1" }
+  }
+  mock_resource "aws_appautoscaling_policy" {
+    defaults = { arn = "arn:aws:autoscaling:eu-west-1:123456789012:scalingPolicy:1:resource/ecs/service/a/b:policyName/mock" }
+  }
+}
+
+variables {
+  environment = "staging"
+  image_tag   = "1"
+}
+
+run "workers" {
+  assert {
+    condition = alltrue([
+      for name, task in aws_ecs_task_definition.worker :
+      join(" ", jsondecode(task.container_definitions)[0].command) == "${local.contract.service} worker ${name}"
+    ])
+    error_message = "A container runs another command than its queue's worker."
+  }
+
+  assert {
+    condition = alltrue([
+      for task in aws_ecs_task_definition.worker :
+      jsondecode(task.container_definitions)[0].stopTimeout == jsondecode(file("../contract.json")).stop_timeout_seconds &&
+      jsondecode(task.container_definitions)[0].stopTimeout <= 120 &&
+      jsondecode(task.container_definitions)[0].stopTimeout > jsondecode(file("../contract.json")).soft_shutdown_seconds
+    ])
+    error_message = "A worker is killed before its soft shutdown is over."
+  }
+
+  assert {
+    condition = alltrue([
+      for task in aws_ecs_task_definition.worker :
+      { for variable in jsondecode(task.container_definitions)[0].environment : variable.name => variable.value } == { for name, value in output.environment : name => value }
+    ])
+    error_message = "A container's environment is not what the outputs say."
+  }
+
+  assert {
+    condition = alltrue([
+      for task in aws_ecs_task_definition.worker :
+      join(" ", [for secret in jsondecode(task.container_definitions)[0].secrets : secret.name]) == (
+        local.contract.credentials == "keys" ? "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY" : ""
+      ) && jsondecode(task.container_definitions)[0].readonlyRootFilesystem
+    ])
+    error_message = "A container gets other secrets than it needs, or can write its files."
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues :
+      aws_appautoscaling_target.worker[queue.name].min_capacity == queue.workers_min &&
+      aws_appautoscaling_target.worker[queue.name].max_capacity == queue.workers_max &&
+      aws_appautoscaling_target.worker[queue.name].resource_id == "service/${aws_ecs_cluster.this.name}/${aws_ecs_service.worker[queue.name].name}"
+    ])
+    error_message = "Scaling has other bounds than the contract, or scales another service."
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues :
+      aws_appautoscaling_policy.backlog[queue.name].target_tracking_scaling_policy_configuration[0].target_value * queue.seconds_per_task <= max(queue.seconds_per_task, queue.acceptable_latency_seconds * queue.concurrency)
+    ])
+    error_message = "Scaling lets more wait for a worker than it clears within the acceptable latency."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, policy in aws_appautoscaling_policy.backlog : toset(flatten([
+        for metric in policy.target_tracking_scaling_policy_configuration[0].customized_metric_specification[0].metrics : [
+          for stat in metric.metric_stat : [for dimension in stat.metric[0].dimensions : dimension.value]
+        ]
+      ])) == toset([aws_sqs_queue.main[name].name, aws_ecs_cluster.this.name, aws_ecs_service.worker[name].name])
+    ])
+    error_message = "Scaling follows another queue or counts another service's workers."
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues :
+      contains(keys(aws_appautoscaling_policy.wake), queue.name) == (queue.workers_min == 0) &&
+      contains(keys(aws_appautoscaling_policy.sleep), queue.name) == (queue.workers_min == 0) &&
+      aws_appautoscaling_policy.backlog[queue.name].target_tracking_scaling_policy_configuration[0].disable_scale_in == (queue.workers_min == 0)
+    ])
+    error_message = "A queue that may have no worker is not woken, or its last worker is stopped at work."
+  }
+}
+
+run "spot_is_only_for_workers_above_the_least" {
+  variables {
+    use_spot = true
+  }
+
+  assert {
+    condition = alltrue([
+      for queue in jsondecode(file("../contract.json")).queues : anytrue([
+        for strategy in aws_ecs_service.worker[queue.name].capacity_provider_strategy :
+        strategy.capacity_provider == "FARGATE" && strategy.base == queue.workers_min && strategy.weight == 0
+      ])
+    ])
+    error_message = "The least number of workers is not safe from Spot."
+  }
+}
