@@ -97,7 +97,7 @@ resource "aws_ecs_task_definition" "worker" {
     mountPoints            = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
     linuxParameters        = { initProcessEnabled = true }
     healthCheck = {
-      command     = ["CMD", local.contract.service, "health"]
+      command     = ["CMD", local.contract.service, "health", each.key]
       interval    = 30
       timeout     = 10
       retries     = 3
@@ -214,6 +214,21 @@ resource "aws_iam_role_policy" "execution" {
   name   = "run-image"
   role   = aws_iam_role.execution.name
   policy = data.aws_iam_policy_document.run_image.json
+}
+
+# A busy worker asks not to be stopped; see protection.py.
+data "aws_iam_policy_document" "protection" {
+  statement {
+    sid       = "ProtectItself"
+    actions   = ["ecs:UpdateTaskProtection"]
+    resources = ["arn:${local.partition}:ecs:${local.region}:${local.account}:task/${local.name}/*"]
+  }
+}
+
+resource "aws_iam_role_policy" "protection" {
+  name   = "protection"
+  role   = aws_iam_role.workers.name
+  policy = data.aws_iam_policy_document.protection.json
 }
 
 data "aws_iam_policy_document" "exec" {

@@ -22,6 +22,7 @@ from .broker import celery_broker
 from .contract import Contract, Queue, read
 from .liveness import Liveness
 from .ordering import SQS_DELAY_SECONDS, message_properties
+from .protection import PROTECTION_STEPS
 from .results import celery_results
 
 
@@ -224,6 +225,7 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
             "interval_max": 0.5,
         },
     )
+    app.steps["consumer"].update(PROTECTION_STEPS)
     return app
 
 
