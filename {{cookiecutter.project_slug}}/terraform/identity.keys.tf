@@ -1,5 +1,5 @@
-# An IAM user holds the worker's rights. Its access key is made by `make rotate-key`, which puts it
-# into the secret below: Terraform would keep it in its state, for all who can read that.
+# An IAM user holds the worker's rights. Its access key is made by rotate_key.py, which puts it into
+# the secret below: Terraform would keep it in its state, for all who can read that.
 
 locals {
   identity_services = ["secretsmanager"]
@@ -18,10 +18,11 @@ resource "aws_iam_user_policy_attachment" "worker" {
 }
 
 resource "aws_secretsmanager_secret" "access_key" {
-  # A prefix: the name of a deleted secret stays taken for days.
-  name_prefix = "${local.name}-access-key-"
-  description = "Access key of ${local.name}-worker, as JSON"
+  name        = "${local.name}-worker"
+  description = "Access key of the IAM user of the same name, as JSON"
   kms_key_id  = var.kms_key_arn == "" ? null : var.kms_key_arn
+  # The name of a deleted secret stays taken for so long.
+  recovery_window_in_days = var.protect_data ? 30 : 0
 }
 
 # Whoever runs the workers may read the secret, and no other.
@@ -54,6 +55,6 @@ output "credentials" {
 }
 
 output "access_key_secret_arn" {
-  description = "Where `make rotate-key` puts the access key."
+  description = "Where rotate_key.py puts the access key."
   value       = aws_secretsmanager_secret.access_key.arn
 }
