@@ -12,14 +12,14 @@ locals {
         threshold   = 0
         minutes     = 1
       }
-      # A message counts while it is in work, too; hence the visibility timeout, one whole delivery.
+      # A message counts while it is in work, too; hence one whole delivery.
       "${name}-age" = {
         section     = "age"
         description = "A message of ${name} waits longer than is acceptable."
         queue_name  = queue.queue_name
         metric      = "ApproximateAgeOfOldestMessage"
         statistic   = "Maximum"
-        threshold   = queue.acceptable_latency_seconds + queue.visibility_timeout_seconds
+        threshold   = queue.acceptable_latency_seconds + max(queue.visibility_timeout_seconds, queue.longest_delivery_seconds)
         minutes     = 5
       }
       "${name}-backlog" = {

@@ -1,7 +1,7 @@
 resource "aws_autoscaling_policy" "backlog" {
   for_each = local.queues
 
-  name                   = "backlog-per-worker"
+  name                   = "${local.name}-${each.key}-backlog"
   policy_type            = "TargetTrackingScaling"
   autoscaling_group_name = aws_autoscaling_group.worker[each.key].name
 
@@ -44,7 +44,7 @@ resource "aws_autoscaling_policy" "backlog" {
 resource "aws_autoscaling_policy" "wake" {
   for_each = local.sleeping_queues
 
-  name                      = "wake"
+  name                      = "${local.name}-${each.key}-wake"
   policy_type               = "StepScaling"
   autoscaling_group_name    = aws_autoscaling_group.worker[each.key].name
   adjustment_type           = "ChangeInCapacity"
@@ -60,7 +60,7 @@ resource "aws_autoscaling_policy" "wake" {
 resource "aws_autoscaling_policy" "sleep" {
   for_each = local.sleeping_queues
 
-  name                    = "sleep"
+  name                    = "${local.name}-${each.key}-sleep"
   policy_type             = "StepScaling"
   autoscaling_group_name  = aws_autoscaling_group.worker[each.key].name
   adjustment_type         = "ExactCapacity"

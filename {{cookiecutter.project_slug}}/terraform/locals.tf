@@ -16,6 +16,8 @@ locals {
     for queue in local.contract.queues : queue.name => merge(queue, {
       queue_name       = "${local.name}-${queue.name}${local.queue_name_suffix}"
       dead_letter_name = "${local.name}-${queue.name}-dlq${local.queue_name_suffix}"
+      # What a worker may hold a message for, with a minute for what is around the task.
+      longest_delivery_seconds = queue.max_countdown_seconds + queue.hard_limit_seconds + 60
       # A worker clears this backlog within the acceptable latency.
       backlog_per_worker = max(1, floor(queue.acceptable_latency_seconds / queue.seconds_per_task * queue.concurrency))
     })

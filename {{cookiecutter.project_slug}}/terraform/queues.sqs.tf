@@ -27,7 +27,7 @@ resource "aws_sqs_queue" "main" {
       error_message = "${each.key}: soft_limit_seconds must be less than hard_limit_seconds."
     }
     precondition {
-      condition     = each.value.max_countdown_seconds + each.value.hard_limit_seconds + 60 <= each.value.visibility_timeout_seconds
+      condition     = each.value.longest_delivery_seconds <= each.value.visibility_timeout_seconds || try(each.value.heartbeat_seconds, 0) > 0
       error_message = "${each.key}: visibility_timeout_seconds must be at least max_countdown_seconds + hard_limit_seconds + 60, or tasks run twice."
     }
     precondition {

@@ -26,7 +26,7 @@ variables {
   image_tag   = "1"
 }
 
-run "queues" {
+run "plan" {
   command = plan
 
   assert {
@@ -79,10 +79,8 @@ run "queues" {
     ])
     error_message = "A queue is not encrypted or can be reached in plain text."
   }
-}
 
-run "policies" {
-  command = plan
+  # Policies, as AWS would get them.
 
   assert {
     condition = alltrue([
@@ -141,10 +139,8 @@ run "policies" {
     ]))
     error_message = "A policy names services that the chosen result store does not need."
   }
-}
 
-run "alarms" {
-  command = plan
+  # Alarms
 
   assert {
     condition = alltrue([
@@ -181,38 +177,24 @@ run "alarms" {
   }
 }
 
-run "without_an_image_no_worker_starts" {
+run "plan_with_the_owners_key_and_network_before_the_first_image" {
   command = plan
 
   variables {
-    image_tag = ""
+    image_tag   = ""
+    vpc_id      = "vpc-1"
+    subnet_ids  = ["subnet-1", "subnet-2"]
+    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1"
   }
 
   assert {
     condition     = alltrue([for workers in local.workers : workers.min == 0 && workers.max == 0])
     error_message = "Workers would start from an image that nobody has pushed."
   }
-}
-
-run "an_existing_vpc_is_used_as_it_is" {
-  command = plan
-
-  variables {
-    vpc_id     = "vpc-1"
-    subnet_ids = ["subnet-1", "subnet-2"]
-  }
 
   assert {
     condition     = length(aws_vpc.this) + length(aws_vpc_endpoint.interface) + length(aws_vpc_endpoint.gateway) == 0 && aws_security_group.workers.vpc_id == "vpc-1"
     error_message = "Something would be built into a VPC that is another's."
-  }
-}
-
-run "an_own_key_encrypts_everything" {
-  command = plan
-
-  variables {
-    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1"
   }
 
   assert {
@@ -221,6 +203,7 @@ run "an_own_key_encrypts_everything" {
     ]) && aws_sns_topic.alarms.kms_master_key_id == var.kms_key_arn
     error_message = "Something is not encrypted with the owner's key."
   }
+
   assert {
     condition = alltrue([
       for policy in ["producer", "worker", "operator"] : anytrue([

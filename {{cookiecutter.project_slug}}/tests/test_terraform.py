@@ -1,0 +1,124 @@
+"""Terraform and the service agree; terraform/tests/ holds what concerns Terraform alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.conftest import CONTRACT, PROJECT
+
+app = importlib.import_module(f"{CONTRACT['package']}.app")
+settings = importlib.import_module(f"{CONTRACT['package']}.settings")
+
+TERRAFORM = PROJECT / "terraform"
+ROOTS = [TERRAFORM, TERRAFORM / "bootstrap"]
+SECRETS = {"aws_access_key_id", "aws_secret_access_key"}
+
+# The first `terraform init` loads the provider from the network.
+pytestmark = pytest.mark.timeout(600)
+
+
+def terraform(*arguments, folder=TERRAFORM):
+    """Run Terraform without the variables that lead the service to the emulator."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return subprocess.run(
+        ["terraform", f"-chdir={folder}", *arguments],
+        env={**environment, "TF_IN_AUTOMATION": "true", "CHECKPOINT_DISABLE": "true"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def initialized():
+    """Load the provider; the state is left alone."""
+    if shutil.which("terraform") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("terraform is missing, and CI should have installed it")
+        pytest.skip("terraform is not installed on this machine")
+    for folder in ROOTS:
+        run = terraform("init", "-backend=false", "-input=false", "-no-color", folder=folder)
+        assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture(scope="session")
+def tested():
+    """Run terraform/tests/ and return what they reported, with the state of the pretended apply."""
+    run = terraform("test", "-json", "-verbose")
+    reports = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.returncode == 0, "\n".join(
+        f"{report['@message']}\n{report.get('diagnostic', {}).get('detail', '')}"
+        for report in reports
+        if report["@level"] == "error" or report["type"] == "test_run"
+    )
+    return reports
+
+
+@pytest.fixture(scope="session")
+def state(tested):
+    """Return everything there is after the pretended apply."""
+    return next(
+        report["test_state"] for report in tested if report.get("@testrun") == "workers" and "test_state" in report
+    )
+
+
+@pytest.fixture(scope="session")
+def environment(state):
+    """Return the environment variables that Terraform gives the service."""
+    return state["outputs"]["environment"]["value"]
+
+
+def resources(state, kind):
+    return [resource["values"] for resource in state["root_module"]["resources"] if resource["type"] == kind]
+
+
+def test_files_are_formatted():
+    run = terraform("fmt", "-check", "-recursive", "-diff")
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("folder", ROOTS, ids=lambda folder: folder.name)
+def test_configuration_is_valid(folder):
+    run = terraform("validate", "-no-color", folder=folder)
+    assert run.returncode == 0, run.stderr
+
+
+def test_own_tests_of_terraform_pass(tested):
+    (summary,) = (report["test_summary"] for report in tested if report["type"] == "test_summary")
+    assert summary["passed"] >= 5
+    assert summary["failed"] == summary["errored"] == summary["skipped"] == 0
+
+
+def test_service_gets_the_environment_it_reads(environment):
+    read = set(settings.Settings.model_fields) - SECRETS
+    assert {name.lower() for name in environment} == read | {"aws_default_region"}
+    assert environment["AWS_DEFAULT_REGION"] == CONTRACT["region"]
+    settings.Settings(**{name.lower(): value for name, value in environment.items()})
+
+
+def test_service_sends_to_the_queues_that_are_made(state, environment):
+    configured = settings.Settings(**{name.lower(): value for name, value in environment.items()})
+    known = app.create_app(app.contract, configured).conf.broker_transport_options["predefined_queues"]
+    made = {queue["name"] for queue in resources(state, "aws_sqs_queue")}
+    dead = {app.contract.dead_letter_queue_name(queue, "staging") for queue in app.contract.queues}
+    assert {queue["url"].rpartition("/")[2] for queue in known.values()} == made - dead
+    assert {queue["url"].rpartition("/")[0] for queue in known.values()} == {environment["QUEUE_URL_BASE"]}
+    assert dead < made
+
+
+def test_every_queue_is_watched_by_alarms_of_its_own(state):
+    watched = {
+        dimensions["QueueName"]
+        for alarm in resources(state, "aws_cloudwatch_metric_alarm")
+        for dimensions in [
+            alarm["dimensions"] or {},
+            *(metric["dimensions"] or {} for query in alarm["metric_query"] for metric in query["metric"]),
+        ]
+        if "QueueName" in dimensions
+    }
+    assert watched == {queue["name"] for queue in resources(state, "aws_sqs_queue")}
