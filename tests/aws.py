@@ -1,0 +1,129 @@
+"""AWS for Terraform: a baked project's emulator, with what the AWS provider asks for and moto lacks.
+
+Run in a baked project's folder, it prints its URL and lives until its standard input ends. Whoever
+posts `0` to /moto-api/reset-auth switches IAM on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+
+os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "1000000"
+
+from dev import moto_gaps
+from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
+from moto.core.responses import ActionResult, EmptyResult
+from moto.dynamodb.responses import DynamoHandler
+from moto.elasticache.models import CacheCluster, ElastiCacheBackend
+from moto.elasticache.responses import ElastiCacheResponse
+from moto.iam.access_control import IAMRequestBase, PermissionResult
+from moto.iam.responses import IamResponse
+from moto.s3.models import FakeBucket
+from moto.sqs.models import Queue
+from moto.sqs.responses import SQSResponse
+
+
+def return_all_queue_attributes():
+    """AWS returns the redrive-allow policy, writes JSON without spaces, and keeps a policy nobody changes."""
+    read, write = Queue.attributes.fget, Queue._set_attributes
+
+    def attributes(self):
+        found = read(self)
+        if allowed := getattr(self, "redrive_allow_policy", None):
+            found["RedriveAllowPolicy"] = allowed if isinstance(allowed, str) else json.dumps(allowed)
+        if redrive := found.get("RedrivePolicy"):
+            found["RedrivePolicy"] = json.dumps(json.loads(redrive), separators=(",", ":"))
+        return found
+
+    def set_attributes(self, attributes, now=None):
+        policy = getattr(self, "policy", None)
+        write(self, attributes, now)
+        if "Policy" not in attributes and policy:
+            self.policy = policy
+
+    Queue.attributes = property(attributes)
+    Queue._set_attributes = set_attributes
+    Queue.KMS_ATTRIBUTES = [*Queue.KMS_ATTRIBUTES, "RedriveAllowPolicy"]
+
+
+def authorize_as_aws_does():
+    """A batch is authorised by its single action; what moves messages and what uses a table, by the ARN it names.
+
+    The only bucket policies here refuse plain HTTP, which is all the emulator speaks.
+    """
+    initialize, queue = IAMRequestBase.__init__, SQSResponse._determine_resource
+
+    def request(self, *arguments, **named):
+        initialize(self, *arguments, **named)
+        self._action = self._action.removesuffix("Batch").replace("monitoring:", "cloudwatch:")
+
+    def table(self):
+        return f"arn:aws:dynamodb:{self.region}:{self.current_account}:table/{self._get_param('TableName')}"
+
+    IAMRequestBase.__init__ = request
+    SQSResponse._determine_resource = lambda self: self._get_param("SourceArn") or queue(self)
+    DynamoHandler._determine_resource = table
+    FakeBucket.get_permission = lambda self, action, resource: PermissionResult.NEUTRAL
+
+
+def tag_scalable_targets():
+    tags = {}
+
+    def list_tags(self):
+        return json.dumps({"Tags": tags.get(self._get_param("ResourceARN"), {})})
+
+    def tag(self):
+        tags.setdefault(self._get_param("ResourceARN"), {}).update(self._get_param("Tags") or {})
+        return "{}"
+
+    ApplicationAutoScalingResponse.list_tags_for_resource = list_tags
+    ApplicationAutoScalingResponse.tag_resource = tag
+
+
+def give_replication_groups_their_nodes():
+    create, delete = ElastiCacheBackend.create_replication_group, ElastiCacheBackend.delete_replication_group
+    parameters = [name for name in inspect.signature(CacheCluster.__init__).parameters if name != "self"]
+
+    def create_group(self, *arguments, **named):
+        group = create(self, *arguments, **named)
+        for member in group.member_clusters:
+            known = {name: named.get(name) for name in parameters}
+            known |= {"account_id": self.account_id, "region_name": self.region_name, "cache_cluster_id": member}
+            known |= {"replication_group_id": group.replication_group_id, "engine": "redis", "port": group.port}
+            known |= {"auto_minor_version_upgrade": True, "log_delivery_configurations": []}
+            node = CacheCluster(**known)
+            node.engine = named.get("engine")
+            node.cache_cluster_status = "available"
+            self.cache_clusters[member] = node
+        return group
+
+    def delete_group(self, replication_group_id, *arguments, **named):
+        members = list(self.replication_groups[replication_group_id].member_clusters)
+        group = delete(self, replication_group_id, *arguments, **named)
+        self.replication_groups.pop(replication_group_id, None)
+        for member in members:
+            self.cache_clusters.pop(member, None)
+        return group
+
+    def delete_subnet_group(self):
+        self.elasticache_backend.cache_subnet_groups.pop(self._get_param("CacheSubnetGroupName"), None)
+        return EmptyResult()
+
+    ElastiCacheBackend.create_replication_group = create_group
+    ElastiCacheBackend.delete_replication_group = delete_group
+    ElastiCacheResponse.delete_cache_subnet_group = delete_subnet_group
+
+
+if __name__ == "__main__":
+    return_all_queue_attributes()
+    authorize_as_aws_does()
+    tag_scalable_targets()
+    give_replication_groups_their_nodes()
+    IamResponse.list_service_specific_credentials = lambda self: ActionResult({"ServiceSpecificCredentials": []})
+    with moto_gaps.server() as url:
+        print(url, flush=True)
+        sys.stdin.read()

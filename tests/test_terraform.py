@@ -1,0 +1,501 @@
+"""The projects' Terraform: valid for every combination, and applied to an emulator with IAM switched on.
+
+The projects' own tests of it (`terraform test`) run in test_projects.py, for every pair of options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import ExitStack, contextmanager, suppress
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from conftest import CHOICES, COMBINATIONS, TEMPLATE, label, need
+
+pytestmark = pytest.mark.timeout(900)
+
+# Together they hold every option's files.
+FLAVOURS = [
+    {"broker": "sqs-standard", "results": "s3", "credentials": "role", "compute": "ecs"},
+    {"broker": "sqs-fifo", "results": "dynamodb", "credentials": "keys", "compute": "ec2"},
+    {"broker": "sqs-standard", "results": "redis", "credentials": "role", "compute": "ec2"},
+    {"broker": "sqs-fifo", "results": "none", "credentials": "keys", "compute": "ecs"},
+]
+
+# The emulator reads back less than was written, so that a second plan shows these as changed.
+READ_BACK_WRONG = {
+    "aws_appautoscaling_target",  # tags
+    "aws_autoscaling_group",  # mixed instances, warm-up
+    "aws_autoscaling_lifecycle_hook",  # a notification target that nobody gave
+    "aws_autoscaling_policy",  # enabled
+    "aws_ecs_service",  # capacity providers
+    "aws_elasticache_replication_group",  # encryption
+    "aws_launch_template",  # tags
+    "aws_vpc_security_group_egress_rule",  # description, where a group is referenced
+    "aws_vpc_security_group_ingress_rule",
+}
+
+EMULATED = """
+provider "aws" {
+  max_retries                 = 1 # What the emulator cannot do, it cannot do the tenth time.
+  s3_use_path_style           = true
+  skip_credentials_validation = true
+  skip_region_validation      = true
+}
+"""
+LOCAL_STATE = """
+terraform {
+  backend "local" {}
+}
+"""
+
+
+def clean_environment(**more):
+    """Return this environment without what leads to AWS, or to another emulator."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return {**kept, "CHECKPOINT_DISABLE": "true", "TF_IN_AUTOMATION": "true", **more}
+
+
+def run(*command, cwd, environment=None, status=0):
+    done = subprocess.run(
+        command, cwd=cwd, env=environment or clean_environment(), capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == status, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+@pytest.fixture
+def project(bake, tmp_path):
+    """Bake a project that may be changed."""
+    need("terraform")
+    return lambda **answers: shutil.copytree(bake(**answers), tmp_path / "project")
+
+
+def initialize(folder):
+    run("terraform", "init", "-backend=false", "-input=false", "-no-color", cwd=folder)
+
+
+def edit_contract(folder, change):
+    path = folder / "contract.json"
+    contract = json.loads(path.read_text(encoding="utf-8"))
+    change(contract)
+    path.write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+
+
+def test_flavours_hold_every_option():
+    assert {(choice, flavour[choice]) for flavour in FLAVOURS for choice in CHOICES} == {
+        (choice, option) for choice, options in CHOICES.items() for option in options
+    }
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_every_combination_is_formatted_and_valid(project, answers):
+    folder = project(**answers) / "terraform"
+    run("terraform", "fmt", "-check", "-recursive", "-diff", cwd=folder)
+    initialize(folder)
+    run("terraform", "validate", "-no-color", cwd=folder)
+
+
+def test_numbers_that_lose_or_repeat_tasks_are_refused(project):
+    folder = project(queues="one, two, three")
+
+    def break_rules(contract):
+        contract |= {"stop_timeout_seconds": 121, "soft_shutdown_seconds": 120, "wait_time_seconds": 21}
+        one, two, three = contract["queues"]
+        one |= {"soft_limit_seconds": 300, "max_receive_count": 0}
+        two["visibility_timeout_seconds"] = 659
+        three |= {"visibility_timeout_seconds": 43200, "max_receive_count": 28, "retention_seconds": 1209600}
+        contract["dead_letter_retention_seconds"] = 1209599
+
+    edit_contract(folder, break_rules)
+    initialize(folder / "terraform")
+    said = run("terraform", "test", "-no-color", "-filter=tests/plan.tftest.hcl", cwd=folder / "terraform", status=1)
+    for refusal in (
+        "one: soft_limit_seconds must be less than hard_limit_seconds",
+        "one: max_receive_count must be a whole number between 1 and 1000",
+        "two: visibility_timeout_seconds must be at least",
+        "three: retention_seconds must be more than",
+        "three: dead_letter_retention_seconds must be more than retention_seconds",
+        "wait_time_seconds must be between 0 and 20",
+        "stop_timeout_seconds must be between 2 and 120",
+        "stop_timeout_seconds must be at least soft_shutdown_seconds + 10",
+    ):
+        assert refusal in " ".join(said.split()), said
+
+
+MISTAKES = {
+    "a right too many": ("policies.tf", '"sqs:DeleteMessage", ', '"sqs:DeleteMessage", "sqs:GetQueueUrl", '),
+    "the wrong queue watched": ("alarms.tf", "= queue.dead_letter_name", "= queue.queue_name"),
+    "killed too early": ("compute.tf", "= local.contract.stop_timeout_seconds\n", "= 30\n"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_terraform_fail_its_tests(project, mistake):
+    folder = project() / "terraform"
+    file, right, wrong = MISTAKES[mistake]
+    text = (folder / file).read_text(encoding="utf-8")
+    assert right in text
+    (folder / file).write_text(text.replace(right, wrong), encoding="utf-8")
+    initialize(folder)
+    assert "Failure!" in run("terraform", "test", "-no-color", cwd=folder, status=1)
+
+
+@pytest.mark.parametrize("compute", CHOICES["compute"])
+def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, compute):
+    folder = project(compute=compute)
+    edit_contract(folder, lambda contract: contract["queues"][0].update(workers_min=0))
+    initialize(folder / "terraform")
+    assert "Success!" in run("terraform", "test", "-no-color", cwd=folder / "terraform")
+
+
+class Emulator:
+    """Emulated AWS, and those who have rights in it."""
+
+    def __init__(self, url, region):
+        self.url, self.region = url, region
+        self.owner = {"AWS_ACCESS_KEY_ID": "EMULATOREMULATOR", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+    def environment(self, identity):
+        """Return environment variables that lead somebody to the emulator."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **identity,
+        }
+
+    def client(self, service, identity=None):
+        identity = identity or self.owner
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=self.region,
+            aws_access_key_id=identity["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=identity["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=identity.get("AWS_SESSION_TOKEN"),
+        )
+
+    def assume(self, role_arn):
+        """Return the credentials of a role."""
+        given = self.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="test")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": given["SessionToken"],
+        }
+
+    def somebody_with(self, policy_arn, name):
+        """Return the credentials of a new role that has one policy."""
+        iam = self.client("iam")
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"},
+        }
+        role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+        iam.attach_role_policy(RoleName=name, PolicyArn=policy_arn)
+        return self.assume(role["Arn"])
+
+    def enforce(self, enforced):
+        """Switch IAM on or off."""
+        free = b"0" if enforced else b"1000000"
+        text = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset-auth", data=free, headers=text))
+
+
+@contextmanager
+def emulator(folder, log):
+    region = json.loads((folder / "contract.json").read_text(encoding="utf-8"))["region"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(TEMPLATE / "tests" / "aws.py")],
+            cwd=folder,
+            env=clean_environment(PYTHONPATH=str(folder)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+        try:
+            url = process.stdout.readline().strip()
+            assert url, log.read_text()
+            yield Emulator(url, region)
+        finally:
+            process.stdin.close()
+            process.wait(timeout=20)
+
+
+def eventually(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def denied(call, **arguments):
+    """Tell whether a call is refused for lack of rights."""
+    try:
+        call(**arguments)
+    except ClientError as error:
+        return error.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    return False
+
+
+def hurry(contract):
+    contract["wait_time_seconds"] = 1
+    for queue in contract["queues"]:
+        queue["retry_backoff_seconds"] = 0.1
+    contract["queues"][1]["workers_min"] = 0
+
+
+@pytest.mark.parametrize("answers", FLAVOURS, ids=label)
+def test_applied_service_works_with_its_own_rights_and_no_more(project, tmp_path, answers):
+    if answers["results"] == "redis":
+        need("redis-server")
+    folder = project(**answers, queues="high, low")
+    edit_contract(folder, hurry)
+    with emulator(folder, tmp_path / "emulator.log") as aws:
+        deployment = Deployment(folder, aws, kept_in_bucket=answers is FLAVOURS[0])
+        deployment.apply()
+        use_with_own_rights(answers, folder, aws, deployment.outputs(), tmp_path)
+        assert deployment.changes() <= READ_BACK_WRONG
+        deployment.destroy()
+        assert everything_in(aws) == {}
+
+
+class Deployment:
+    """A project's Terraform at work on the emulator."""
+
+    def __init__(self, folder, aws, kept_in_bucket):
+        self.folder, self.terraform = folder, folder / "terraform"
+        self.environment = clean_environment(**aws.environment(aws.owner))
+        variables = self.terraform / "environments" / "staging.tfvars"
+        variables.write_text(variables.read_text().replace('image_tag = ""', 'image_tag = "1"'))
+        if kept_in_bucket:
+            self._bootstrap()
+        else:
+            (self.terraform / "test_override.tf").write_text(EMULATED + LOCAL_STATE)
+            (self.terraform / "environments" / "staging.s3.tfbackend").write_text("")
+
+    def _bootstrap(self):
+        """Follow the README, which asks before it makes the bucket."""
+        for root in (self.terraform, self.terraform / "bootstrap"):
+            (root / "test_override.tf").write_text(EMULATED)
+        self.make("bootstrap", TF_CLI_ARGS_apply="-auto-approve")
+        backend = self.terraform / "environments" / "staging.s3.tfbackend"
+        backend.write_text(backend.read_text() + "use_path_style = true\n")
+
+    def make(self, target, **more):
+        run("make", target, "ENV=staging", cwd=self.folder, environment={**self.environment, **more, "MAKEFLAGS": ""})
+
+    def run(self, *arguments, **options):
+        return run("terraform", *arguments, cwd=self.terraform, environment=self.environment, **options)
+
+    def apply(self):
+        self.make("plan")
+        self.make("apply", TF_CLI_ARGS_apply="-parallelism=40")
+
+    def outputs(self):
+        return {name: output["value"] for name, output in json.loads(self.run("output", "-json")).items()}
+
+    def changes(self):
+        """Return the types of all that a second plan would change."""
+        self.make("plan")
+        plan = json.loads(self.run("show", "-json", "staging.tfplan"))
+        return {
+            change["type"]
+            for change in plan["resource_changes"]
+            if not {"no-op", "read"} & set(change["change"]["actions"])
+        }
+
+    def destroy(self):
+        self.run("destroy", "-auto-approve", "-parallelism=40", "-var-file=environments/staging.tfvars")
+        assert self.run("state", "list") == ""
+
+
+def everything_in(aws):
+    """Return what there is of the service, except what the test itself and `make bootstrap` made."""
+    found = {
+        "queues": aws.client("sqs").list_queues().get("QueueUrls", []),
+        "tables": aws.client("dynamodb").list_tables()["TableNames"],
+        "buckets": [bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]],
+        "users": aws.client("iam").list_users()["Users"],
+        "roles": [role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]],
+        "policies": aws.client("iam").list_policies(Scope="Local")["Policies"],
+        "clusters": [
+            cluster
+            for cluster in aws.client("ecs").describe_clusters(clusters=["acme-jobs-staging"])["clusters"]
+            if cluster["status"] != "INACTIVE"
+        ],
+        "groups": aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"],
+        "networks": [vpc for vpc in aws.client("ec2").describe_vpcs()["Vpcs"] if not vpc["IsDefault"]],
+        "endpoints": [
+            endpoint
+            for endpoint in aws.client("ec2").describe_vpc_endpoints()["VpcEndpoints"]
+            if endpoint["State"] != "deleted"
+        ],
+        "caches": aws.client("elasticache").describe_replication_groups()["ReplicationGroups"],
+        "alarms": aws.client("cloudwatch").describe_alarms()["MetricAlarms"],
+        "topics": aws.client("sns").list_topics()["Topics"],
+        "logs": aws.client("logs").describe_log_groups()["logGroups"],
+        "images": aws.client("ecr").describe_repositories()["repositories"],
+        "secrets": aws.client("secretsmanager").list_secrets()["SecretList"],
+    }
+    ours = {"the-producer", "the-operator", "somebody-elses"}
+    return {
+        kind: left
+        for kind, things in found.items()
+        if (left := [thing for thing in things if not str(thing).endswith((*ours, "-state-123456789012"))])
+    }
+
+
+def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
+    """Send, work, fail, dead-letter and redrive, with IAM switched on."""
+    queues = {
+        name: {kind: aws.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"] for kind, queue in both.items()}
+        for name, both in outputs["queues"].items()
+    }
+    other = aws.client("sqs").create_queue(QueueName="somebody-elses")["QueueUrl"]
+    producer = aws.somebody_with(outputs["policy_arns"]["producer"], "the-producer")
+    operator = aws.somebody_with(outputs["policy_arns"]["operator"], "the-operator")
+    worker = rotated_key(folder, aws) if answers["credentials"] == "keys" else aws.assume(outputs["credentials"])
+    aws.enforce(True)
+    with ExitStack() as stack:
+        stack.callback(aws.enforce, False)
+        environment = clean_environment(**outputs["environment"], PYTHONPATH=f"{folder / 'src'}{os.pathsep}{folder}")
+        base = environment["QUEUE_URL_BASE"].rpartition("/")
+        assert base[0] == f"https://sqs.{aws.region}.amazonaws.com"
+        environment["QUEUE_URL_BASE"] = f"{aws.url}/{base[2]}"
+        if answers["results"] == "redis":
+            environment["RESULTS_URL"] = stack.enter_context(redis(folder, tmp_path))
+
+        log = tmp_path / "worker.log"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "acme_jobs", "worker", "high", "--include=tests.probes"],
+            cwd=folder,
+            env={**environment, **aws.environment(worker)},
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        stack.callback(process.wait, timeout=60)
+        stack.callback(process.terminate)
+
+        def send(code):
+            return run(
+                sys.executable, "-c", code, cwd=folder, environment={**environment, **aws.environment(producer)}
+            ).strip()
+
+        try:
+            follow_a_task(answers, aws, queues, producer, operator, send, tmp_path)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
+        nobody_may_do_more(aws, queues, other, producer, worker, operator)
+
+
+def follow_a_task(answers, aws, queues, producer, operator, send, tmp_path):
+    traces, obstacle = tmp_path / "traces", tmp_path / "obstacle"
+    traces.mkdir()
+    obstacle.touch()
+    if answers["results"] != "none":
+        done = send(
+            "from acme_jobs.publish import send; print(send('high.count_words', 'a b', group='g').get(timeout=60))"
+        )
+        assert done == "2"
+        chord = "count_words_of_all(['one', 'one two']).apply_async(MessageGroupId='g').get(timeout=60)"
+        assert send(f"from acme_jobs.tasks.high import count_words_of_all; print({chord})") == "3"
+    name = "high.fifo" if answers["broker"] == "sqs-fifo" else "high"
+    kwargs = {"folder": str(traces), "fail_while": str(obstacle)}
+    send(
+        "from acme_jobs.app import app\n"
+        f"queue = app.amqp.queues['{name}']\n"
+        f"app.send_task('tests.probes.leave_trace', kwargs={kwargs}, queue=queue, MessageGroupId='g')"
+    )
+
+    sqs = aws.client("sqs", operator)
+    dead = queues["high"]["dead_letters"]
+
+    def waiting():
+        numbers = sqs.get_queue_attributes(
+            QueueUrl=dead, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        )["Attributes"]
+        return sum(map(int, numbers.values()))
+
+    assert eventually(lambda: waiting() == 1), "nothing was dead-lettered"
+    assert len(list(traces.iterdir())) == 5
+    (message,) = sqs.receive_message(QueueUrl=dead, VisibilityTimeout=30)["Messages"]
+    sqs.change_message_visibility(QueueUrl=dead, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    obstacle.unlink()
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sqs.start_message_move_task(SourceArn=arn)
+    assert sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]["ApproximateNumberOfMessagesMoved"] == 1
+    assert eventually(lambda: len(list(traces.iterdir())) == 6), "nothing was redriven"
+    assert waiting() == 0
+
+
+def nobody_may_do_more(aws, queues, other, producer, worker, operator):
+    main, dead = queues["low"]["queue"], queues["low"]["dead_letters"]
+    for identity in (producer, worker, operator):
+        sqs = aws.client("sqs", identity)
+        assert denied(sqs.list_queues)
+        assert denied(sqs.create_queue, QueueName="new")
+        assert denied(sqs.delete_queue, QueueUrl=main)
+        assert denied(sqs.set_queue_attributes, QueueUrl=main, Attributes={"VisibilityTimeout": "0"})
+        assert denied(sqs.purge_queue, QueueUrl=main)
+        assert denied(sqs.send_message, QueueUrl=other, MessageBody="x")
+        assert denied(aws.client("iam", identity).list_users)
+    for identity in (producer, operator):
+        assert denied(aws.client("sqs", identity).receive_message, QueueUrl=main)
+    for identity in (producer, worker):
+        sqs = aws.client("sqs", identity)
+        assert denied(sqs.receive_message, QueueUrl=dead)
+        assert denied(sqs.get_queue_attributes, QueueUrl=dead, AttributeNames=["All"])
+        assert denied(sqs.purge_queue, QueueUrl=dead)
+    assert denied(aws.client("sqs", producer).send_message, QueueUrl=dead, MessageBody="x")
+    group = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} if main.endswith(".fifo") else {}
+    aws.client("sqs", worker).send_message(QueueUrl=dead, MessageBody="failed for good", **group)
+    aws.client("sqs", operator).send_message(QueueUrl=main, MessageBody="sent again", **group)
+    aws.client("sqs", operator).purge_queue(QueueUrl=dead)
+    aws.client("cloudwatch", operator).get_metric_data(MetricDataQueries=[], StartTime=0, EndTime=1)
+
+
+def rotated_key(folder, aws):
+    """Rotate the worker's key twice, as the README says, and return the stored one."""
+    environment = clean_environment(**aws.environment(aws.owner))
+    command = (sys.executable, "terraform/rotate_key.py", "staging")
+    run(*command, cwd=folder, environment=environment)
+    run(*command, "--finish", cwd=folder, environment=environment)
+    run(*command, cwd=folder, environment=environment)
+    run(*command, cwd=folder, environment=environment, status=1)  # IAM allows two keys.
+    assert "deleted: " in run(*command, "--finish", cwd=folder, environment=environment)
+    assert len(aws.client("iam").list_access_keys(UserName="acme-jobs-staging-worker")["AccessKeyMetadata"]) == 1
+    secret = aws.client("secretsmanager").get_secret_value(SecretId="acme-jobs-staging-worker")["SecretString"]
+    state = (folder / "terraform" / "terraform.tfstate").read_text()
+    assert json.loads(secret)["AWS_SECRET_ACCESS_KEY"] not in state
+    return json.loads(secret)
+
+
+@contextmanager
+def redis(folder, tmp_path):
+    """Run the project's Redis for the laptop; the emulated one is a name without a server."""
+    code = (
+        "import sys; from contextlib import ExitStack; from dev.results import create_results\n"
+        "with ExitStack() as stack:\n"
+        "    print(create_results({}, stack)['RESULTS_URL'], flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
