@@ -125,15 +125,6 @@ resource "aws_autoscaling_group" "worker" {
     }
   }
 
-  # The machine waits for its worker, which user data stops when the machine is to go. Nothing tells
-  # when that is done, and so nothing needs the right to: the time is short and known.
-  initial_lifecycle_hook {
-    name                 = "stop-worker"
-    lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
-    heartbeat_timeout    = min(7200, max(30, local.contract.stop_timeout_seconds + 30))
-    default_result       = "CONTINUE"
-  }
-
   instance_refresh {
     strategy = "Rolling"
     preferences {
@@ -147,6 +138,18 @@ resource "aws_autoscaling_group" "worker" {
     value               = "${local.name}-${each.key}"
     propagate_at_launch = false
   }
+}
+
+# The machine waits for its worker, which user data stops when the machine is to go. Nothing tells when
+# that is done, and so nothing needs the right to: the time is known.
+resource "aws_autoscaling_lifecycle_hook" "stop_worker" {
+  for_each = local.queues
+
+  name                   = "stop-worker"
+  autoscaling_group_name = aws_autoscaling_group.worker[each.key].name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
+  heartbeat_timeout      = min(7200, max(30, local.contract.stop_timeout_seconds + 30))
+  default_result         = "CONTINUE"
 }
 
 data "aws_iam_policy_document" "trust_ec2" {

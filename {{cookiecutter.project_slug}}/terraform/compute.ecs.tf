@@ -94,8 +94,10 @@ resource "aws_ecs_task_definition" "worker" {
     ]
     stopTimeout            = local.contract.stop_timeout_seconds
     readonlyRootFilesystem = !var.enable_exec
-    mountPoints            = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
-    linuxParameters        = { initProcessEnabled = true }
+    # Fargate gives it to root alone, unless the image declares it a VOLUME.
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
+    mountPoints     = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
+    linuxParameters = { initProcessEnabled = true }
     healthCheck = {
       command     = ["CMD", local.contract.service, "health", each.key]
       interval    = 30
@@ -143,6 +145,8 @@ resource "aws_ecs_service" "worker" {
   enable_execute_command  = var.enable_exec
   propagate_tags          = "SERVICE"
   enable_ecs_managed_tags = true
+  # Without it a change of use_spot would replace the service.
+  force_new_deployment = true
 
   capacity_provider_strategy {
     capacity_provider = "FARGATE"
@@ -204,10 +208,21 @@ resource "aws_iam_role" "workers" {
   assume_role_policy = data.aws_iam_policy_document.trust_ecs.json
 }
 
+data "aws_iam_policy_document" "trust_execution" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ecs-tasks.amazonaws.com"]
+    }
+  }
+}
+
 # What ECS may do to start it.
 resource "aws_iam_role" "execution" {
   name               = "${local.name}-execution"
-  assume_role_policy = data.aws_iam_policy_document.trust_ecs.json
+  assume_role_policy = data.aws_iam_policy_document.trust_execution.json
 }
 
 resource "aws_iam_role_policy" "execution" {

@@ -82,7 +82,7 @@ run "workers" {
       for queue in jsondecode(file("../contract.json")).queues :
       aws_autoscaling_group.worker[queue.name].min_size == queue.workers_min &&
       aws_autoscaling_group.worker[queue.name].max_size == queue.workers_max &&
-      one(aws_autoscaling_group.worker[queue.name].initial_lifecycle_hook).heartbeat_timeout >= min(7200, local.contract.stop_timeout_seconds + 10)
+      aws_autoscaling_lifecycle_hook.stop_worker[queue.name].heartbeat_timeout >= min(7200, local.contract.stop_timeout_seconds + 10)
     ])
     error_message = "Scaling has other bounds than the contract, or a machine goes before its worker."
   }
