@@ -23,7 +23,7 @@ def agent():
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self):
             asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            body = json.dumps(answers.pop() if answers else {"protection": {}}).encode()
+            body = json.dumps(answers.pop() if answers else {"protection": {}, "failure": None}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -67,7 +67,7 @@ def test_protection_is_renewed_long_before_it_ends(agent):
 
 def test_refused_protection_is_asked_for_again_and_stops_nothing(agent, caplog):
     url, asked, answers = agent
-    answers.append({"failure": {"Reason": "DEPLOYMENT_BLOCKED"}})
+    answers.append({"failure": "DEPLOYMENT_BLOCKED"})
     guard = protection.Guard(url, longest_seconds=60)
     guard.look(busy=True)
     guard.look(busy=True)

@@ -50,6 +50,7 @@ class Guard:
         self.url = f"{agent}/task-protection/v1/state"
         # ECS takes 1 to 2880 minutes. A worker that dies must not stay protected for longer.
         self.minutes = min(2880, math.ceil(longest_seconds / 60) * 2)
+        self.protected = False
         self.looks_left = 0
 
     def watch(self) -> None:
@@ -60,12 +61,12 @@ class Guard:
 
     def look(self, *, busy: bool) -> None:
         """Protect a busy worker, anew when half of the time is over, and let go of an idle one."""
-        self.looks_left = max(0, self.looks_left - 1)
-        if busy and not self.looks_left:
-            if self._ask({"ProtectionEnabled": True, "ExpiresInMinutes": self.minutes}):
-                self.looks_left = self.minutes * 60 // 2 // LOOK_SECONDS
-        elif not busy and self.looks_left and self._ask({"ProtectionEnabled": False}):
-            self.looks_left = 0
+        if busy:
+            self.looks_left -= 1
+            if self.looks_left <= 0 and self._ask({"ProtectionEnabled": True, "ExpiresInMinutes": self.minutes}):
+                self.protected, self.looks_left = True, self.minutes * 60 // 2 // LOOK_SECONDS
+        elif self.protected and self._ask({"ProtectionEnabled": False}):
+            self.protected, self.looks_left = False, 0
 
     def _ask(self, wanted: dict[str, Any]) -> bool:
         """Tell the agent; that it says no must not stop the work."""
@@ -78,9 +79,9 @@ class Guard:
         except (OSError, ValueError) as error:
             logger.warning("ECS does not change the protection of this worker: %r", error)
             return False
-        if "protection" not in answered:
+        if not (given := "protection" in answered):
             logger.warning("ECS does not change the protection of this worker: %s", answered)
-        return "protection" in answered
+        return given
 
 
 PROTECTION_STEPS = (Protection,)
