@@ -6,10 +6,11 @@ import importlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONTRACT
+CONTRACT = json.loads((Path(__file__).parents[1] / "contract.json").read_text(encoding="utf-8"))
 
 app = importlib.import_module(f"{CONTRACT['package']}.app")
 protection = importlib.import_module(f"{CONTRACT['package']}.protection")

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONTRACT, PROJECT
+PROJECT = Path(__file__).parents[1]
+CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
 
 app = importlib.import_module(f"{CONTRACT['package']}.app")
 settings = importlib.import_module(f"{CONTRACT['package']}.settings")
