@@ -14,7 +14,6 @@ import sys
 os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
 os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "1000000"
 
-from dev import moto_gaps
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.dynamodb.responses import DynamoHandler
@@ -25,6 +24,8 @@ from moto.iam.responses import IamResponse
 from moto.s3.models import FakeBucket
 from moto.sqs.models import Queue
 from moto.sqs.responses import SQSResponse
+
+from dev import moto_gaps
 
 
 def return_all_queue_attributes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ import psutil
 import pytest
 from allpairspy import AllPairs
 from conftest import CHOICES, COMBINATIONS, PROJECT, label, need
+
+# Whole test suites run in here; what hangs is told by their own timeouts.
+pytestmark = pytest.mark.timeout(900)
 
 PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]
 QUEUES = ("high, default, low", "only", "urgent-mail, bulk")
@@ -42,11 +46,23 @@ def project(bake, tmp_path):
 
 
 def succeed(*command, cwd, **environment):
-    run = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=500
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-4000:]
-    return run.stdout
+    """Run a command, and return what it printed; take its workers along if it must be stopped."""
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, output[-8000:] + errors[-4000:]
+    return output
 
 
 SLOW = ("faults", "heartbeat", "liveness", "order", "stopping", "storm")

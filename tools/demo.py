@@ -110,7 +110,8 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
         if depth(main) != 0:
             raise DemoError(f"{main} still holds the message that {dead_letters} got")
     log = (folder / f"{queue.name}.log").read_text(encoding="utf-8", errors="replace")
-    deliveries = log.count(f"[{result.id}] received")
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    deliveries = sum(line.get("task_id") == result.id and "outcome" in line for line in lines)
     if deliveries != queue.max_receive_count:
         raise DemoError(f"{deliveries} deliveries instead of {queue.max_receive_count}")
     console.print(f"  its file is missing    delivered {deliveries} times, then dead-lettered")
@@ -118,7 +119,6 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
     sqs.start_message_move_task(SourceArn=attributes(dead_letters, "QueueArn")["QueueArn"])
     with console.status("  moved back"):
         eventually(lambda: depth(main) + depth(dead_letters) == 0, "both queues empty")
-        # The failures stored a result of their own before this one replaced it.
         eventually(lambda: contract_result(result) == 4, "the result of the task")
     console.print("  its file is there      moved back, and done: 4 words")
 
