@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 OUTPUT ?= ..
+# What to hand on to pytest.
+TESTS ?=
 
 .DEFAULT_GOAL := help
 
@@ -27,7 +29,7 @@ new: $(READY) ## Answer the questions and get a project, in OUTPUT=.. unless you
 
 .PHONY: test
 test: $(READY) check ## Run all checks and tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(TESTS)
 
 .PHONY: check
 check: $(READY) ## Lint and check types

@@ -70,7 +70,7 @@ def fail_patiently(folder: str) -> None:
     raise RuntimeError("not now")
 
 
-@shared_task(autoretry_for=(OSError,), retry_kwargs={"max_retries": 5, "countdown": 0})
+@shared_task(autoretry_for=(OSError,), retry_kwargs={"max_retries": 5, "countdown": 1})
 def retry_until(folder: str, times: int) -> str:
     """Raise until it has run so many times, and have Celery send it anew."""
     note(folder)

@@ -113,20 +113,24 @@ def test_messages_of_a_fifo_group_wait_for_each_other():
         assert len({body[0] for body in request}) == len(request)
 
 
+def send_nowhere(argument):
+    """Send a task without a result, for which some result stores would be asked first."""
+    app = module("publish").app
+    return app.send_task("tests.probes.leave_trace", (argument,), MessageGroupId="g", ignore_result=True)
+
+
 def test_message_too_large_is_refused_before_anything_is_sent():
-    publish = module("publish")
     with pytest.raises(batching.MessageTooLargeError, match=r"has 1,\d\d\d,\d\d\d bytes, and SQS takes 1,048,576"):
-        publish.app.send_task("tests.probes.leave_trace", ("x" * 1_048_576,), MessageGroupId="g")
-    with pytest.raises(batching.MessageTooLargeError), publish.batching():
+        send_nowhere("x" * 1_048_576)
+    with pytest.raises(batching.MessageTooLargeError), module("publish").batching():
         # Nothing answers where the fast tests send to, so this shows that nothing was sent.
-        publish.app.send_task("tests.probes.leave_trace", ("x",), MessageGroupId="g")
-        publish.app.send_task("tests.probes.leave_trace", ("x" * 1_048_576,), MessageGroupId="g")
+        send_nowhere("x")
+        send_nowhere("x" * 1_048_576)
 
 
 def test_a_block_that_raises_sends_nothing():
-    publish = module("publish")
-    with pytest.raises(KeyError), publish.batching():
-        publish.app.send_task("tests.probes.leave_trace", ("x",), MessageGroupId="g")
+    with pytest.raises(KeyError), module("publish").batching():
+        send_nowhere("x")
         raise KeyError
 
 
