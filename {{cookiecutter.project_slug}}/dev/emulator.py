@@ -83,15 +83,18 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
 
 def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seconds: int | None) -> str:
     """Create every queue with its dead-letter queue; return what their URLs begin with."""
-    fifo = {"FifoQueue": "true"} if contract["broker"] == "sqs-fifo" else {}
-    suffix = ".fifo" if fifo else ""
+    # As AWS creates a queue today.
+    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": "1048576"}
+    suffix = ".fifo" if contract["broker"] == "sqs-fifo" else ""
+    if suffix:
+        common["FifoQueue"] = "true"
     base = ""
     for queue in contract["queues"]:
         name = f"{contract['service']}-{ENVIRONMENT}-{queue['name']}"
         dead_letters = sqs.create_queue(
             QueueName=f"{name}-dlq{suffix}",
             Attributes={
-                **fifo,
+                **common,
                 "MessageRetentionPeriod": str(contract["dead_letter_retention_seconds"]),
             },
         )["QueueUrl"]
@@ -104,7 +107,7 @@ def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seco
         url = sqs.create_queue(
             QueueName=name + suffix,
             Attributes={
-                **fifo,
+                **common,
                 "VisibilityTimeout": str(visibility_timeout),
                 "MessageRetentionPeriod": str(queue["retention_seconds"]),
                 "ReceiveMessageWaitTimeSeconds": str(contract["wait_time_seconds"]),

@@ -6,6 +6,8 @@ Each gap names what AWS does. https://docs.getmoto.org/en/latest/docs/services/s
 from __future__ import annotations
 
 import contextlib
+import copy
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.server import ThreadedMotoServer
-from moto.sqs.exceptions import QueueDoesNotExist
+from moto.sqs.exceptions import SQSException
 from moto.sqs.models import SQSBackend
 from moto.sqs.responses import SQSResponse
 
@@ -21,7 +23,7 @@ LONGEST_POLL_SECONDS = 1
 """moto goes on with a long poll whose client is gone, and hands it the next message; that message
 is then hidden for its whole visibility timeout. AWS notices. Short polls keep the harm small."""
 
-_moves: list[dict[str, Any]] = []
+_moves: list[_Move] = []
 
 
 @contextlib.contextmanager
@@ -30,6 +32,7 @@ def server() -> Iterator[str]:
     SQSBackend.receive_message = _short_poll(SQSBackend.receive_message)  # type: ignore[method-assign]
     SQSResponse.start_message_move_task = _start_message_move_task  # type: ignore[attr-defined]
     SQSResponse.list_message_move_tasks = _list_message_move_tasks  # type: ignore[attr-defined]
+    SQSResponse.cancel_message_move_task = _cancel_message_move_task  # type: ignore[attr-defined]
     moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     moto.start()
     try:
@@ -46,39 +49,86 @@ def _short_poll(receive_message: Any) -> Any:
     return shorter
 
 
+class _Move(threading.Thread):
+    """A redrive: moves messages that are visible to another queue, at a rate, until it is done or cancelled.
+
+    AWS counts receives from zero again, gives a new id, and says which were running when it was asked.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+    """
+
+    def __init__(self, source: Any, target: Any, rate_per_second: int | None) -> None:
+        super().__init__(daemon=True)
+        self.source, self.target, self.rate_per_second = source, target, rate_per_second
+        self.handle = str(uuid.uuid4())
+        self.started_at = time.time()
+        self.total = len(source._messages)
+        self.moved = 0
+        self.status = "RUNNING"
+
+    def run(self) -> None:
+        """Move."""
+        while self.status == "RUNNING":
+            message = next((each for each in list(self.source._messages) if each.visible), None)
+            if message is None:
+                break
+            self.source._messages.remove(message)
+            self.source.pending_messages.discard(message)
+            moved = copy.copy(message)
+            moved.id = str(uuid.uuid4())
+            moved.approximate_receive_count = 0
+            moved.visible_at = 0
+            moved._old_receipt_handles = []
+            self.target.add_message(moved)
+            self.moved += 1
+            if self.rate_per_second:
+                time.sleep(1 / self.rate_per_second)
+        self.status = "COMPLETED" if self.status == "RUNNING" else "CANCELLED"
+
+    def told(self) -> dict[str, Any]:
+        """Return what ListMessageMoveTasks says of it; the handle only while it runs."""
+        said: dict[str, Any] = {
+            "Status": self.status,
+            "SourceArn": self.source.queue_arn,
+            "DestinationArn": self.target.queue_arn,
+            "ApproximateNumberOfMessagesMoved": self.moved,
+            "ApproximateNumberOfMessagesToMove": self.total,
+            "StartedTimestamp": int(self.started_at * 1000),
+        }
+        if self.status == "RUNNING":
+            said["TaskHandle"] = self.handle
+        if self.rate_per_second:
+            said["MaxNumberOfMessagesPerSecond"] = self.rate_per_second
+        return said
+
+
 def _start_message_move_task(self: Any) -> ActionResult:
-    """Move everything back at once. AWS takes its time, and counts receives from zero again."""
+    """Move messages back. AWS runs one such task of a queue at a time."""
     source_arn = self._get_param("SourceArn")
     target_arn = self._get_param("DestinationArn")
     queues = {queue.queue_arn: queue for queue in self.sqs_backend.queues.values()}
     if source_arn not in queues or (target_arn and target_arn not in queues):
-        raise QueueDoesNotExist()
+        raise SQSException("ResourceNotFoundException", "The resource that you specified does not exist.")
+    if any(move.source.queue_arn == source_arn and move.status == "RUNNING" for move in _moves):
+        raise SQSException("AWS.SimpleQueueService.UnsupportedOperation", "There is already a task running.")
     source = queues[source_arn]
     sources = self.sqs_backend.list_dead_letter_source_queues(source.name)
-    target = queues[target_arn] if target_arn else sources[0]
-    moved = list(source._messages)
-    for message in moved:
-        source._messages.remove(message)
-        source.pending_messages.discard(message)
-        message.approximate_receive_count = 0
-        message.visible_at = 0
-        target.add_message(message)
-    handle = str(uuid.uuid4())
-    _moves.insert(
-        0,
-        {
-            "TaskHandle": handle,
-            "Status": "COMPLETED",
-            "SourceArn": source_arn,
-            "ApproximateNumberOfMessagesMoved": len(moved),
-            "ApproximateNumberOfMessagesToMove": len(moved),
-            "StartedTimestamp": int(time.time() * 1000),
-        },
-    )
-    return ActionResult({"TaskHandle": handle})
+    rate = self._get_param("MaxNumberOfMessagesPerSecond")
+    move = _Move(source, queues[target_arn] if target_arn else sources[0], int(rate) if rate else None)
+    _moves.insert(0, move)
+    move.start()
+    return ActionResult({"TaskHandle": move.handle})
 
 
 def _list_message_move_tasks(self: Any) -> ActionResult:
     source_arn = self._get_param("SourceArn")
-    mine = [move for move in _moves if move["SourceArn"] == source_arn]
+    mine = [move.told() for move in _moves if move.source.queue_arn == source_arn]
     return ActionResult({"Results": mine[: int(self._get_param("MaxResults") or 1)]})
+
+
+def _cancel_message_move_task(self: Any) -> ActionResult:
+    handle = self._get_param("TaskHandle")
+    for move in _moves:
+        if move.handle == handle and move.status == "RUNNING":
+            move.status = "CANCELLING"
+            return ActionResult({"ApproximateNumberOfMessagesMoved": move.moved})
+    raise SQSException("ResourceNotFoundException", "The resource that you specified does not exist.")

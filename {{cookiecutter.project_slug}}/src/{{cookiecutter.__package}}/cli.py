@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from . import contract as contracts
+from . import ops
 from . import worker as workers
 
 
@@ -19,7 +20,16 @@ class Failure(click.ClickException):
 
 
 class Command(click.Group):
-    """A group of commands that reports what a user can cause without a traceback."""
+    """A group of commands that reports what a user can cause without a traceback, and has those of `ops/` as well."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *ops.names()])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one of them, or nothing if there is none of that name."""
+        own = super().get_command(ctx, cmd_name)
+        return own or (ops.load(cmd_name) if cmd_name in ops.names() else None)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""

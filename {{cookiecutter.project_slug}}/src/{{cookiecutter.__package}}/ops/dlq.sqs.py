@@ -1,0 +1,542 @@
+"""`dlq`: what tasks left in the dead-letter queues, why, and sending it back.
+
+Looking consumes nothing: what a command has seen it gives back. Nothing is deleted before it is safe elsewhere.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from ..cli import Failure
+from ..contract import Queue
+from .shared.dead_letters import Look, Selection, Sent, entry, send
+from .shared.messages import Message, imported
+from .shared.place import Place, place
+from .shared.terminal import (
+    Decorated,
+    Group,
+    age,
+    console,
+    duration,
+    finish,
+    live_options,
+    plain,
+    progress,
+    say,
+    table,
+)
+
+POLL_SECONDS = 1
+"""Between two questions how far a redrive is."""
+ROWS_PER_TABLE = 50
+"""So that ten thousand messages are printed as they come, and none is kept."""
+
+
+@click.group(name="dlq", cls=Group)
+def command() -> None:
+    """Dead letters: list, show, redrive, resend, export, import, purge."""
+
+
+def selecting(function: Decorated) -> Decorated:
+    """Add the options that select messages."""
+    for option in (
+        click.option("--older-than", default="0s", callback=duration, metavar="AGE", help="Sent before: 30m, 2h, 3d."),
+        click.option("--task", default="", metavar="NAME", help="Of this task: <queue>.<function>, or its full name."),
+        click.option("--id", "ids", multiple=True, metavar="ID", help="Beginning of its id, 8 characters or more."),
+    ):
+        function = option(function)
+    return function
+
+
+def selection(ids: tuple[str, ...], task: str, older_than: float) -> Selection:
+    """Return what the options select."""
+    if short := [given for given in ids if len(given) < 8]:
+        raise click.UsageError(f"--id {short[0]} is too short to be sure; give 8 characters or more")
+    return Selection(ids, task, older_than)
+
+
+class DeadLetters:
+    """The dead-letter queue of one queue."""
+
+    def __init__(self, queue: str, environment: str) -> None:
+        self.place: Place = place(environment)
+        self.queue: Queue = self.place.contract.queue(queue)
+        self.name = self.place.name(self.queue, dead=True)
+        self.url = self.place.url(self.queue, dead=True)
+        self.depth = self.place.depth(self.queue, dead=True)
+        self.ordered = self.name.endswith(".fifo")
+        self.unseen = 0
+        """Messages that a look did not show, though they are there."""
+
+    def look(self) -> Look:
+        """Return a look at all messages."""
+        return Look(self.place.sqs, self.url, self.depth)
+
+    def pages(self, look: Look, chosen: Selection, what: str) -> Iterator[list[Message]]:
+        """Yield the selected messages of each page, which may be none, and show how far it is."""
+        with progress(what, self.depth) as done:
+            for page in look.pages():
+                yield [message for message in page if chosen.has(message)]
+                done(look.seen)
+        self.unseen = max(0, self.depth - look.seen)
+
+    def send(self, messages: list[Message], *, to_dead: bool, make: Callable[[Message], dict[str, Any]]) -> Sent:
+        """Send a page of messages to the queue, or to its dead-letter queue."""
+        return send(self.place.sqs, self.place.url(self.queue, dead=to_dead), messages, make, ordered=self.ordered)
+
+    def warn_unseen(self) -> None:
+        """Say on standard error that SQS did not show everything."""
+        if self.unseen:
+            why = (
+                "SQS shows ten of a group at a time, or others hold them"
+                if self.ordered
+                else "others hold them; look again in a minute"
+            )
+            click.echo(f"about {self.unseen} more are there and were not shown: {why}", err=True)
+
+
+def short(task: str) -> str:
+    """Return the name of a task as commands take it: without the package."""
+    return task.partition(".tasks.")[2] or task
+
+
+@command.command(
+    "list",
+    examples=(
+        "dlq list high",
+        "dlq list high --task high.count_words --older-than 2h",
+    ),
+)
+@click.argument("queue")
+@selecting
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after so many.")
+@live_options
+def list_(
+    queue: str,
+    ids: tuple[str, ...],
+    task: str,
+    older_than: float,
+    limit: int | None,
+    environment: str,
+    as_json: bool,
+) -> None:
+    """List the dead letters of QUEUE: task, id, age, deliveries (N), group and why.
+
+    Exits with 1 if there are any. With --json, a line of JSON for each.
+    """
+    chosen = selection(ids, task, older_than)
+    letters = DeadLetters(queue, environment)
+    kinds: collections.Counter[str] = collections.Counter()
+    count = 0
+    with letters.look() as look:
+        found = itertools.chain.from_iterable(letters.pages(look, chosen, "looking"))
+        rows: list[Message] = []
+        for message in itertools.islice(found, limit):
+            count += 1
+            if as_json:
+                click.echo(json.dumps(message.summary(), ensure_ascii=False))
+                continue
+            rows.append(message)
+            if len(kinds) < 1_000 or message.task in kinds:
+                kinds[message.task] += 1
+            if len(rows) == ROWS_PER_TABLE:
+                _print(rows, header=count == ROWS_PER_TABLE)
+                rows = []
+        if rows:
+            _print(rows, header=count <= ROWS_PER_TABLE)
+    if not as_json:
+        click.echo(f"{count} dead letters in {letters.name}")
+        if len(kinds) > 1:
+            for name, times in kinds.most_common(10):
+                console().print(plain(f"  {times} x {short(name) or 'foreign messages'}"))
+    if limit is None or count < limit:
+        letters.warn_unseen()
+    finish(count or letters.unseen)
+
+
+def _print(messages: list[Message], *, header: bool) -> None:
+    """Print rows of the list; widths are fixed, so that one table continues another."""
+    to = console()
+    spare = max(0, to.width - 80)
+    made = table(show_header=header)
+    for title, width in (
+        ("TASK", 22 + spare // 3),
+        ("ID", 8),
+        ("AGE", 4),
+        ("N", 2),
+        ("GROUP", 10),
+        ("WHY", 28 + spare - spare // 3),
+    ):
+        made.add_column(title, width=width, no_wrap=True, overflow="ellipsis")
+    for message in messages:
+        made.add_row(
+            plain(short(message.task) or "(foreign)"),
+            plain(message.id[:8]),
+            age(message.age_seconds),
+            str(message.receive_count),
+            plain(message.group),
+            plain(message.reason),
+        )
+    to.print(made)
+
+
+@command.command(examples=("dlq show high --id 2f1c9a44",))
+@click.argument("queue")
+@click.option("--id", "wanted", required=True, metavar="ID", help="Beginning of its id, 8 characters or more.")
+@live_options
+def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
+    """Show one dead letter of QUEUE: its arguments, and the traceback where there is one."""
+    chosen = selection((wanted,), "", 0)
+    letters = DeadLetters(queue, environment)
+    with letters.look() as look:
+        found = next(itertools.chain.from_iterable(letters.pages(look, chosen, "looking")), None)
+    if found is None:
+        letters.warn_unseen()
+        raise Failure(f"no message in {letters.name} has an id that begins with {wanted}")
+    if as_json:
+        click.echo(json.dumps({**found.summary(), **found.exported()}, ensure_ascii=False))
+        return
+    made = table(show_header=False)
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    rows = [("task", found.task or "none: no message of Celery"), ("id", found.id), ("message", found.message_id)]
+    rows += [("sent", f"{time.strftime('%F %T', time.gmtime(found.sent_at_seconds))} UTC")]
+    rows += [("deliveries", str(found.receive_count)), ("group", found.group), ("why", found.reason)]
+    rows += [(name.lower(), found.failure(name)) for name in ("Host", "Attempt")]
+    if found.call:
+        rows += [("args", found.call.args), ("kwargs", found.call.kwargs), ("eta", found.call.eta)]
+    else:
+        rows += [("body", found.body)]
+    for name, value in rows:
+        if value:
+            made.add_row(name, plain(value))
+    to = console()
+    to.print(made)
+    for line in found.failure("Traceback").splitlines():
+        to.print(plain(line))
+
+
+@command.command(
+    examples=(
+        "dlq redrive high --rate 10",
+        "dlq redrive high --status",
+        "dlq redrive high --cancel",
+    )
+)
+@click.argument("queue")
+@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second; SQS decides if left out.")
+@click.option("--status", is_flag=True, help="Show how far the last ones are, and start none.")
+@click.option("--cancel", is_flag=True, help="Stop the one that runs; what it moved stays moved.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
+@live_options
+def redrive(
+    queue: str,
+    rate: int | None,
+    status: bool,
+    cancel: bool,
+    no_wait: bool,
+    dry_run: bool,
+    environment: str,
+    as_json: bool,
+) -> None:
+    """Have SQS move all dead letters back to QUEUE.
+
+    SQS does it, so stopping this command does not stop the redrive. Exits with 1 if not all were moved.
+    """
+    letters = DeadLetters(queue, environment)
+    sqs, arn = letters.place.sqs, letters.place.arn(letters.queue, dead=True)
+    if status:
+        _print_moves(_moves(sqs, arn), as_json=as_json)
+        return
+    running = next((move for move in _moves(sqs, arn) if move["Status"] in ("RUNNING", "CANCELLING")), None)
+    if cancel:
+        if not running:
+            raise Failure(f"no redrive of {letters.name} is running")
+        moved = sqs.cancel_message_move_task(TaskHandle=running["TaskHandle"])["ApproximateNumberOfMessagesMoved"]
+        say(as_json, f"cancelled after about {moved} messages", cancelled=True, moved=moved)
+        return
+    if running:
+        raise Failure(f"a redrive of {letters.name} is running; --status shows it, --cancel stops it")
+    target = letters.place.name(letters.queue)
+    if dry_run or not letters.depth:
+        would = "would be moved" if dry_run else "are there to move"
+        say(as_json, f"about {letters.depth} messages {would} to {target}", moved=0, there=letters.depth)
+        return
+    # Always with its destination: what a worker dead-lettered by itself has no source that SQS knows of.
+    request = {"SourceArn": arn, "DestinationArn": letters.place.arn(letters.queue)}
+    sqs.start_message_move_task(**request, **({"MaxNumberOfMessagesPerSecond": rate} if rate else {}))
+    if no_wait:
+        say(as_json, f"started; `dlq redrive {queue} --status` shows how far it is", started=True)
+        return
+    last = _follow(sqs, arn, letters.depth)
+    moved, total = (last.get(f"ApproximateNumberOfMessages{what}", 0) for what in ("Moved", "ToMove"))
+    why = f": {last['FailureReason']}" if last.get("FailureReason") else ""
+    text = f"{last['Status'].lower()}: about {moved} of {total} messages moved to {target}{why}"
+    say(as_json, text, status=last["Status"], moved=moved, total=total)
+    finish(last["Status"] != "COMPLETED")
+
+
+def _moves(sqs: Any, arn: str) -> list[dict[str, Any]]:
+    """Return the last redrives, newest first."""
+    found = sqs.list_message_move_tasks(SourceArn=arn, MaxResults=10).get("Results", [])
+    return sorted(found, key=lambda move: -move["StartedTimestamp"])
+
+
+def _follow(sqs: Any, arn: str, total: int) -> dict[str, Any]:
+    """Show how far the newest redrive is until it has ended, and return it."""
+    with progress("moving", total) as done:
+        while True:
+            newest = next(iter(_moves(sqs, arn)), None)
+            if newest:
+                done(newest.get("ApproximateNumberOfMessagesMoved", 0))
+                if newest["Status"] not in ("RUNNING", "CANCELLING"):
+                    return newest
+            time.sleep(POLL_SECONDS)
+
+
+def _print_moves(moves: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{name: move[name] for name in move if name != "TaskHandle"} for move in moves]))
+        return
+    made = table()
+    for title in ("STARTED (UTC)", "STATUS", "MOVED", "OF", "RATE", "WHY"):
+        made.add_column(title, overflow="fold")
+    for move in moves:
+        made.add_row(
+            time.strftime("%F %T", time.gmtime(move["StartedTimestamp"] / 1_000)),
+            move["Status"],
+            str(move.get("ApproximateNumberOfMessagesMoved", 0)),
+            str(move.get("ApproximateNumberOfMessagesToMove", "?")),
+            str(move.get("MaxNumberOfMessagesPerSecond", "-")),
+            plain(move.get("FailureReason", "")),
+        )
+    console().print(made if moves else "no redrive is known")
+
+
+@command.command(
+    examples=(
+        "dlq resend high --id 2f1c9a44",
+        "dlq resend high --task high.count_words --dry-run",
+    )
+)
+@click.argument("queue")
+@selecting
+@click.option("--dry-run", is_flag=True, help="Only list what would be sent.")
+@live_options
+def resend(
+    queue: str,
+    ids: tuple[str, ...],
+    task: str,
+    older_than: float,
+    dry_run: bool,
+    environment: str,
+    as_json: bool,
+) -> None:
+    """Send single dead letters back to QUEUE, with their group and attributes.
+
+    A message is deleted after the new one is accepted. Exits with 1 if some were left.
+    """
+    chosen = selection(ids, task, older_than)
+    if chosen.everything:
+        raise click.UsageError("say which: --id, --task or --older-than; `dlq redrive` moves all")
+    letters = DeadLetters(queue, environment)
+    sent = left = 0
+    with letters.look() as look:
+        for page in letters.pages(look, chosen, "resending"):
+            if dry_run:
+                for message in page:
+                    click.echo(f"would resend {short(message.task) or 'a foreign message'} {message.id}", err=as_json)
+                sent += len(page)
+                continue
+            outcome = letters.send(page, to_dead=False, make=lambda message: _resent(message, letters.ordered))
+            look.delete([*outcome.accepted, *outcome.repeated])
+            sent += len(outcome.accepted) + len(outcome.repeated)
+            left += _report(outcome)
+    if not dry_run and not sent + left:
+        letters.warn_unseen()
+        raise Failure(f"no message in {letters.name} fits")
+    what = "would be sent" if dry_run else "sent"
+    text = f"{sent} messages {what} to {letters.place.name(letters.queue)}" + (f", {left} left" if left else "")
+    say(as_json, text, sent=0 if dry_run else sent, left=left + (sent if dry_run else 0))
+    letters.warn_unseen()
+    finish(left)
+
+
+def _resent(message: Message, ordered: bool) -> dict[str, Any]:
+    # The id follows from the message: were this command killed between sending and deleting, and run again within five
+    # minutes, SQS would see the repetition. A message that fails again has another id.
+    return entry(message, f"{message.message_id}:resent" if ordered else "", with_reason=False)
+
+
+def _report(outcome: Sent) -> int:
+    """Say what SQS did not take, and return how many."""
+    for message, reason in outcome.refused:
+        click.echo(f"not sent: {message.id}: {reason}", err=True)
+    return len(outcome.refused)
+
+
+@command.command(
+    examples=(
+        "dlq export high letters.jsonl",
+        "dlq export high old.jsonl --older-than 3d --remove",
+    )
+)
+@click.argument("queue")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@selecting
+@click.option("--remove", is_flag=True, help="Delete what is written, page by page, once it is on the disk.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@live_options
+def export(
+    queue: str,
+    file: str,
+    ids: tuple[str, ...],
+    task: str,
+    older_than: float,
+    remove: bool,
+    dry_run: bool,
+    environment: str,
+    as_json: bool,
+) -> None:
+    """Write the dead letters of QUEUE to FILE, a line of JSON for each; - is standard output.
+
+    A FILE that is there already is not touched. Exits with 1 if SQS did not show all of them.
+    """
+    if remove and file == "-":
+        raise click.UsageError("--remove needs a file: what is piped may not have arrived")
+    letters = DeadLetters(queue, environment)
+    written = _export(letters, file, selection(ids, task, older_than), remove=remove, dry_run=dry_run)
+    what = "would be written" if dry_run else "written"
+    say(as_json, f"{written} messages {what} to {file}", written=written, file=file, unseen=letters.unseen)
+    letters.warn_unseen()
+    finish(letters.unseen)
+
+
+def _export(letters: DeadLetters, file: str, chosen: Selection, *, remove: bool, dry_run: bool = False) -> int:
+    """Write messages to a file; return how many."""
+    written = 0
+    with _opened(os.devnull if dry_run else file) as to, letters.look() as look:
+        for page in letters.pages(look, chosen, "writing"):
+            for message in page:
+                to.write(json.dumps(message.exported(), ensure_ascii=True) + "\n")
+            written += len(page)
+            if remove and page and not dry_run:
+                to.flush()
+                os.fsync(to.fileno())
+                look.delete(page)
+    return written
+
+
+def _opened(file: str) -> IO[str]:
+    if file == "-":
+        return click.open_file(file, "w", encoding="utf-8")
+    if file == os.devnull:
+        return Path(file).open("w", encoding="utf-8")
+    try:
+        # What failed may hold what only its owner may read.
+        return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+    except FileExistsError:
+        raise Failure(f"{file} is there already, and is not touched") from None
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}") from None
+
+
+@command.command(
+    "import",
+    examples=(
+        "dlq import high letters.jsonl",
+        "dlq import high letters.jsonl --to queue",
+    ),
+)
+@click.argument("queue")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--to", type=click.Choice(["dead-letters", "queue"]), default="dead-letters", show_default=True)
+@click.option("--skip", type=click.IntRange(0), default=0, metavar="N", help="Lines that were imported before.")
+@click.option("--dry-run", is_flag=True, help="Only check the file.")
+@live_options
+def import_(queue: str, file: str, to: str, skip: int, dry_run: bool, environment: str, as_json: bool) -> None:
+    """Send what `dlq export` wrote in FILE to the dead-letter queue of QUEUE, or to QUEUE itself.
+
+    The whole file is checked first. Exits with 1 if some were not taken.
+    """
+    letters = DeadLetters(queue, environment)
+    total = sum(1 for _ in _lines(file, skip, letters.ordered))
+    sent = left = 0
+    to_dead = to == "dead-letters"
+    if not dry_run:
+        lines = _lines(file, skip, letters.ordered)
+        try:
+            with progress("sending", total) as done:
+                while page := list(itertools.islice(lines, 10)):
+                    outcome = letters.send(page, to_dead=to_dead, make=lambda m: _imported(m, letters.ordered, to_dead))
+                    sent += len(outcome.accepted)
+                    left += _report(outcome) + len(outcome.repeated)
+                    for message in outcome.repeated:
+                        click.echo(f"not sent: {message.id}: SQS got it less than five minutes ago", err=True)
+                    done(sent + left)
+        except BaseException:
+            click.echo(f"stopped: go on with --skip {skip + sent + left}", err=True)
+            raise
+    name = letters.place.name(letters.queue, dead=to_dead)
+    text = f"{total} messages would be sent to {name}" if dry_run else f"{sent} messages sent to {name}, {left} left"
+    say(as_json, text, sent=sent, left=left, total=total)
+    finish(left)
+
+
+def _imported(message: Message, ordered: bool, to_dead: bool) -> dict[str, Any]:
+    deduplication_id = ""
+    if ordered:
+        # Into the queue it came from, its own id could be taken for a repetition of its first sending.
+        deduplication_id = message.deduplication_id if to_dead else f"{message.message_id}:import"
+    return entry(message, deduplication_id, with_reason=to_dead)
+
+
+def _lines(file: str, skip: int, ordered: bool) -> Iterator[Message]:
+    """Yield the messages of an exported file."""
+    with Path(file).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if number <= skip:
+                continue
+            try:
+                message = imported(line)
+            except ValueError as error:
+                raise Failure(f"{file}, line {number}: {error}; nothing was sent") from None
+            if ordered and not (message.group and message.deduplication_id):
+                raise Failure(f"{file}, line {number}: a FIFO queue needs its group and deduplication_id")
+            yield message
+
+
+@command.command(examples=("dlq purge high",))
+@click.argument("queue")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@live_options
+def purge(queue: str, yes: bool, dry_run: bool, environment: str, as_json: bool) -> None:
+    """Delete all dead letters of QUEUE, after offering to export them, and asking for its name."""
+    letters = DeadLetters(queue, environment)
+    if dry_run or not letters.depth:
+        would = "would be deleted" if dry_run else "are there to delete"
+        say(as_json, f"about {letters.depth} messages {would} in {letters.name}", purged=0, there=letters.depth)
+        return
+    if not yes:
+        click.echo(f"About {letters.depth} messages in {letters.name} are going to be deleted.", err=True)
+        if click.confirm("Export them first?", default=True, err=True):
+            file = click.prompt("To which file", default=f"{letters.name}-{time.strftime('%F-%H%M%S')}.jsonl", err=True)
+            written = _export(letters, file, Selection(), remove=False)
+            click.echo(f"{written} messages written to {file}", err=True)
+            letters.warn_unseen()
+        typed = click.prompt(f"Type {letters.name} to delete them", default="", show_default=False, err=True)
+        if typed != letters.name:
+            raise Failure("that is not its name; nothing was deleted")
+    letters.place.sqs.purge_queue(QueueUrl=letters.url)
+    say(as_json, f"about {letters.depth} messages deleted; SQS takes up to a minute", purged=letters.depth)
