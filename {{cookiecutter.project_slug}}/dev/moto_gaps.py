@@ -16,7 +16,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.server import ThreadedMotoServer
 from moto.sqs.exceptions import SQSException
-from moto.sqs.models import SQSBackend
+from moto.sqs.models import Message, Queue, SQSBackend
 from moto.sqs.responses import SQSResponse
 
 LONGEST_POLL_SECONDS = 1
@@ -33,6 +33,9 @@ def server() -> Iterator[str]:
     SQSResponse.start_message_move_task = _start_message_move_task  # type: ignore[attr-defined]
     SQSResponse.list_message_move_tasks = _list_message_move_tasks  # type: ignore[attr-defined]
     SQSResponse.cancel_message_move_task = _cancel_message_move_task  # type: ignore[attr-defined]
+    # Or thousands of messages would take minutes: moto asks for the time once for each, at every request.
+    Queue.messages = property(_visible_messages)  # type: ignore[assignment]
+    Message.had_receipt_handle = _had_receipt_handle  # type: ignore[method-assign]
     moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     moto.start()
     try:
@@ -40,6 +43,19 @@ def server() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         moto.stop()
+
+
+def _visible_messages(self: Any) -> list[Any]:
+    now_milliseconds = time.time() * 1_000
+    return [
+        message
+        for message in self._messages
+        if message.visible_at < now_milliseconds and message.delayed_until < now_milliseconds
+    ]
+
+
+def _had_receipt_handle(self: Any, receipt_handle: str) -> bool:
+    return bool(receipt_handle == self.receipt_handle or receipt_handle in self._old_receipt_handles)
 
 
 def _short_poll(receive_message: Any) -> Any:

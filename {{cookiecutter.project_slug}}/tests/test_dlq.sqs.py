@@ -306,7 +306,7 @@ KILLED = {
     "resend": ("resend", "{queue}", "--task", "tests.probes.leave_trace"),
     "export": ("export", "{queue}", "{file}", "--remove"),
     "import": ("import", "{queue}", "{given}"),
-    "redrive": ("redrive", "{queue}"),
+    "redrive": ("redrive", "{queue}", "--rate", "50"),
 }
 
 
@@ -333,7 +333,8 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
         running.kill()
         running.communicate()
         killed += running.returncode == -signal.SIGKILL
-    assert killed >= 6
+    # SQS goes on with a redrive by itself, and the next command ends at once because of it.
+    assert killed >= 6 or what == "redrive"
     # What a killed command held comes back by itself.
     assert eventually(lambda: visible(quiet) == quiet.dead(), 60)
     if what == "import":
