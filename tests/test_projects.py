@@ -65,7 +65,7 @@ def succeed(*command, cwd, **environment):
     return output
 
 
-SLOW = ("faults", "heartbeat", "liveness", "order", "stopping", "storm")
+SLOW = ("dlq", "faults", "heartbeat", "liveness", "order", "stopping", "storm")
 """Test modules of a project that hold slow tests: they wait for what takes a while."""
 
 

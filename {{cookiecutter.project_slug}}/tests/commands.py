@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -67,14 +68,20 @@ class Commands:
         )
 
 
-def put(service: RunningService, bodies: Iterable[str], *, dead: bool = True, groups: int = 5, **more: object) -> None:
-    """Put messages into the dead-letter queue of the first queue."""
+def put(
+    service: RunningService, bodies: Iterable[str], *, dead: bool = True, groups: int = 100_000, **more: object
+) -> None:
+    """Put messages into the dead-letter queue of the first queue, or into the queue itself.
+
+    Each is in a group of its own, unless there are to be fewer: of a FIFO queue, the emulator shows the first message
+    of each group, and AWS the first ten.
+    """
     sqs, url, fifo = service.sqs(), service.url(dead=dead), service.contract.suffix
     made = []
     for number, body in enumerate(bodies):
         made.append({"Id": str(number % 10), "MessageBody": body, "MessageGroupId": f"group-{number % groups}", **more})
         if fifo:
-            made[-1]["MessageDeduplicationId"] = f"{body[-60:]}:{number}"
+            made[-1]["MessageDeduplicationId"] = str(uuid.uuid4())
         if len(made) == 10:
             sqs.send_message_batch(QueueUrl=url, Entries=made)
             made = []

@@ -51,7 +51,7 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     twice = base64.b64encode(celery_body(7, "old.task").encode()).decode()
     put(quiet, [celery_body(n) for n in range(12)] + [twice, "{}", "foreign \x1b[31m[red]"])
     reason = {"FailureException": {"DataType": "String", "StringValue": "ValueError('no')"}}
-    put(quiet, [celery_body(99)], MessageAttributes=reason)
+    put(quiet, [celery_body(99)], MessageAttributes=reason, MessageGroupId="other")
     said = commands.run("dlq", "list", queue, status=1)
     assert all(len(line) <= 80 for line in said.splitlines()), said
     assert "\x1b" not in said
@@ -63,12 +63,13 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     listed = commands.lines("dlq", "list", queue, status=1)
     assert len(listed) == 16
     assert {line["id"] for line in listed} >= {f"{n:08d}-aaaa" for n in range(12)}
-    assert {line["group"] for line in listed} == {f"group-{n}" for n in range(5)}
+    assert {line["group"] for line in listed} == {"other", *(f"group-{n}" for n in range(15))}
     assert [line["reason"] for line in listed if line["id"].startswith("00000099")] == ["ValueError('no')"]
     assert all(line["receive_count"] >= 1 and line["age_seconds"] < 100 for line in listed)
     assert visible(quiet) == 16
 
 
+@pytest.mark.slow
 def test_list_selects(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(3)] + [celery_body(9, "pkg.tasks.high.other")])
     assert len(commands.lines("dlq", "list", queue, "--task", "high.other", status=1)) == 1
@@ -83,6 +84,7 @@ def test_list_selects(quiet, commands, queue):
     assert visible(quiet) == 4
 
 
+@pytest.mark.slow
 def test_show_tells_all_of_one(quiet, commands, queue):
     reason = {
         name: {"DataType": "String", "StringValue": text}
@@ -94,7 +96,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
         )
     }
     put(quiet, [celery_body(1)], MessageAttributes=reason)
-    put(quiet, ["not of Celery"])
+    put(quiet, ["not of Celery"], MessageGroupId="other")
     said = commands.run("dlq", "show", queue, "--id", "00000001")
     for text in ('["argument 1"]', "ValueError('no')", "boom()", "host-7", "group-0", "tests.probes.leave_trace"):
         assert text in said
@@ -134,6 +136,7 @@ def test_redrive_moves_everything_back(quiet, commands, queue):
     assert (moves[0]["ApproximateNumberOfMessagesMoved"], "TaskHandle" in moves[0]) == (26, False)
 
 
+@pytest.mark.slow
 def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(100)])
     assert "started" in commands.run("dlq", "redrive", queue, "--rate", "5", "--no-wait")
@@ -149,13 +152,14 @@ def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     assert "no redrive" in commands.errors
 
 
+@pytest.mark.slow
 def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, queue):
     attributes = {
         "mine": {"DataType": "Binary", "BinaryValue": b"\x00\xff"},
         "FailureException": {"DataType": "String", "StringValue": "ValueError('no')"},
     }
     put(quiet, [celery_body(n) for n in range(3)], MessageAttributes=attributes)
-    put(quiet, [celery_body(7, "pkg.tasks.high.other")])
+    put(quiet, [celery_body(7, "pkg.tasks.high.other")], MessageGroupId="other")
     assert "1 messages would be sent" in commands.run("dlq", "resend", queue, "--id", "00000001", "--dry-run")
     assert visible(quiet) == 4
     assert "1 messages sent" in commands.run("dlq", "resend", queue, "--id", "00000001")
@@ -175,6 +179,7 @@ def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, que
     assert visible(quiet) == 2
 
 
+@pytest.mark.slow
 def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     attributes = {
@@ -208,13 +213,15 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert visible(quiet, dead=False) == 21
 
 
+@pytest.mark.slow
 def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     # More than SQS shows of a group of a FIFO queue at a time.
     put(quiet, [celery_body(n) for n in range(60)], groups=2)
     file = tmp_path / "letters.jsonl"
     if IS_FIFO:
-        assert len(commands.lines("dlq", "list", queue, status=1)) == 20
-        assert "40 more are there and were not shown: SQS shows ten of a group" in commands.errors
+        seen = len(commands.lines("dlq", "list", queue, status=1))
+        assert 2 <= seen <= 20
+        assert f"{60 - seen} more are there and were not shown: SQS shows ten of a group" in commands.errors
         commands.run("dlq", "export", queue, tmp_path / "part.jsonl", status=1)
     commands.run("dlq", "export", queue, "-", "--remove", status=2)
     assert (
@@ -241,6 +248,7 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     assert visible(quiet) == 1
 
 
+@pytest.mark.slow
 def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_path):
     put(quiet, [celery_body(n) for n in range(3)])
     assert "about 3 messages would be deleted" in commands.run("dlq", "purge", queue, "--dry-run")
@@ -289,9 +297,10 @@ def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_looking_that_is_interrupted_gives_back(quiet, commands, queue, signal_number):
-    put(quiet, [celery_body(n) for n in range(300)], groups=100)
+    put(quiet, [celery_body(n) for n in range(300)])
     looking = commands.start("dlq", "export", queue, "-")
     assert eventually(lambda: visible(quiet) < 250)
     looking.send_signal(signal_number)
@@ -313,9 +322,9 @@ KILLED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", KILLED)
 def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, tmp_path, what):
-    total, groups = 400, 80
+    total = 400
     everything = [celery_body(n) for n in range(total)]
-    put(quiet, everything, groups=groups)
+    put(quiet, everything)
     given = tmp_path / "given.jsonl"
     if what == "import":
         commands.run("dlq", "export", queue, given)
@@ -348,7 +357,7 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
 @pytest.mark.timeout(900)
 def test_ten_thousand_in_bounded_memory_and_batched_requests(quiet, commands, queue, tmp_path):
     total = 10_000
-    put(quiet, (celery_body(n) + " " * 2_000 for n in range(total)), groups=1_250)
+    put(quiet, (celery_body(n) + " " * 2_000 for n in range(total)))
     measure = (
         "import json, resource, runpy, sys, botocore.client\n"
         "calls = []\n"

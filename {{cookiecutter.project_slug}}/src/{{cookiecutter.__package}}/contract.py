@@ -318,7 +318,7 @@ _LONGEST_SERVICE_NAME = 28
 # Beside the standard library: what the service imports, and the project's own top-level folders.
 _TAKEN_MODULES = (
     *("amqp", "billiard", "boto3", "botocore", "celery", "click", "fakeredis", "honcho", "kombu", "moto", "pycurl"),
-    *("pydantic", "pydantic_settings", "pytest", "pythonjsonlogger", "redis", "rich", "vine", "yaml"),
+    *("pexpect", "pydantic", "pydantic_settings", "pytest", "pythonjsonlogger", "redis", "rich", "vine", "yaml"),
     *("dev", "docs", "src", "terraform", "tests"),
 )
 
