@@ -33,9 +33,7 @@ def server() -> Iterator[str]:
     SQSResponse.start_message_move_task = _start_message_move_task  # type: ignore[attr-defined]
     SQSResponse.list_message_move_tasks = _list_message_move_tasks  # type: ignore[attr-defined]
     SQSResponse.cancel_message_move_task = _cancel_message_move_task  # type: ignore[attr-defined]
-    # Or thousands of messages would take minutes: moto asks for the time once for each, at every request.
-    Queue.messages = property(_visible_messages)  # type: ignore[assignment]
-    Message.had_receipt_handle = _had_receipt_handle  # type: ignore[method-assign]
+    _hurry()
     moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     moto.start()
     try:
@@ -45,17 +43,35 @@ def server() -> Iterator[str]:
         moto.stop()
 
 
-def _visible_messages(self: Any) -> list[Any]:
-    now_milliseconds = time.time() * 1_000
-    return [
-        message
-        for message in self._messages
-        if message.visible_at < now_milliseconds and message.delayed_until < now_milliseconds
-    ]
+def _hurry() -> None:
+    """Let thousands of messages take seconds: moto asks for the time many times for each, at every request."""
 
+    def hidden(queue: Any) -> int:
+        now_milliseconds = time.time() * 1_000
+        return sum(message.visible_at >= now_milliseconds for message in queue._messages)
 
-def _had_receipt_handle(self: Any, receipt_handle: str) -> bool:
-    return bool(receipt_handle == self.receipt_handle or receipt_handle in self._old_receipt_handles)
+    def delayed(queue: Any) -> int:
+        now_milliseconds = time.time() * 1_000
+        return sum(message.delayed_until > now_milliseconds for message in queue._messages)
+
+    def visible(queue: Any) -> list[Any]:
+        now_milliseconds = time.time() * 1_000
+        return [m for m in queue._messages if m.visible_at < now_milliseconds and m.delayed_until <= now_milliseconds]
+
+    def had_receipt_handle(message: Any, receipt_handle: str) -> bool:
+        return bool(receipt_handle == message.receipt_handle or receipt_handle in message._old_receipt_handles)
+
+    def is_kept(backend: Any, queue_name: str, message: Any) -> bool:
+        retention_seconds = int(backend.get_queue(queue_name).message_retention_period)
+        return bool(message.sent_timestamp / 1_000 + retention_seconds > time.time())
+
+    queue: Any = Queue
+    backend_class: Any = SQSBackend
+    queue.messages = property(visible)
+    queue.approximate_number_of_messages_delayed = property(delayed)
+    queue.approximate_number_of_messages_not_visible = property(hidden)
+    Message.had_receipt_handle = had_receipt_handle  # type: ignore[method-assign]
+    backend_class.is_message_valid_based_on_retention_period = is_kept
 
 
 def _short_poll(receive_message: Any) -> Any:
