@@ -66,11 +66,12 @@ def _hurry() -> None:
         return bool(message.sent_timestamp / 1_000 + retention_seconds > time.time())
 
     queue: Any = Queue
+    message_class: Any = Message
     backend_class: Any = SQSBackend
     queue.messages = property(visible)
     queue.approximate_number_of_messages_delayed = property(delayed)
     queue.approximate_number_of_messages_not_visible = property(hidden)
-    Message.had_receipt_handle = had_receipt_handle  # type: ignore[method-assign]
+    message_class.had_receipt_handle = had_receipt_handle
     backend_class.is_message_valid_based_on_retention_period = is_kept
 
 

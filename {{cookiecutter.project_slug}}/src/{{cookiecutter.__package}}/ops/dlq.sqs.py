@@ -263,6 +263,8 @@ def redrive(
         if not running:
             raise Failure(f"no redrive of {letters.name} is running")
         moved = sqs.cancel_message_move_task(TaskHandle=running["TaskHandle"])["ApproximateNumberOfMessagesMoved"]
+        if not no_wait:  # SQS takes its time, and starts no other one meanwhile.
+            moved = _follow(sqs, arn, letters.depth).get("ApproximateNumberOfMessagesMoved", moved)
         say(as_json, f"cancelled after about {moved} messages", cancelled=True, moved=moved)
         return
     if running:
