@@ -1,4 +1,4 @@
-# An IAM user holds the worker's rights. Its access key is made by rotate_key.py, which puts it into
+# An IAM user holds the worker's rights. Its access key is made by `keys rotate`, which puts it into
 # the secret below: Terraform would keep it in its state, for all who can read that.
 
 locals {
@@ -55,6 +55,6 @@ output "credentials" {
 }
 
 output "access_key_secret_arn" {
-  description = "Where rotate_key.py puts the access key."
+  description = "Where the command keys rotate puts the access key."
   value       = aws_secretsmanager_secret.access_key.arn
 }

@@ -82,10 +82,20 @@ data "aws_iam_policy_document" "operator" {
     resources = local.dead_letter_arns
   }
 
+  # Back to the queue, or from a file to where it was.
   statement {
-    sid       = "SendBack"
+    sid       = "Send"
     actions   = ["sqs:SendMessage"]
-    resources = local.queue_arns
+    resources = concat(local.queue_arns, local.dead_letter_arns)
+  }
+
+  dynamic "statement" {
+    for_each = local.results_look_statements
+    content {
+      sid       = statement.key
+      actions   = statement.value.actions
+      resources = statement.value.resources
+    }
   }
 
   # It cannot be limited to some metrics.

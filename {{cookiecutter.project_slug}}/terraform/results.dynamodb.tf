@@ -5,6 +5,9 @@ locals {
   results_environment      = { RESULTS_TABLE = local.results_table }
   results_gateway_services = ["dynamodb"]
 
+  results_look_statements = {
+    LookAtResults = { actions = ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"], resources = [local.results_arn] }
+  }
   results_read_statements = {
     ReadResults = {
       # Celery looks at the table and its TTL when it starts. PutItem: whoever sends a chord notes its parts.

@@ -20,6 +20,7 @@ locals {
     RESULTS_URL = "rediss://${aws_elasticache_replication_group.results.primary_endpoint_address}:6379/0"
   }
   # Who may connect is a matter of security groups; IAM has no part in it.
+  results_look_statements   = {}
   results_read_statements   = {}
   results_worker_statements = {}
   results_gateway_services  = []

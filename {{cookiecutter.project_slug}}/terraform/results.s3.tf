@@ -6,6 +6,9 @@ locals {
   results_environment      = { RESULTS_BUCKET = local.results_bucket }
   results_gateway_services = []
 
+  results_look_statements = {
+    LookAtResults = { actions = ["s3:ListBucket", "s3:GetLifecycleConfiguration"], resources = [local.results_arn] }
+  }
   results_read_statements = {
     ReadResults = { actions = ["s3:GetObject"], resources = ["${local.results_arn}/results/*"] }
     # Without it S3 answers 403 instead of 404 for a result that is not there yet, which is an error to Celery.

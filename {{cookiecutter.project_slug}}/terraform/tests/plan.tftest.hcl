@@ -120,10 +120,9 @@ run "plan" {
 
   assert {
     condition = jsonencode({
-      for statement in jsondecode(local.policies["operator"]).Statement : statement.Sid => sort(flatten([statement.Resource])) if contains(["HandleDeadLetters", "SendBack"], statement.Sid)
+      for statement in jsondecode(local.policies["operator"]).Statement : statement.Sid => sort(flatten([statement.Resource])) if statement.Sid == "HandleDeadLetters"
       }) == jsonencode({
       HandleDeadLetters = sort([for queue in aws_sqs_queue.dead_letters : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
-      SendBack          = sort([for queue in aws_sqs_queue.main : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
     })
     error_message = "An operator may take or purge messages of queues that are no dead-letter queues."
   }
