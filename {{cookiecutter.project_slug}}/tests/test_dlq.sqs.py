@@ -338,12 +338,13 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
         files.append(tmp_path / f"{len(files)}.jsonl")
         arguments = [text.format(queue=queue, file=files[-1], given=given) for text in KILLED[what]]
         running = commands.start("dlq", *arguments)
-        time.sleep(random.uniform(start_seconds * 0.5, start_seconds * 1.3))
+        # The measured look waits a second for more messages, which an import does not.
+        time.sleep(random.uniform(0.2, 0.6 if what == "import" else 1.3) * start_seconds)
         running.kill()
         running.communicate()
         killed += running.returncode == -signal.SIGKILL
     # SQS goes on with a redrive by itself, and the next command ends at once because of it.
-    assert killed >= 6 or what == "redrive"
+    assert killed >= 3 or what == "redrive"
     # What a killed command held comes back by itself.
     assert eventually(lambda: visible(quiet) == quiet.dead(), 60)
     if what == "import":
