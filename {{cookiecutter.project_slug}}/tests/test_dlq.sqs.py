@@ -50,7 +50,8 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     assert "0 dead letters" in commands.run("dlq", "list", queue)
     twice = base64.b64encode(celery_body(7, "old.task").encode()).decode()
     put(quiet, [celery_body(n) for n in range(12)] + [twice, "{}", "foreign \x1b[31m[red]"])
-    reason = {"FailureException": {"DataType": "String", "StringValue": "ValueError('no')"}}
+    text = {"DataType": "String", "StringValue": "ValueError('no')"}
+    reason = {"FailureException": text}
     put(quiet, [celery_body(99)], MessageAttributes=reason, MessageGroupId="other")
     said = commands.run("dlq", "list", queue, status=1)
     assert all(len(line) <= 80 for line in said.splitlines()), said

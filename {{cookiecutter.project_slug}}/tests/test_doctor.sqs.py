@@ -66,7 +66,8 @@ def refuse(*actions):
 
     def refused(self, name, parameters):
         if name in actions:
-            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not authorized"}}, name)
+            error = {"Code": "AccessDenied", "Message": "not authorized"}
+            raise ClientError({"Error": error}, name)
         return call(self, name, parameters)
 
     return mock.patch.object(botocore.client.BaseClient, "_make_api_call", refused)

@@ -20,7 +20,9 @@ def sent(body_encoding="base64", outer=True, **conf):
     app = Celery("other", broker="sqs://")
     app.conf.broker_transport_options = {
         "region": "eu-west-1",
-        "predefined_queues": {"celery": {"url": "http://127.0.0.1:9/1/celery"}},
+        "predefined_queues": {
+            "celery": {"url": "http://127.0.0.1:9/1/celery"},
+        },
         "body_encoding": body_encoding,
         "sqs_base64_encoding": outer,
     }
@@ -70,7 +72,7 @@ FOREIGN = [
     "[1, 2]",
     '"text"',
     json.dumps({"Records": [{"eventSource": "aws:s3"}]}),
-    json.dumps({"task": "a.b", "id": "1", "args": [], "kwargs": {}}),
+    json.dumps({"task": "a.b", "id": "1", "kwargs": {}, "args": []}),
     json.dumps({"properties": {}, "headers": {"id": "1"}, "body": "x"}),
     json.dumps({"properties": "x", "headers": {"task": "a.b"}}),
     base64.b64encode(b"\xff\x00").decode(),

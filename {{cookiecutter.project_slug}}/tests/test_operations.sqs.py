@@ -43,7 +43,9 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-c
 """
 
 
-RARE = {"keys rotate": {("elsewhere", "iam:DeleteAccessKey")}}
+RARE = {
+    "keys rotate": {("elsewhere", "iam:DeleteAccessKey")},
+}
 """What is done only when something fails."""
 
 
