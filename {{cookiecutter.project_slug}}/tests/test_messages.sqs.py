@@ -74,7 +74,7 @@ FOREIGN = [
     json.dumps({"Records": [{"eventSource": "aws:s3"}]}),
     json.dumps({"task": "a.b", "id": "1", "kwargs": {}, "args": []}),
     json.dumps({"properties": {}, "headers": {"id": "1"}, "body": "x"}),
-    json.dumps({"properties": "x", "headers": {"task": "a.b"}}),
+    json.dumps({"headers": {"task": "a.b"}, "properties": "x"}),
     base64.b64encode(b"\xff\x00").decode(),
     "[" * 100_000,
 ]
