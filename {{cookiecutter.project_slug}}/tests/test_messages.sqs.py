@@ -119,7 +119,7 @@ def test_exported_line_is_the_message_byte_for_byte():
         assert getattr(again, name) == getattr(message, name)
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"body": 1, "attributes": {}}'])
+@pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"attributes": {}, "body": 1}'])
 def test_a_line_that_is_none_is_refused(line):
     with pytest.raises(ValueError, match="no line that `dlq export` wrote"):
         messages.imported(line)
