@@ -412,7 +412,7 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
         nobody_may_do_more(aws, queues, other, producer, worker, operator)
-        commands_work_for(operator, folder, aws)
+        commands_work_for(operator, folder, aws, environment)
 
 
 def follow_a_task(answers, aws, queues, producer, operator, send, tmp_path):
@@ -481,16 +481,17 @@ def nobody_may_do_more(aws, queues, other, producer, worker, operator):
     aws.client("cloudwatch", operator).get_metric_data(MetricDataQueries=[], StartTime=0, EndTime=1)
 
 
-def command(folder, aws, identity, *arguments, status=0):
+def command(folder, aws, identity, *arguments, status=0, **environment):
     """Run one of the on-call commands with somebody's rights."""
-    environment = clean_environment(**aws.environment(identity), PYTHONPATH=str(folder / "src"))
     whole = (sys.executable, "-m", "acme_jobs", *arguments, "--environment", "staging")
-    return run(*whole, cwd=folder, environment=environment, status=status)
+    base = clean_environment(PYTHONPATH=str(folder / "src"))
+    return run(*whole, cwd=folder, environment={**base, **environment, **aws.environment(identity)}, status=status)
 
 
-def commands_work_for(operator, folder, aws):
-    """Run the on-call commands with the operator's rights alone, all that can be without a worker and metrics."""
-    found = json.loads(command(folder, aws, operator, "doctor", "--json", status=1))
+def commands_work_for(operator, folder, aws, environment):
+    """Run the on-call commands with the operator's rights alone, all that can be without metrics."""
+    named = {name: environment[name] for name in environment if name.startswith(("QUEUE_URL_BASE", "RESULTS_"))}
+    found = json.loads(command(folder, aws, operator, "doctor", "--json", status=1, **named))
     missing = [finding for finding in found if not finding["is_well"]]
     # The emulator takes less than 1 MiB, keeps no metrics, and its Redis is a name without a server.
     assert {finding["code"] for finding in missing} <= {"D207", "D401", "D501"}, missing
