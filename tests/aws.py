@@ -62,11 +62,15 @@ def authorize_as_aws_does():
         initialize(self, *arguments, **named)
         self._action = self._action.removesuffix("Batch").replace("monitoring:", "cloudwatch:")
 
+    def named(self):
+        name = self._get_param("QueueName")
+        return f"arn:aws:sqs:{self.region}:{self.current_account}:{name}" if name else None
+
     def table(self):
         return f"arn:aws:dynamodb:{self.region}:{self.current_account}:table/{self._get_param('TableName')}"
 
     IAMRequestBase.__init__ = request
-    SQSResponse._determine_resource = lambda self: self._get_param("SourceArn") or queue(self)
+    SQSResponse._determine_resource = lambda self: self._get_param("SourceArn") or named(self) or queue(self)
     DynamoHandler._determine_resource = table
     FakeBucket.get_permission = lambda self, action, resource: PermissionResult.NEUTRAL
 

@@ -84,7 +84,7 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
 def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seconds: int | None) -> str:
     """Create every queue with its dead-letter queue; return what their URLs begin with."""
     # As AWS creates a queue today.
-    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": "1048576"}
+    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract["max_message_bytes"])}
     suffix = ".fifo" if contract["broker"] == "sqs-fifo" else ""
     if suffix:
         common["FifoQueue"] = "true"

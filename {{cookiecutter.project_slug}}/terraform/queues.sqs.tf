@@ -5,6 +5,8 @@ resource "aws_sqs_queue" "main" {
   visibility_timeout_seconds = each.value.visibility_timeout_seconds
   message_retention_seconds  = each.value.retention_seconds
   receive_wait_time_seconds  = local.contract.wait_time_seconds
+  # SQS takes 1 MiB; this provider took more than 262,144 only from version 6.8 on.
+  max_message_size = local.contract.max_message_bytes
   redrive_policy = jsonencode({
     deadLetterTargetArn = "${local.sqs_arn}:${each.value.dead_letter_name}"
     maxReceiveCount     = each.value.max_receive_count
@@ -52,6 +54,7 @@ resource "aws_sqs_queue" "dead_letters" {
 
   name                      = each.value.dead_letter_name
   message_retention_seconds = local.contract.dead_letter_retention_seconds
+  max_message_size          = local.contract.max_message_bytes
   fifo_queue                = local.fifo
   # One dead-letter queue per queue: whoever redrives knows where messages go back to.
   redrive_allow_policy = jsonencode({

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 ENTRIES_PER_REQUEST = 10
 MAX_REQUEST_BYTES = 1_048_576
-"""The most that one message, and all messages of one request together, may have.
+"""The most that all messages of one request may have together.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
@@ -53,16 +53,16 @@ def entry(queue: str, message: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def check_size(message: dict[str, Any], made: dict[str, Any]) -> None:
+def check_size(message: dict[str, Any], made: dict[str, Any], max_message_bytes: int) -> None:
     """Refuse a message that SQS would refuse.
 
     Raises:
-        MessageTooLargeError: it has more than `MAX_REQUEST_BYTES`.
+        MessageTooLargeError: it has more than `max_message_bytes`.
     """
-    if (size := _size(made)) > MAX_REQUEST_BYTES:
+    if (size := _size(made)) > max_message_bytes:
         raise MessageTooLargeError(
-            f"{message['headers'].get('task')} was not sent: its message has {size:,} bytes, and SQS takes "
-            f"{MAX_REQUEST_BYTES:,}. Keep what is large elsewhere, and send where it is."
+            f"{message['headers'].get('task')} was not sent: its message has {size:,} bytes, and max_message_bytes in "
+            f"contract.json is {max_message_bytes:,}. Keep what is large elsewhere, and send where it is."
         )
 
 

@@ -44,6 +44,7 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
             },
             # An idle worker costs one request in this time, and a message interrupts the wait.
             "wait_time_seconds": contract.wait_time_seconds,
+            "max_message_bytes": contract.max_message_bytes,
             # The pause between two polls that brought nothing.
             "polling_interval": contract.polling_interval_seconds,
             # Sending, deleting, visibility. boto3 alone waits 60 s and tries five times, so that a

@@ -161,6 +161,8 @@ class Contract:
     """Length of a long poll; an idle worker asks SQS once in this time."""
     polling_interval_seconds: float
     """Pause of a worker between two polls that brought nothing."""
+    max_message_bytes: int
+    """The largest message; a larger one is refused when it is sent."""
     soft_shutdown_seconds: int
     """How long a worker that is told to stop lets its tasks run on."""
     stop_timeout_seconds: int
@@ -383,6 +385,7 @@ SERVICE_RULES: tuple[Rule, ...] = (
     _between("result_expires_seconds", 60, 365 * 86_400),
     _between("wait_time_seconds", 0, 20, _SQS_LONG_POLL),
     _between("polling_interval_seconds", 0.01, 1),
+    _between("max_message_bytes", 1_024, 1_048_576, _SQS_QUOTAS),
     _between("soft_shutdown_seconds", 1, 7_200, _CELERY_SHUTDOWN),
     Rule(
         "soft_shutdown_seconds",

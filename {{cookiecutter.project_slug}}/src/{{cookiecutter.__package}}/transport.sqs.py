@@ -229,7 +229,7 @@ class Channel(PollingChannel):
         """Send one message, or put it to the others of a batch."""
         gathering: Batch | None = kwargs.pop("gathering", None)
         made = entry(queue, message)
-        check_size(message, made)
+        check_size(message, made, self.transport_options["max_message_bytes"])
         if gathering is not None:
             gathering.add(queue, message, made)
         else:

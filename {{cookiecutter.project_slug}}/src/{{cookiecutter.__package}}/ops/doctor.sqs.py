@@ -38,7 +38,7 @@ CHECKS: Mapping[str, str] = MappingProxyType(
         "D204": "retention as in the contract",
         "D205": "length of a long poll as in the contract",
         "D206": "dead-lettered into its own queue, after as many deliveries as in the contract",
-        "D207": "takes messages of 1 MiB, as the sender does",
+        "D207": "takes messages as large as in the contract",
         "D208": "delays no message",
         "D209": "encrypted",
         "D210": "dead-letter queue: retention as in the contract",
@@ -54,8 +54,6 @@ CHECKS: Mapping[str, str] = MappingProxyType(
 
 MAX_SKEW_SECONDS = 60
 """AWS refuses requests five minutes off."""
-MESSAGE_BYTES = 1_048_576
-"""https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
 
 APPLY = "apply Terraform again, or change contract.json if the world is right"
 
@@ -224,10 +222,11 @@ def _attributes(here: Place, queue: Queue, live: Mapping[str, str]) -> Iterator[
     else:
         yield wrong("D206", queue.name, f"{says}; the contract says {name} after {queue.max_receive_count}", APPLY)
     size = int(live.get("MaximumMessageSize", 0))
-    if size >= MESSAGE_BYTES:
+    largest = here.contract.max_message_bytes
+    if size >= largest:
         yield well("D207", queue.name, f"{size:,} bytes")
     else:
-        advice = f"set its maximum message size to {MESSAGE_BYTES:,}; old queues keep the old limit"
+        advice = f"set its maximum message size to {largest:,}, as max_message_bytes says"
         yield wrong("D207", queue.name, f"it takes {size:,} bytes at the most", advice)
     yield _equal("D208", queue.name, "DelaySeconds", live.get("DelaySeconds", "0"), 0, "")
     yield _encrypted("D209", queue.name, live)
