@@ -213,6 +213,31 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
   }
 }
 
+run "trail_tells_who_touches_dead_letters" {
+  command = plan
+
+  variables {
+    keep_trail_days = 90
+  }
+
+  assert {
+    condition = anytrue([
+      for selector in aws_cloudtrail.this["this"].advanced_event_selector : anytrue([
+        for field in selector.field_selector : field.field == "resources.ARN" && toset(field.equals) == toset(local.dead_letter_arns)
+      ])
+    ])
+    error_message = "The trail does not record who touches dead letters."
+  }
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_s3_bucket_policy.trail["this"].policy).Statement :
+      statement.Condition.StringEquals["aws:SourceArn"] == local.trail_arn if statement.Effect == "Allow"
+    ])
+    error_message = "Somebody else's trail may write into the bucket."
+  }
+}
+
 run "wrong_values_are_refused" {
   command = plan
 
@@ -225,6 +250,7 @@ run "wrong_values_are_refused" {
     vpc_cidr           = "10.0.0.0/28"
     architecture       = "AMIGA"
     monthly_budget_usd = -1
+    keep_trail_days    = 1.5
   }
 
   expect_failures = [
@@ -236,5 +262,6 @@ run "wrong_values_are_refused" {
     var.vpc_cidr,
     var.architecture,
     var.monthly_budget_usd,
+    var.keep_trail_days,
   ]
 }
