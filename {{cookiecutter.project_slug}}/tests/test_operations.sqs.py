@@ -20,6 +20,7 @@ from tests.support import CONTRACT, PROJECT, module, running_service
 pytestmark = pytest.mark.end_to_end
 
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+RUNBOOK = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 OTHERS = ("worker", "send", "health", "contract")
 """Commands that are no on-call commands."""
@@ -52,9 +53,9 @@ RARE = {
 def examples():
     """Return the on-call command lines of the docs."""
     found = []
-    for text in (OPERATIONS, README):
-        for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            lines = [line.partition(" #")[0].rstrip() for line in block.splitlines()]
+    for text in (OPERATIONS, RUNBOOK, README):
+        for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+            lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
             found += [line for line in lines if line.startswith(f"{CONTRACT['service']} ")]
     return [line for line in found if line.split()[1] not in OTHERS]
 

@@ -9,18 +9,22 @@ import time
 import pytest
 
 from tests.faults import proxy
-from tests.support import eventually, notes, running_service
+from tests.support import CONTRACT, eventually, notes, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(300)]
 
 TASKS = 300
+TASK_SECONDS = 0.4
+"""Long enough that a worker is killed in the middle of some."""
+SLOTS = 6
 KILLS = 6
 
 
 def test_every_task_is_done_and_none_is_dead_lettered(tmp_path_factory, tmp_path):
+    per_worker = max(1, SLOTS // len(CONTRACT["queues"]))
     with (
         # Each kill costs every message that the worker held a delivery, hence the many.
-        running_service(tmp_path_factory.mktemp("logs"), 4, max_receive_count=50, concurrency=2) as service,
+        running_service(tmp_path_factory.mktemp("logs"), 4, max_receive_count=50, concurrency=per_worker) as service,
         proxy(service.environment["AWS_ENDPOINT_URL"]) as storm,
     ):
         queues = service.contract.queues
@@ -29,7 +33,7 @@ def test_every_task_is_done_and_none_is_dead_lettered(tmp_path_factory, tmp_path
             for number, folder in enumerate(folders):
                 folder.mkdir()
                 queue = queues[number % len(queues)]
-                service.probe("overrun", str(folder), 0.05, group=f"g{number % 30}", queue=queue).delay()
+                service.probe("overrun", str(folder), TASK_SECONDS, group=f"g{number % 30}", queue=queue).delay()
         storm.storm = 0.15
         for queue in queues:
             service.start_worker(queue.name, AWS_ENDPOINT_URL=storm.url)
