@@ -61,6 +61,7 @@ def authorize_as_aws_does():
     def request(self, *arguments, **named):
         initialize(self, *arguments, **named)
         self._action = self._action.removesuffix("Batch").replace("monitoring:", "cloudwatch:")
+        self._action = self._action.replace("s3:HeadBucket", "s3:ListBucket")
 
     def named(self):
         name = self._get_param("QueueName")

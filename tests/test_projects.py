@@ -65,7 +65,7 @@ def succeed(*command, cwd, **environment):
     return output
 
 
-SLOW = ("dlq", "faults", "heartbeat", "liveness", "order", "stopping", "storm")
+SLOW = ("dlq", "faults", "heartbeat", "liveness", "operations", "order", "stopping", "storm")
 """Test modules of a project that hold slow tests: they wait for what takes a while."""
 
 
@@ -87,7 +87,8 @@ def test_own_tests_and_types(project, answers, tmp_path_factory):
 @pytest.mark.parametrize("module", SLOW)
 @pytest.mark.parametrize("broker", CHOICES["broker"])
 def test_slow_own_tests_once_with_each_broker(project, broker, module):
-    folder = project(broker=broker, results="dynamodb")
+    credentials = "keys" if broker == "sqs-fifo" else "role"
+    folder = project(broker=broker, results="dynamodb", credentials=credentials)
     if (folder / "tests" / f"test_{module}.py").exists():  # The order of FIFO queues, say.
         summary = succeed(
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow"),

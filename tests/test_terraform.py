@@ -492,7 +492,9 @@ def commands_work_for(operator, folder, aws, environment):
     """Run the on-call commands with the operator's rights alone, all that can be without metrics."""
     named = {name: environment[name] for name in environment if name.startswith(("QUEUE_URL_BASE", "RESULTS_"))}
     found = json.loads(command(folder, aws, operator, "doctor", "--json", status=1, **named))
-    missing = [finding for finding in found if not finding["is_well"]]
+    # Of a task's handle that is made up the emulator cannot tell the queue, and so not the right.
+    cannot = "operator may not CancelMessageMoveTask"
+    missing = [finding for finding in found if not finding["is_well"] and finding["says"] != cannot]
     # The emulator keeps no metrics, and its Redis has no limits.
     assert {finding["code"] for finding in missing} <= {"D401", "D402", "D501"}, missing
     for arguments in (

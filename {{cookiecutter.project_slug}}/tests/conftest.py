@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from dev.results import UNREACHABLE
 from tests.support import CONTRACT, HURRIED, RunningService, running_service
 
 VISIBILITY_TIMEOUT_SECONDS = 2
+
+# A shell starts jobs in the background deaf to Ctrl-C, and they hand that on to what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Fast tests reach nothing: whatever they send by mistake is refused at once.
 os.environ.update(

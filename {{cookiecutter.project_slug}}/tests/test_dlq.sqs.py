@@ -15,7 +15,7 @@ import pytest
 from tests.commands import COMMAND, Commands, bodies, celery_body, exported_bodies, put
 from tests.support import IS_FIFO, eventually, running_service
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,6 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     assert visible(quiet) == 16
 
 
-@pytest.mark.slow
 def test_list_selects(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(3)] + [celery_body(9, "pkg.tasks.high.other")])
     assert len(commands.lines("dlq", "list", queue, "--task", "high.other", status=1)) == 1
@@ -85,7 +84,6 @@ def test_list_selects(quiet, commands, queue):
     assert visible(quiet) == 4
 
 
-@pytest.mark.slow
 def test_show_tells_all_of_one(quiet, commands, queue):
     reason = {
         name: {"DataType": "String", "StringValue": text}
@@ -137,7 +135,6 @@ def test_redrive_moves_everything_back(quiet, commands, queue):
     assert (moves[0]["ApproximateNumberOfMessagesMoved"], "TaskHandle" in moves[0]) == (26, False)
 
 
-@pytest.mark.slow
 def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(100)])
     assert "started" in commands.run("dlq", "redrive", queue, "--rate", "5", "--no-wait")
@@ -153,7 +150,6 @@ def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     assert "no redrive" in commands.errors
 
 
-@pytest.mark.slow
 def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, queue):
     attributes = {
         "mine": {"DataType": "Binary", "BinaryValue": b"\x00\xff"},
@@ -180,7 +176,6 @@ def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, que
     assert visible(quiet) == 2
 
 
-@pytest.mark.slow
 def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     attributes = {
@@ -214,7 +209,6 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert visible(quiet, dead=False) == 21
 
 
-@pytest.mark.slow
 def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     # More than SQS shows of a group of a FIFO queue at a time.
     put(quiet, [celery_body(n) for n in range(60)], groups=2)
@@ -249,7 +243,6 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     assert visible(quiet) == 1
 
 
-@pytest.mark.slow
 def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_path):
     put(quiet, [celery_body(n) for n in range(3)])
     assert "about 3 messages would be deleted" in commands.run("dlq", "purge", queue, "--dry-run")
@@ -298,7 +291,6 @@ def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_looking_that_is_interrupted_gives_back(quiet, commands, queue, signal_number):
     put(quiet, [celery_body(n) for n in range(300)])
@@ -320,7 +312,6 @@ KILLED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", KILLED)
 def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, tmp_path, what):
     total = 400
@@ -355,7 +346,6 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
     assert set(found) == set(everything)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_thousand_in_bounded_memory_and_batched_requests(quiet, commands, queue, tmp_path):
     total = 10_000

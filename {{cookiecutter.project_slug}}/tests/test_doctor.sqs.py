@@ -98,7 +98,7 @@ def test_looking_leaves_nothing_behind(look, working):
         ("D203", False, {"VisibilityTimeout": "31"}),
         ("D204", False, {"MessageRetentionPeriod": "61"}),
         ("D205", False, {"ReceiveMessageWaitTimeSeconds": "0"}),
-        ("D207", False, {"MaximumMessageSize": "262144"}),
+        ("D207", False, {"MaximumMessageSize": "1024"}),
         ("D208", False, {"DelaySeconds": "5"}),
         ("D209", False, {"SqsManagedSseEnabled": "false"}),
         ("D210", True, {"MessageRetentionPeriod": "61"}),

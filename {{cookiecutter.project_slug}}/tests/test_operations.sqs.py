@@ -17,7 +17,7 @@ import pytest
 from tests.commands import Commands, celery_body, put
 from tests.support import CONTRACT, PROJECT, module, running_service
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
 RUNBOOK = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
