@@ -29,6 +29,17 @@ def answers(*modified_ns: int) -> dict[str, Any]:
     return runpy.run_path(str(ANSWERS))
 
 
+class Plain:
+    """Stands for a template that is no template: most names of files are none, and compiling each takes time."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def render(self, *_: Any, **__: Any) -> str:
+        """Return the text."""
+        return self.text
+
+
 class Answers(Extension):
     """Brings the filters of hooks/answers.py, and its check of whatever is rendered."""
 
@@ -37,3 +48,10 @@ class Answers(Extension):
         loaded = answers(*(path.stat().st_mtime_ns for path in VERSIONED))
         environment.filters.update(loaded["FILTERS"])
         environment.finalize = loaded["refuse_wrong_answers"]
+        compiled = environment.from_string
+
+        def from_string(source: Any, *rest: Any, **options: Any) -> Any:
+            plain = isinstance(source, str) and "{" not in source and "\n" not in source
+            return Plain(source) if plain else compiled(source, *rest, **options)
+
+        environment.from_string = from_string  # type: ignore[method-assign]
