@@ -16,7 +16,7 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).parents[1]
 TURNS = 15
-LIMIT = 1.5
+LIMIT = 2
 
 
 def one_file_template(folder: Path) -> Path:
