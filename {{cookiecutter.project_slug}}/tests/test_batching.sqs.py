@@ -102,6 +102,17 @@ def test_after_a_request_that_fails_as_a_whole_nothing_is_waited_for_again():
     assert len(sqs.requests) == 1
 
 
+def test_what_was_taken_before_a_request_failed_as_a_whole_is_not_reported():
+    class BreaksLater(RecordingSQS):
+        def send_message_batch(self, QueueUrl, Entries):  # noqa: N803 - as boto3 has it
+            if self.requests:
+                raise ConnectionError("no way")
+            return super().send_message_batch(QueueUrl, Entries)
+
+    sqs = BreaksLater(lambda body, attempt: "Throttled" if body == "b" else None)
+    assert send(sqs, ["a", "b", "c"]).failed == [("b", "task", "no way")]
+
+
 def test_messages_of_a_fifo_group_wait_for_each_other():
     sqs = RecordingSQS(lambda body, attempt: "Throttled" if body == "b2" else None)
     failed = send(sqs, ["a1", "b1", "a2", "b2", "b3", "a3"], "q.fifo").failed

@@ -9,13 +9,15 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.utils.json import dumps
 
 logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
 
 ENTRIES_PER_REQUEST = 10
 MAX_REQUEST_BYTES = 1_048_576
@@ -59,14 +61,15 @@ def check_size(message: dict[str, Any], made: dict[str, Any], max_message_bytes:
     Raises:
         MessageTooLargeError: it has more than `max_message_bytes`.
     """
-    if (size := _size(made)) > max_message_bytes:
+    if (size := size_bytes(made)) > max_message_bytes:
         raise MessageTooLargeError(
             f"{message['headers'].get('task')} was not sent: its message has {size:,} bytes, and max_message_bytes in "
             f"contract.json is {max_message_bytes:,}. Keep what is large elsewhere, and send where it is."
         )
 
 
-def _size(made: dict[str, Any]) -> int:
+def size_bytes(made: dict[str, Any]) -> int:
+    """Return what SQS counts of an entry: its body, and the names, types and values of its attributes."""
     size = len(made["MessageBody"].encode())
     for name, value in made.get("MessageAttributes", {}).items():
         content = value.get("StringValue", "").encode() or value.get("BinaryValue", b"")
@@ -123,7 +126,6 @@ class Sending:
         self.url = channel._new_queue(queue)
         self.ordered = queue.endswith(".fifo")
         self.failed: list[tuple[str, str, str]] = []
-        self.given_up = ""
 
     def send(self, messages: Sequence[tuple[tuple[str, str], dict[str, Any]]]) -> None:
         """Send messages; those that could not be sent are in `failed` afterwards."""
@@ -135,9 +137,14 @@ class Sending:
             lanes.setdefault(lane, deque()).append(message)
         while lanes:
             heads = list(_fitting(lanes))
-            refused = self._request({lane: lanes[lane][0][1] for lane in heads})
-            if self.given_up:  # A thousand more would each wait for the same.
-                self.failed += [(*task, self.given_up) for lane in lanes.values() for task, _ in lane]
+            taken: dict[Any, str] = {}
+            try:
+                refused = send_batch(self.client, self.url, {lane: lanes[lane][0][1] for lane in heads}, taken)
+            except (BotoCoreError, ClientError, OSError) as error:  # boto3 has tried it repeatedly already.
+                for lane in taken:
+                    lanes[lane].popleft()
+                # A thousand more would each wait for the same.
+                self.failed += [(*task, str(error)) for lane in lanes.values() for task, _ in lane]
                 return
             for lane in heads:
                 (task_id, task), _ = lanes[lane].popleft()
@@ -148,42 +155,49 @@ class Sending:
                 elif not lanes[lane]:
                     del lanes[lane]
 
-    def _request(self, entries: dict[Any, dict[str, Any]]) -> dict[Any, str]:
-        """Send one request, and again what SQS did not take; return the reasons of what it never took."""
-        refused: dict[Any, str] = {}
-        reasons: dict[Any, str] = {}
-        left = dict(entries)
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
-            lanes = list(left)
-            try:
-                answer = self.client.send_message_batch(
-                    QueueUrl=self.url,
-                    Entries=[{"Id": str(index), **left[lane]} for index, lane in enumerate(lanes)],
-                )
-            except (BotoCoreError, ClientError, OSError) as error:  # boto3 has tried it repeatedly already.
-                self.given_up = str(error)
-                return {}
-            taken = {lanes[int(item["Id"])] for item in answer.get("Successful", [])}
-            for item in answer.get("Failed", []):
-                lane = lanes[int(item["Id"])]
-                reasons[lane] = f"{item.get('Code')}: {item.get('Message')}"
-                if item.get("SenderFault"):
-                    refused[lane] = reasons[lane]
-            left = {lane: left[lane] for lane in lanes if lane not in taken and lane not in refused}
-            if not left:
-                return refused
+
+def send_batch(client: Any, url: str, entries: Mapping[Key, dict[str, Any]], taken: dict[Key, str]) -> dict[Key, str]:
+    """Send one request, and again what SQS did not take.
+
+    Args:
+        client: of SQS.
+        url: of the queue.
+        entries: at most `ENTRIES_PER_REQUEST`, by whatever tells them apart.
+        taken: gets the ids of the messages that SQS has, also where a later request fails as a whole.
+
+    Returns:
+        The reasons of those that it never took.
+    """
+    refused: dict[Key, str] = {}
+    reasons: dict[Key, str] = {}
+    left = dict(entries)
+    for attempt in range(ATTEMPTS):
+        if not left:
+            break
+        if attempt:
             logger.warning("SQS did not take %d of %d messages", len(left), len(entries))
-        refused.update({lane: reasons.get(lane, "SQS did not say") for lane in left})
-        return refused
+            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
+        keys = list(left)
+        answer = client.send_message_batch(
+            QueueUrl=url, Entries=[{"Id": str(index), **left[key]} for index, key in enumerate(keys)]
+        )
+        taken.update({keys[int(item["Id"])]: item.get("MessageId", "") for item in answer.get("Successful", [])})
+        for item in answer.get("Failed", []):
+            key = keys[int(item["Id"])]
+            reasons[key] = f"{item.get('Code')}: {item.get('Message')}"
+            if item.get("SenderFault"):
+                refused[key] = reasons[key]
+        # What a half answer does not tell of may have been taken or not, so it is sent again.
+        left = {key: left[key] for key in keys if key not in taken and key not in refused}
+    refused.update({key: reasons.get(key, "SQS did not say") for key in left})
+    return refused
 
 
 def _fitting(lanes: dict[Any, deque[Any]]) -> Iterator[Any]:
     """Yield the lanes whose first messages go out together."""
     size = 0
     for count, lane in enumerate(lanes):
-        size += _size(lanes[lane][0][1])
+        size += size_bytes(lanes[lane][0][1])
         if count == ENTRIES_PER_REQUEST or (count and size > MAX_REQUEST_BYTES):
             return
         yield lane

@@ -6,22 +6,17 @@ deleted. Whoever kills a command in between finds a message twice, and never non
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ...batching import ENTRIES_PER_REQUEST, MAX_REQUEST_BYTES, send_batch, size_bytes
 from .messages import Message, received
 
-ENTRIES_PER_REQUEST = 10
-MAX_REQUEST_BYTES = 1_048_576
-"""https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
 WAIT_SECONDS = 2
 """A long poll asks every server of SQS, so one that brings nothing has seen that there is nothing."""
-ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -166,12 +161,13 @@ def send(
         refused += [
             (message, "one before it in its group was refused") for message in request if message not in sending
         ]
-        answers = _request(sqs, url, [entry(message) for message in sending])
-        for message, (message_id, reason) in zip(sending, answers, strict=True):
-            if reason:
-                refused.append((message, reason))
+        taken: dict[int, str] = {}
+        reasons = send_batch(sqs, url, {index: entry(message) for index, message in enumerate(sending)}, taken)
+        for index, message in enumerate(sending):
+            if index in reasons:
+                refused.append((message, reasons[index]))
                 blocked |= {message.group} if ordered else set()
-            elif ordered and message_id == message.message_id:
+            elif ordered and taken[index] == message.message_id:
                 repeated.append(message)
             else:
                 accepted.append(message)
@@ -202,43 +198,14 @@ def entry(message: Message, deduplication_id: str, *, with_reason: bool) -> dict
 def _requests(messages: Iterable[Message], *, ordered: bool) -> Iterator[list[Message]]:
     """Divide messages into what one request takes."""
     request: list[Message] = []
-    size_bytes = 0
+    so_far_bytes = 0
     for message in messages:
-        own_bytes = _size_bytes(message)
-        full = len(request) == ENTRIES_PER_REQUEST or size_bytes + own_bytes > MAX_REQUEST_BYTES
+        own_bytes = size_bytes({"MessageBody": message.body, "MessageAttributes": message.attributes})
+        full = len(request) == ENTRIES_PER_REQUEST or so_far_bytes + own_bytes > MAX_REQUEST_BYTES
         if request and (full or (ordered and message.group in {other.group for other in request})):
             yield request
-            request, size_bytes = [], 0
+            request, so_far_bytes = [], 0
         request.append(message)
-        size_bytes += own_bytes
+        so_far_bytes += own_bytes
     if request:
         yield request
-
-
-def _size_bytes(message: Message) -> int:
-    size = len(message.body.encode())
-    for name, value in message.attributes.items():
-        content = value.get("StringValue", "").encode() or value.get("BinaryValue", b"")
-        size += len(name.encode()) + len(value["DataType"]) + len(content)
-    return size
-
-
-def _request(sqs: Any, url: str, entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Send one request, and again what was refused for no fault of ours; return each one's new id, or the reason."""
-    answers: dict[int, tuple[str, str]] = {}
-    left = dict(enumerate(entries))
-    for attempt in range(ATTEMPTS):
-        if not left:
-            break
-        if attempt:
-            time.sleep(0.2 * 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
-        answer = sqs.send_message_batch(
-            QueueUrl=url, Entries=[{"Id": str(index), **made} for index, made in left.items()]
-        )
-        for item in answer.get("Successful", []):
-            answers[int(item["Id"])] = (item["MessageId"], "")
-        for item in answer.get("Failed", []):
-            answers[int(item["Id"])] = ("", f"{item.get('Code')}: {item.get('Message')}")
-        again = {int(item["Id"]) for item in answer.get("Failed", []) if not item.get("SenderFault")}
-        left = {index: made for index, made in left.items() if index in again}
-    return [answers[index] for index in range(len(entries))]
