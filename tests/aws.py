@@ -17,10 +17,12 @@ os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "1000000"
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.dynamodb.responses import DynamoHandler
+from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.elasticache.models import CacheCluster, ElastiCacheBackend
 from moto.elasticache.responses import ElastiCacheResponse
 from moto.iam.access_control import IAMRequestBase, PermissionResult
 from moto.iam.responses import IamResponse
+from moto.logs.responses import LogsResponse
 from moto.s3.models import FakeBucket
 from moto.sqs.models import Queue
 from moto.sqs.responses import SQSResponse
@@ -52,7 +54,7 @@ def return_all_queue_attributes():
 
 
 def authorize_as_aws_does():
-    """A batch is authorised by its single action; what moves messages and what uses a table, by the ARN it names.
+    """A batch is authorised by its single action; what moves messages and the rest, by the ARN of what it names.
 
     The only bucket policies here refuse plain HTTP, which is all the emulator speaks.
     """
@@ -70,9 +72,21 @@ def authorize_as_aws_does():
     def table(self):
         return f"arn:aws:dynamodb:{self.region}:{self.current_account}:table/{self._get_param('TableName')}"
 
+    def watched(self):
+        kind, names = ("service", "services") if self._get_action() == "DescribeServices" else ("task", "tasks")
+        if not self._get_param(names):
+            return "*"
+        name = self._get_param(names)[0].rpartition("/")[2]
+        return f"arn:aws:ecs:{self.region}:{self.current_account}:{kind}/{self._get_param('cluster')}/{name}"
+
+    def log_group(self):
+        return f"arn:aws:logs:{self.region}:{self.current_account}:log-group:{self._get_param('logGroupName')}:*"
+
     IAMRequestBase.__init__ = request
     SQSResponse._determine_resource = lambda self: self._get_param("SourceArn") or named(self) or queue(self)
     DynamoHandler._determine_resource = table
+    EC2ContainerServiceResponse._determine_resource = watched
+    LogsResponse._determine_resource = log_group
     FakeBucket.get_permission = lambda self, action, resource: PermissionResult.NEUTRAL
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import boto3
 import pytest
@@ -413,6 +415,7 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
             raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
         nobody_may_do_more(aws, queues, other, producer, worker, operator)
         commands_work_for(operator, folder, aws, environment)
+        aws_commands_work_for(operator, folder, aws)
 
 
 def follow_a_task(answers, aws, queues, producer, operator, send, tmp_path):
@@ -507,6 +510,18 @@ def commands_work_for(operator, folder, aws, environment):
         ("metrics",),
     ):
         command(folder, aws, operator, *arguments)
+
+
+def aws_commands_work_for(operator, folder, aws):
+    """Run the runbook's lines of the AWS command as they stand, but for what is run on a machine."""
+    runbook = (folder / "docs" / "runbook.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", runbook, re.DOTALL) if "aws " in block]
+    assert len(blocks) == 2, blocks
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = clean_environment(ENVIRONMENT="staging", PATH=path, **aws.environment(operator))
+    for block in blocks:
+        lines = "".join(line for line in block.splitlines(keepends=True) if "systemctl" not in line)
+        run("bash", "-euo", "pipefail", "-c", lines, cwd=folder, environment=environment)
 
 
 def rotated_key(folder, aws):

@@ -179,6 +179,16 @@ resource "aws_iam_role_policy" "run_image" {
   policy = data.aws_iam_policy_document.run_image.json
 }
 
+# For who is on call: do machines start, and why do they go? It cannot be limited to some groups.
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2autoscaling.html
+data "aws_iam_policy_document" "look_at_workers" {
+  statement {
+    sid       = "ListWorkers"
+    actions   = ["autoscaling:DescribeScalingActivities"]
+    resources = ["*"]
+  }
+}
+
 # A shell without an open port and without SSH keys.
 resource "aws_iam_role_policy_attachment" "session_manager" {
   role       = aws_iam_role.workers.name

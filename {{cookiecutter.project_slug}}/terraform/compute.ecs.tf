@@ -231,6 +231,30 @@ resource "aws_iam_role_policy" "execution" {
   policy = data.aws_iam_policy_document.run_image.json
 }
 
+# For who is on call: do workers start, and why do they stop?
+data "aws_iam_policy_document" "look_at_workers" {
+  statement {
+    sid     = "LookAtWorkers"
+    actions = ["ecs:DescribeServices", "ecs:DescribeTasks"]
+    resources = [
+      for kind in ["service", "task"] : "arn:${local.partition}:ecs:${local.region}:${local.account}:${kind}/${local.name}/*"
+    ]
+  }
+  # It can be limited by condition only.
+  # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
+  statement {
+    sid       = "ListWorkers"
+    actions   = ["ecs:ListTasks"]
+    resources = ["*"]
+
+    condition {
+      test     = "ArnEquals"
+      variable = "ecs:cluster"
+      values   = ["arn:${local.partition}:ecs:${local.region}:${local.account}:cluster/${local.name}"]
+    }
+  }
+}
+
 # A busy worker asks not to be stopped; see protection.py.
 data "aws_iam_policy_document" "protection" {
   statement {

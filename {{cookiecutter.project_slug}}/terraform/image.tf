@@ -25,6 +25,8 @@ locals {
   registry = "${local.account}.dkr.ecr.${local.region}.${local.dns_suffix}"
   image    = "${local.registry}/${local.name}:${var.image_tag}"
 
+  log_group = "/${local.contract.service}/${var.environment}/workers"
+
   # Without an image there is nothing to run.
   workers = {
     for name, queue in local.queues : name => {
@@ -65,7 +67,7 @@ resource "aws_ecr_lifecycle_policy" "service" {
 }
 
 resource "aws_cloudwatch_log_group" "workers" {
-  name              = "/${local.contract.service}/${var.environment}/workers"
+  name              = local.log_group
   retention_in_days = var.log_retention_days
 }
 
@@ -84,6 +86,6 @@ data "aws_iam_policy_document" "run_image" {
   statement {
     sid       = "WriteLogs"
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    resources = ["arn:${local.partition}:logs:${local.region}:${local.account}:log-group:/${local.contract.service}/${var.environment}/workers:*"]
+    resources = ["arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${local.log_group}:*"]
   }
 }

@@ -61,6 +61,8 @@ data "aws_iam_policy_document" "worker" {
 }
 
 data "aws_iam_policy_document" "operator" {
+  source_policy_documents = [data.aws_iam_policy_document.look_at_workers.json]
+
   statement {
     sid       = "Look"
     actions   = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
@@ -104,6 +106,12 @@ data "aws_iam_policy_document" "operator" {
     sid       = "ReadMetrics"
     actions   = ["cloudwatch:GetMetricData"]
     resources = ["*"]
+  }
+
+  statement {
+    sid       = "ReadLogs"
+    actions   = ["logs:FilterLogEvents"]
+    resources = ["arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${local.log_group}:*"]
   }
 
   dynamic "statement" {

@@ -88,7 +88,10 @@ run "plan" {
         for statement in jsondecode(local.policies[policy]).Statement :
         statement.Effect == "Allow" &&
         alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]) &&
-        (statement.Sid == "ReadMetrics" || alltrue([for resource in flatten([statement.Resource]) : startswith(resource, "arn:aws:") && !endswith(resource, ":*")]))
+        (contains(["ReadMetrics", "ListWorkers"], statement.Sid) || alltrue([
+          for resource in flatten([statement.Resource]) :
+          startswith(resource, "arn:aws:") && (statement.Sid == "ReadLogs" || !endswith(resource, ":*"))
+        ]))
       ])
     ])
     error_message = "A policy allows more than named actions on named resources."
