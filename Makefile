@@ -46,6 +46,7 @@ format: $(READY) ## Format the code and mend what the linter can
 benchmark: $(READY) ## Measure what README says of speed
 	@$(BIN)/python benchmarks/bake.py
 	@$(BIN)/python benchmarks/delivery.py
+	@if command -v podman >/dev/null; then $(BIN)/python benchmarks/image.py; else echo "no podman here: image not measured"; fi
 
 .PHONY: lock
 lock: $(READY) ## Pin the newest versions of everything, here and in projects

@@ -1,4 +1,4 @@
-"""Keeps the chosen option files, makes the queues' task modules, and says what was derived.
+"""Keeps the chosen option files, makes what follows from the queues, and says what was derived.
 
 Runs in the new project. What there is to do comes from hooks/answers.py, as data.
 """
@@ -6,6 +6,8 @@ Runs in the new project. What there is to do comes from hooks/answers.py, as dat
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -43,8 +45,16 @@ def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:
         example.unlink()
 
 
+def make_compose(project: Path) -> None:
+    """Let the project write its compose.yaml, as `make compose.yaml` does."""
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(project))
+    runpy.run_module("dev.compose", run_name="__main__")
+
+
 if __name__ == "__main__":
     plan = json.loads(PLAN)
     keep_chosen(Path.cwd(), plan["chosen"], plan["options"])
     make_task_modules(Path(plan["tasks"]), plan["modules"])
+    make_compose(Path.cwd())
     print(plan["report"])

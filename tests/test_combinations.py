@@ -49,7 +49,7 @@ def expected_files(contract):
             file = f"{thing}.{extension}"
         expected.add(folder + slash + file)
     tasks = {f"src/{contract['package']}/tasks/{queue['name'].replace('-', '_')}.py" for queue in contract["queues"]}
-    return expected | tasks
+    return expected | tasks | {"compose.yaml"}
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=label)

@@ -19,14 +19,14 @@ PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 RESULTS = ("s3", "dynamodb", "redis", "none")
 COMPILE = (
     *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.10"),
-    *("--generate-hashes", "--no-header", "--no-annotate"),
+    *("--upgrade", "--generate-hashes", "--no-header", "--no-annotate"),
 )
 
 
-def compile_requirements(source: Path, target: Path, *options: str) -> None:
-    """Resolve a file of requirements into one with exact versions and hashes."""
-    command = [sys.executable, "-m", *COMPILE, str(source), *options, "--output-file", str(target)]
-    subprocess.run(command, check=True, cwd=source.parent)
+def compile_requirements(*what: str, folder: Path, target: Path) -> None:
+    """Resolve what is asked for in a folder into a file with exact versions and hashes."""
+    command = [sys.executable, "-m", *COMPILE, *what, "--output-file", str(target)]
+    subprocess.run(command, check=True, cwd=folder)
 
 
 def bake(results: str, folder: Path) -> Path:
@@ -49,20 +49,19 @@ def main() -> None:
     """Write the requirements of projects, then those of the template."""
     with tempfile.TemporaryDirectory() as name:
         redis, other = bake("redis", Path(name)), bake("none", Path(name))
+        compile_requirements("--group", "build", folder=other, target=PROJECT / "requirements-build.txt")
         for stem, options in (("requirements", ()), ("requirements-dev", ("--extra", "dev"))):
             pinned = redis / f"{stem}.txt"
-            compile_requirements(redis / "pyproject.toml", pinned, *options)
+            compile_requirements("pyproject.toml", *options, folder=redis, target=pinned)
             # Every version the same, or the two kinds of project would drift apart.
-            compile_requirements(other / "pyproject.toml", other / pinned.name, *options, "--constraint", str(pinned))
+            same = ("--constraint", str(pinned))
+            compile_requirements("pyproject.toml", *options, *same, folder=other, target=other / pinned.name)
             for results in RESULTS:
                 chosen = redis if results == "redis" else other
                 text = (chosen / pinned.name).read_text(encoding="utf-8")
                 (PROJECT / f"{stem}.{results}.txt").write_text(text, encoding="utf-8")
-        compile_requirements(
-            TEMPLATE / "requirements.in",
-            TEMPLATE / "requirements.txt",
-            *("--constraint", str(redis / "requirements-dev.txt")),
-        )
+        same = ("--constraint", str(redis / "requirements-dev.txt"))
+        compile_requirements("requirements.in", *same, folder=TEMPLATE, target=TEMPLATE / "requirements.txt")
 
 
 if __name__ == "__main__":

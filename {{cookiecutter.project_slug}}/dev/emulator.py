@@ -81,18 +81,36 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
                 process.kill()
 
 
-def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seconds: int | None) -> str:
-    """Create every queue with its dead-letter queue; return what their URLs begin with."""
+def environment_of(contract: Mapping[str, Any], url: str) -> dict[str, str]:
+    """Return the environment variables that lead a service to an emulator, but for those of its results."""
+    return {
+        "ENVIRONMENT": ENVIRONMENT,
+        "QUEUE_URL_BASE": f"{url}/{ACCOUNT}",
+        "AWS_ENDPOINT_URL": url,
+        "AWS_DEFAULT_REGION": contract["region"],
+        "AWS_ACCESS_KEY_ID": "EMULATOREMULATOR",
+        "AWS_SECRET_ACCESS_KEY": "emulator/with+odd@characters",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def queue_names(contract: Mapping[str, Any], queue: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of a queue and of its dead-letter queue."""
+    name = f"{contract['service']}-{ENVIRONMENT}-{queue['name']}"
+    suffix = ".fifo" if contract["broker"] == "sqs-fifo" else ""
+    return name + suffix, f"{name}-dlq{suffix}"
+
+
+def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seconds: int | None) -> None:
+    """Create every queue with its dead-letter queue."""
     # As AWS creates a queue today.
     common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract["max_message_bytes"])}
-    suffix = ".fifo" if contract["broker"] == "sqs-fifo" else ""
-    if suffix:
+    if contract["broker"] == "sqs-fifo":
         common["FifoQueue"] = "true"
-    base = ""
     for queue in contract["queues"]:
-        name = f"{contract['service']}-{ENVIRONMENT}-{queue['name']}"
+        name, dead_letter_name = queue_names(contract, queue)
         dead_letters = sqs.create_queue(
-            QueueName=f"{name}-dlq{suffix}",
+            QueueName=dead_letter_name,
             Attributes={
                 **common,
                 "MessageRetentionPeriod": str(contract["dead_letter_retention_seconds"]),
@@ -104,8 +122,8 @@ def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seco
             "maxReceiveCount": queue["max_receive_count"],
         }
         visibility_timeout = visibility_timeout_seconds or queue["visibility_timeout_seconds"]
-        url = sqs.create_queue(
-            QueueName=name + suffix,
+        sqs.create_queue(
+            QueueName=name,
             Attributes={
                 **common,
                 "VisibilityTimeout": str(visibility_timeout),
@@ -113,9 +131,7 @@ def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seco
                 "ReceiveMessageWaitTimeSeconds": str(contract["wait_time_seconds"]),
                 "RedrivePolicy": json.dumps(redrive),
             },
-        )["QueueUrl"]
-        base = url.rpartition("/")[0]
-    return base
+        )
 
 
 def main() -> None:
@@ -127,23 +143,17 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="python -m dev.emulator", description=__doc__)
     parser.add_argument("--visibility-timeout-seconds", type=int)
-    visibility_timeout_seconds = parser.parse_args().visibility_timeout_seconds
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; %(default)s unless named")
+    parser.add_argument("--port", type=int, default=0, help="a free one unless named")
+    arguments = parser.parse_args()
     contract = json.loads(CONTRACT.read_text(encoding="utf-8"))
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(moto_gaps.server())
-        environment = {
-            "ENVIRONMENT": ENVIRONMENT,
-            "AWS_ENDPOINT_URL": url,
-            "AWS_DEFAULT_REGION": contract["region"],
-            "AWS_ACCESS_KEY_ID": "EMULATOREMULATOR",
-            "AWS_SECRET_ACCESS_KEY": "emulator/with+odd@characters",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        environment = environment_of(contract, stack.enter_context(moto_gaps.server(arguments.host, arguments.port)))
         os.environ.update(environment)
-        sqs = boto3.client("sqs")
-        environment["QUEUE_URL_BASE"] = create_queues(sqs, contract, visibility_timeout_seconds)
         environment.update(create_results(contract, stack))
+        # Last, so that whoever finds the last queue finds everything.
+        create_queues(boto3.client("sqs"), contract, arguments.visibility_timeout_seconds)
         print(json.dumps(environment), flush=True)
         sys.stdin.read()
 

@@ -27,18 +27,18 @@ _moves: list[_Move] = []
 
 
 @contextlib.contextmanager
-def server() -> Iterator[str]:
-    """Run moto on a free port of this machine alone, and yield its URL."""
+def server(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Run moto, on a free port of this machine alone unless told otherwise, and yield its URL."""
     SQSBackend.receive_message = _short_poll(SQSBackend.receive_message)  # type: ignore[method-assign]
     SQSResponse.start_message_move_task = _start_message_move_task  # type: ignore[attr-defined]
     SQSResponse.list_message_move_tasks = _list_message_move_tasks  # type: ignore[attr-defined]
     SQSResponse.cancel_message_move_task = _cancel_message_move_task  # type: ignore[attr-defined]
     _hurry()
-    moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    moto = ThreadedMotoServer(host, port=port, verbose=False)
     moto.start()
     try:
-        host, port = moto.get_host_and_port()
-        yield f"http://{host}:{port}"
+        _, port = moto.get_host_and_port()
+        yield f"http://127.0.0.1:{port}"
     finally:
         moto.stop()
 

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import boto3
-
 UNREACHABLE: dict[str, str] = {"RESULTS_TABLE": "unreachable"}
 """Environment variables that fit and lead nowhere, for tests that want no results."""
 
 
+def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the services that compose.yaml needs for results, none, and the environment variables."""
+    return {}, {"RESULTS_TABLE": f"{contract['service']}-development-results"}
+
+
 def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
     """Create the table; return the environment variables that lead to it."""
-    table = f"{contract['service']}-development-results"
+    import boto3
+
+    _, environment = in_containers(contract)
+    table = environment["RESULTS_TABLE"]
     dynamodb = boto3.client("dynamodb")
     dynamodb.create_table(
         TableName=table,
@@ -23,4 +29,4 @@ def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, s
         BillingMode="PAY_PER_REQUEST",
     )
     dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"})
-    return {"RESULTS_TABLE": table}
+    return environment

@@ -10,6 +10,11 @@ UNREACHABLE: dict[str, str] = {}
 """Environment variables that fit and lead nowhere, for tests that want no results."""
 
 
+def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return no services for compose.yaml, and no environment variables."""
+    return {}, {}
+
+
 def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
     """Return no environment variables."""
     return {}

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import boto3
-
 UNREACHABLE: dict[str, str] = {"RESULTS_BUCKET": "unreachable"}
 """Environment variables that fit and lead nowhere, for tests that want no results."""
 
 
+def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the services that compose.yaml needs for results, none, and the environment variables."""
+    return {}, {"RESULTS_BUCKET": f"{contract['service']}-development-results"}
+
+
 def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
     """Create the bucket; return the environment variables that lead to it."""
-    bucket = f"{contract['service']}-development-results"
+    import boto3
+
+    _, environment = in_containers(contract)
+    bucket = environment["RESULTS_BUCKET"]
     s3 = boto3.client("s3", region_name="us-east-1")
     s3.create_bucket(Bucket=bucket)
     expire = {
@@ -25,4 +31,4 @@ def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, s
         "Expiration": {"Days": math.ceil(contract["result_expires_seconds"] / 86_400)},
     }
     s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [expire]})
-    return {"RESULTS_BUCKET": bucket}
+    return environment
