@@ -28,7 +28,8 @@ def compose(contract: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of compose.yaml: a worker for each queue, as on AWS, the emulator and a sender."""
     result_services, result_environment = in_containers(contract)
     environment = {**emulator.environment_of(contract, f"http://emulator:{PORT}"), **result_environment}
-    started = {"depends_on": {name: {"condition": "service_healthy"} for name in ("emulator", *result_services)}}
+    healthy = {"condition": "service_healthy"}
+    after_aws = {"depends_on": dict.fromkeys(["emulator", *result_services], healthy)}
     # As Terraform has it; and without capabilities, of which a worker needs none.
     contained = {
         "environment": environment,
@@ -68,9 +69,9 @@ def compose(contract: Mapping[str, Any]) -> dict[str, Any]:
                 "retries": 3,
                 "start_period": "60s",
             },
-            **started,
+            **after_aws,
         }
-    services["sender"] = {**development, "command": ["python", "-m", "dev.sender"], **started}
+    services["sender"] = {**development, "command": ["python", "-m", "dev.sender"], **after_aws}
     return {"name": service, "services": services}
 
 
