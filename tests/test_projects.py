@@ -146,10 +146,22 @@ def wait_for(holds, seconds):
     return holds()
 
 
+OWN_TASK = '''
+
+@app.task
+def shout(text: str) -> str:
+    """Say it louder."""
+    return text.upper()
+'''
+
+
 @pytest.mark.parametrize("answers", [{"results": "redis"}, {"broker": "sqs-fifo", "results": "none"}], ids=label)
-def test_dev_runs_everything_and_ctrl_c_leaves_no_process(project, tmp_path, answers):
+def test_dev_runs_a_task_of_the_owners_and_ctrl_c_leaves_nothing(project, tmp_path, answers):
     folder = project(**answers)
+    with (folder / "src/acme_jobs/tasks/low.py").open("a", encoding="utf-8") as tasks:
+        tasks.write(OWN_TASK)
     log = tmp_path / "log"
+    reach = folder / ".env.development"
     with log.open("wb") as output:
         dev = subprocess.Popen(
             [sys.executable, "-m", "dev"],
@@ -164,9 +176,15 @@ def test_dev_runs_everything_and_ctrl_c_leaves_no_process(project, tmp_path, ans
         assert wait_for(lambda: log.read_text().count(done) >= 2, 60), log.read_text()
         assert wait_for(lambda: "reverse" in log.read_text() and "succeeded" in log.read_text(), 30), log.read_text()
         assert len(mine(str(tmp_path))) > 5
+        wait = "" if answers["results"] == "none" else " --wait 30"
+        send = f". ./{reach.name}; python -m acme_jobs send low.shout 'hear me' --group g{wait}"
+        said = succeed("sh", "-c", send, cwd=folder, PYTHONPATH="src")
+        assert ('"HEAR ME"' in said) == bool(wait)
+        assert wait_for(lambda: "low.shout" in log.read_text(), 30), log.read_text()
         os.killpg(dev.pid, 2)  # As a terminal does: to all of its foreground processes.
         assert dev.wait(timeout=30) == 0, log.read_text()
         assert mine(str(tmp_path)) == []
+        assert not reach.exists()
         assert "Traceback" not in log.read_text()
     finally:
         for process in mine(str(tmp_path)):

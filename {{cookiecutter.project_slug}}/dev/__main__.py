@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from honcho.manager import Manager
 
 from . import emulator
+
+REACH = emulator.PROJECT / ".env.development"
+
+
+@contextlib.contextmanager
+def other_terminals_reach(variables: Mapping[str, str]) -> Iterator[None]:
+    """Keep a file, as long as this runs, that leads a shell to the emulator and to this environment's commands."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    REACH.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        REACH.unlink(missing_ok=True)
 
 
 def main() -> int:
     """Run until Ctrl-C; return the exit status."""
     contract = json.loads(emulator.CONTRACT.read_text(encoding="utf-8"))
     python = shlex.quote(sys.executable)
-    with emulator.running() as variables:
+    with contextlib.ExitStack() as stack:
+        variables = stack.enter_context(emulator.running())
+        stack.enter_context(other_terminals_reach(variables))
         print(f"The emulator answers at {variables['AWS_ENDPOINT_URL']}. Ctrl-C stops everything.")
+        print(f"In another terminal, `. ./{REACH.name}` leads the service's command there.", flush=True)
         environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
         manager = Manager()
         # honcho would signal whole process groups, and so kill the tasks that a worker told to stop
