@@ -5,6 +5,7 @@ Runs in the new project. What there is to do comes from hooks/answers.py, as dat
 
 from __future__ import annotations
 
+import contextlib
 import json
 import runpy
 import sys
@@ -32,6 +33,8 @@ def keep_chosen(project: Path, chosen: Iterable[str], options: Iterable[str]) ->
                 path.replace(path.with_name(f"{parts[0]}.{parts[2]}"))
             else:
                 path.unlink()
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()  # If it held nothing but files of options.
 
 
 def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:

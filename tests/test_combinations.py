@@ -58,6 +58,7 @@ def test_combination(bake, answers):
     contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
     assert {name: contract[name] for name in answers} == answers
     assert files(project) == sorted(expected_files(contract))
+    assert [folder for folder in project.rglob("*") if folder.is_dir() and not any(folder.iterdir())] == []
     for name in files(project):
         text = (project / name).read_text(encoding="utf-8")
         assert text == "" or text.endswith("\n"), f"{name} does not end with a line break"
