@@ -8,7 +8,7 @@ variable "instance_type" {
 }
 
 variable "ami_id" {
-  description = "Machine image, Amazon Linux 2023 or one with docker, jq and the AWS CLI; empty for the newest of the former."
+  description = "Machine image, Amazon Linux 2023 or one with cloud-init, docker, jq, curl and the AWS CLI; empty for the newest of the former."
   type        = string
   default     = ""
 }
@@ -31,6 +31,45 @@ locals {
       name       = "CPUUtilization"
       dimensions = { AutoScalingGroupName = "${local.name}-${name}" }
     }
+  }
+}
+
+locals {
+  # What the scripts in machine/ read.
+  machine_environment = {
+    SERVICE              = local.contract.service
+    IMAGE                = local.image
+    STOP_TIMEOUT_SECONDS = local.contract.stop_timeout_seconds
+    LOG_GROUP            = aws_cloudwatch_log_group.workers.name
+    ACCESS_KEY_ARN       = local.access_key_arn
+    AWS_DEFAULT_REGION   = local.region
+  }
+
+  machine_files = merge(
+    { for name in fileset("${path.module}/machine", "*.service") : "/etc/systemd/system/${name}" => file("${path.module}/machine/${name}") },
+    { for name in fileset("${path.module}/machine", "*.sh") : "/usr/local/lib/worker/${name}" => file("${path.module}/machine/${name}") },
+    {
+      "/etc/worker/machine.env" = join("", [for name, value in local.machine_environment : "${name}=${value}\n"])
+      "/etc/worker/service.env" = join("", [for name, value in local.environment : "${name}=${value}\n"])
+      # Docker kills a worker that takes longer; systemd, what is left then.
+      "/etc/systemd/system/worker@.service.d/contract.conf" = "[Service]\nTimeoutStopSec=${local.contract.stop_timeout_seconds + 10}\n"
+    },
+  )
+
+  # https://cloudinit.readthedocs.io/en/latest/reference/modules.html
+  user_data = {
+    for name in keys(local.queues) : name => "#cloud-config\n${yamlencode({
+      write_files = [
+        for path, content in local.machine_files : { path = path, content = content, permissions = endswith(path, ".sh") ? "0755" : "0644" }
+      ]
+      runcmd = [
+        # Where there is no way to the internet, S3 is reached by its endpoint, and the packages lie there.
+        "if ! command -v docker || ! command -v jq; then dnf install --assumeyes docker jq; fi",
+        "systemctl enable --now docker",
+        # A worker that cannot start is tried again and again; nobody should wait for that here.
+        "systemctl enable --now --no-block worker@${name} drain",
+      ]
+    })}"
   }
 }
 
@@ -79,22 +118,17 @@ resource "aws_launch_template" "worker" {
     tags          = { Name = "${local.name}-${each.key}", Service = local.contract.service, Environment = var.environment }
   }
 
-  user_data = base64encode(templatefile("${path.module}/user_data.sh.tftpl", {
-    service              = local.contract.service
-    queue                = each.key
-    image                = local.image
-    registry             = local.registry
-    region               = local.region
-    environment          = local.environment
-    access_key_arn       = local.access_key_arn
-    log_group            = aws_cloudwatch_log_group.workers.name
-    stop_timeout_seconds = local.contract.stop_timeout_seconds
-  }))
+  user_data = base64encode(local.user_data[each.key])
 
   lifecycle {
     precondition {
       condition     = local.contract.soft_shutdown_seconds + 10 <= local.contract.stop_timeout_seconds
       error_message = "stop_timeout_seconds must be at least soft_shutdown_seconds + 10, or workers are killed while they give back what they hold."
+    }
+    precondition {
+      # Before it is encoded. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html
+      condition     = length(base64encode(local.user_data[each.key])) <= 16384 / 3 * 4
+      error_message = "What a machine is started with must be at most 16 KB: make the files in terraform/machine/ shorter, or put them into the machine image."
     }
   }
 }
@@ -140,7 +174,7 @@ resource "aws_autoscaling_group" "worker" {
   }
 }
 
-# The machine waits for its worker, which user data stops when the machine is to go. Nothing tells when
+# The machine waits for its worker, which drain.service stops when it is to go. Nothing tells when
 # that is done, and so nothing needs the right to: the time is known.
 resource "aws_autoscaling_lifecycle_hook" "stop_worker" {
   for_each = local.queues

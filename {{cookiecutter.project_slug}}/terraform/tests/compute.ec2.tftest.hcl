@@ -45,36 +45,38 @@ run "workers" {
   assert {
     condition = alltrue([
       for name, template in aws_launch_template.worker :
-      strcontains(base64decode(template.user_data), "\n    ${local.image} ${local.contract.service} worker ${name}\n")
+      contains(yamldecode(base64decode(template.user_data)).runcmd, "systemctl enable --now --no-block worker@${name} drain")
     ])
-    error_message = "A machine runs another command than its queue's worker."
+    error_message = "A machine runs another queue's worker."
   }
 
   assert {
     condition = alltrue([
-      for template in aws_launch_template.worker :
-      strcontains(base64decode(template.user_data), "docker stop --time ${jsondecode(file("../contract.json")).stop_timeout_seconds} worker\n") &&
-      tonumber(regex("TimeoutStopSec=([0-9]+)", base64decode(template.user_data))[0]) > jsondecode(file("../contract.json")).stop_timeout_seconds
+      for path, text in {
+        "/etc/systemd/system/worker@.service.d/contract.conf" = "TimeoutStopSec=${jsondecode(file("../contract.json")).stop_timeout_seconds + 10}\n"
+        "/etc/worker/machine.env"                             = "STOP_TIMEOUT_SECONDS=${jsondecode(file("../contract.json")).stop_timeout_seconds}\n"
+      } : strcontains(local.machine_files[path], text)
     ])
     error_message = "A worker is killed before its soft shutdown is over."
   }
 
   assert {
-    condition = alltrue([
-      for template in aws_launch_template.worker : alltrue([
-        for name, value in output.environment : strcontains(base64decode(template.user_data), "\n${name}=${value}\n")
-      ])
-    ])
+    condition     = local.machine_files["/etc/worker/service.env"] == join("", [for name, value in output.environment : "${name}=${value}\n"])
     error_message = "A machine's environment is not what the outputs say."
   }
 
   assert {
     condition = alltrue([
-      for template in aws_launch_template.worker :
-      strcontains(base64decode(template.user_data), "secretsmanager get-secret-value") == (local.contract.credentials == "keys") &&
-      template.metadata_options[0].http_tokens == "required"
+      for template in aws_launch_template.worker : template.metadata_options[0].http_tokens == "required" && {
+        for file in yamldecode(base64decode(template.user_data)).write_files : file.path => file.content
+      } == local.machine_files
     ])
-    error_message = "A machine gets other secrets than it needs, or gives its own away."
+    error_message = "A machine gets other files than are meant for it, or gives its credentials away."
+  }
+
+  assert {
+    condition     = (local.machine_environment.ACCESS_KEY_ARN == "") == (local.contract.credentials == "role")
+    error_message = "A machine gets other secrets than it needs."
   }
 
   assert {

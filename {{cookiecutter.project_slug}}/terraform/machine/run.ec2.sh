@@ -1,0 +1,34 @@
+#!/bin/bash
+# Runs the worker of a queue in a container, and tells systemd as long as it is alive.
+#   usage: run.sh <queue>    from worker@.service
+#
+# systemd hears only what belongs to the unit, and a container belongs to Docker. So the worker touches
+# a file that both see, and this tells.
+set -euo pipefail
+
+container=worker-$1
+alive=$RUNTIME_DIRECTORY/alive/$SERVICE-$1.alive
+told=$RUNTIME_DIRECTORY/told
+
+# In the background: a worker that stops is watched like one that works.
+trap 'docker stop "$container" >/dev/null &' TERM
+
+# The machine's network, as the role's credentials are one hop away and no more.
+docker run --rm --name "$container" --init --network host --no-healthcheck \
+    --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --pids-limit 1000 \
+    --stop-timeout "$STOP_TIMEOUT_SECONDS" \
+    --env-file /etc/worker/service.env --env-file "$RUNTIME_DIRECTORY/secrets.env" \
+    --mount "type=bind,source=$RUNTIME_DIRECTORY/alive,target=/run/alive" --env LIVENESS_DIRECTORY=/run/alive \
+    --log-driver awslogs --log-opt "awslogs-region=$AWS_DEFAULT_REGION" --log-opt "awslogs-group=$LOG_GROUP" \
+    --log-opt "awslogs-stream=$1/$HOSTNAME" --log-opt mode=non-blocking \
+    "$IMAGE" "$SERVICE" worker "$1" &
+client=$!
+
+while kill -0 "$client" 2>/dev/null; do
+    if [ "$alive" -nt "$told" ]; then
+        touch --reference="$alive" "$told"
+        systemd-notify READY=1 WATCHDOG=1 || true # Silence is heard as well.
+    fi
+    sleep 2
+done
+wait "$client"
