@@ -58,10 +58,10 @@ MUTANTS = {
         "        message.ack()\n",
         "test_faults.py::test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on",
     ),
-    "a killed task's message is deleted": Mutant(
+    "a killed task's result is final": Mutant(
         "delivery.py",
-        "            self.reject(requeue=True)\n\n    def reject",
-        "            self.acknowledge()\n\n    def reject",
+        "if soft or self.is_last or state.should_terminate:",
+        "if True:",
         "test_failures.py::test_task_killed_at_its_hard_limit_comes_back_and_is_dead_lettered",
     ),
     "a poll is waited for without end": Mutant(

@@ -138,13 +138,12 @@ class Request(BaseRequest):  # type: ignore[misc]
             self._say("its process died", _error(exc_info))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Tell the result of a task that was killed at its hard limit."""
+        """Tell the result of a task that was killed at its hard limit; `on_failure` has seen to its message."""
         if soft or self.is_last or state.should_terminate:
             super().on_timeout(soft, timeout)
         else:
             state.task_ready(self)
             self._say(f"it was killed at its hard limit of {timeout} s", TimeLimitExceeded(timeout))
-            self.reject(requeue=True)
 
     def reject(self, requeue: bool = False) -> None:
         """Leave the message in its queue."""
