@@ -76,8 +76,21 @@ def _hurry() -> None:
 
 
 def _short_poll(receive_message: Any) -> Any:
+    """Look again and again, one poll at a time.
+
+    moto's own long poll looks once which message groups are in work; one that meanwhile is in another
+    poll's answer it would hand out as well.
+    """
+    lock = threading.Lock()
+
     def shorter(self: Any, queue: str, count: int, wait_seconds: int, *rest: Any) -> Any:
-        return receive_message(self, queue, count, min(wait_seconds, LONGEST_POLL_SECONDS), *rest)
+        end = time.monotonic() + min(wait_seconds, LONGEST_POLL_SECONDS)
+        while True:
+            with lock:
+                found = receive_message(self, queue, count, 0, *rest)
+            if found or time.monotonic() >= end:
+                return found
+            time.sleep(0.02)
 
     return shorter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -65,6 +66,8 @@ class Commands:
             dimensions=(40, 80),
             encoding="utf-8",
             timeout=60,
+            # Tests that run in the background have it ignored, and hand that down.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

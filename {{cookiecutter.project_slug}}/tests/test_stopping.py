@@ -11,7 +11,7 @@ from tests.support import IS_FIFO, eventually, notes, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
-PATIENCE_SECONDS = 4
+PATIENCE_SECONDS = 6
 
 
 @pytest.fixture(scope="module")
