@@ -293,8 +293,6 @@ class Deployment:
     def __init__(self, folder, aws, kept_in_bucket):
         self.folder, self.terraform = folder, folder / "terraform"
         self.environment = clean_environment(**aws.environment(aws.owner))
-        variables = self.terraform / "environments" / "staging.tfvars"
-        variables.write_text(variables.read_text().replace('image_tag = ""', 'image_tag = "1"'))
         if kept_in_bucket:
             self._bootstrap()
         else:
@@ -316,7 +314,7 @@ class Deployment:
         return run("terraform", *arguments, cwd=self.terraform, environment=self.environment, **options)
 
     def apply(self):
-        self.make("plan")
+        self.make("plan", TAG="1")
         self.make("apply", TF_CLI_ARGS_apply="-parallelism=40")
 
     def outputs(self):
@@ -326,6 +324,7 @@ class Deployment:
         """Return the types of all that a second plan would change."""
         self.make("plan")
         plan = json.loads(self.run("show", "-json", "staging.tfplan"))
+        assert plan["variables"]["image_tag"]["value"] == "1", "a plan forgot which image is deployed"
         return {
             change["type"]
             for change in plan["resource_changes"]
@@ -333,7 +332,8 @@ class Deployment:
         }
 
     def destroy(self):
-        self.run("destroy", "-auto-approve", "-parallelism=40", "-var-file=environments/staging.tfvars")
+        variables = ("-var-file=environments/staging.tfvars", "-var=image_tag=")
+        self.run("destroy", "-auto-approve", "-parallelism=40", *variables)
         assert self.run("state", "list") == ""
 
 

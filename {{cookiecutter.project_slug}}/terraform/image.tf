@@ -1,7 +1,18 @@
+# It has no default: a plan that forgot it would stop all workers. `make plan` knows what is deployed.
 variable "image_tag" {
   description = "Image that workers run; empty until the first is pushed, when everything is made but workers."
   type        = string
-  default     = ""
+
+  validation {
+    # https://docs.docker.com/reference/cli/docker/image/tag/
+    condition     = can(regex("^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", var.image_tag))
+    error_message = "The image's tag must be up to 128 letters, digits, underscores, dots and hyphens, and begin with no dot or hyphen."
+  }
+}
+
+output "image_tag" {
+  description = "Image that workers were given last, which the next plan keeps."
+  value       = var.image_tag
 }
 
 variable "architecture" {
@@ -57,12 +68,22 @@ resource "aws_ecr_repository" "service" {
 resource "aws_ecr_lifecycle_policy" "service" {
   repository = aws_ecr_repository.service.name
   policy = jsonencode({
-    rules = [{
-      rulePriority = 1
-      description  = "Keep enough to go back"
-      selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 30 }
-      action       = { type = "expire" }
-    }]
+    rules = [
+      {
+        rulePriority = 1
+        description  = "Keep enough to go back"
+        selection    = { tagStatus = "tagged", tagPatternList = ["*"], countType = "imageCountMoreThan", countNumber = 30 }
+        action       = { type = "expire" }
+      },
+      # An image has a part for each kind of processor, without a tag; such parts stay as long as it does.
+      # https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html
+      {
+        rulePriority = 2
+        description  = "Drop what no image is made of"
+        selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 1 }
+        action       = { type = "expire" }
+      },
+    ]
   })
 }
 

@@ -1,6 +1,4 @@
 environment = "staging"
-# Empty until the first image is pushed: everything is made but workers.
-image_tag = ""
 
 use_spot           = true
 protect_data       = false
