@@ -18,7 +18,7 @@ app = importlib.import_module(f"{CONTRACT['package']}.app")
 settings = importlib.import_module(f"{CONTRACT['package']}.settings")
 
 TERRAFORM = PROJECT / "terraform"
-ROOTS = [TERRAFORM, TERRAFORM / "bootstrap"]
+ROOTS = [TERRAFORM, TERRAFORM / "bootstrap", TERRAFORM / "pipeline"]
 SECRETS = {"aws_access_key_id", "aws_secret_access_key"}
 
 # The first `terraform init` loads the provider from the network.
@@ -94,6 +94,11 @@ def test_own_tests_of_terraform_pass(tested):
     (summary,) = (report["test_summary"] for report in tested if report["type"] == "test_summary")
     assert summary["passed"] >= 5
     assert summary["failed"] == summary["errored"] == summary["skipped"] == 0
+
+
+def test_pipelines_are_trusted_no_further_than_they_must():
+    run = terraform("test", "-no-color", folder=TERRAFORM / "pipeline")
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_service_gets_the_environment_it_reads(environment):

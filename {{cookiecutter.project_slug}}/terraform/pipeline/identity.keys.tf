@@ -1,0 +1,31 @@
+# Neither reads the secret: its key is for the workers.
+
+locals {
+  identity_look_actions = ["secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy"]
+  identity_change_statements = {
+    Secret = {
+      actions = [
+        "secretsmanager:CreateSecret",
+        "secretsmanager:DeleteSecret",
+        "secretsmanager:TagResource",
+        "secretsmanager:UntagResource",
+        "secretsmanager:UpdateSecret",
+      ]
+      resources = ["${local.arn.secretsmanager}:secret:${local.name}-worker-*"]
+    }
+    User = {
+      actions = [
+        "iam:AttachUserPolicy",
+        "iam:CreateUser",
+        "iam:DeleteAccessKey",    # They go with their user,
+        "iam:DeleteLoginProfile", # and so would a password.
+        "iam:DeleteUser",
+        "iam:DetachUserPolicy",
+        "iam:TagUser",
+        "iam:UntagUser",
+        "iam:UpdateUser",
+      ]
+      resources = ["${local.global_arn.iam}:user/${local.name}-worker"]
+    }
+  }
+}

@@ -1,0 +1,4 @@
+locals {
+  identity_look_actions      = []
+  identity_change_statements = {}
+}
