@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,15 @@ def answers(*modified_ns: int) -> dict[str, Any]:
     return runpy.run_path(str(ANSWERS))
 
 
-class Plain:
-    """Stands for a template that is no template: most names of files are none, and compiling each takes time."""
+class TemplatedPath:
+    """Renders the path of a file part by part: most parts are no templates, and the rest come again and again."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, parts: list[str], compiled: Callable[[str], Any]) -> None:
+        self.parts, self.compiled = parts, compiled
 
-    def render(self, *_: Any, **__: Any) -> str:
-        """Return the text."""
-        return self.text
+    def render(self, *context: Any, **more: Any) -> str:
+        """Return the path."""
+        return "/".join(self.compiled(part).render(*context, **more) if "{" in part else part for part in self.parts)
 
 
 class Answers(Extension):
@@ -49,9 +50,13 @@ class Answers(Extension):
         environment.filters.update(loaded["FILTERS"])
         environment.finalize = loaded["refuse_wrong_answers"]
         compiled = environment.from_string
+        compiled_once = functools.cache(compiled)
 
         def from_string(source: Any, *rest: Any, **options: Any) -> Any:
-            plain = isinstance(source, str) and "{" not in source and "\n" not in source
-            return Plain(source) if plain else compiled(source, *rest, **options)
+            # An expression that spans parts is none of ours, nor is a text of several lines.
+            parts = source.split("/") if isinstance(source, str) and "\n" not in source else ["{{"]
+            if all(part.count("{{") == part.count("}}") and "{%" not in part for part in parts):
+                return TemplatedPath(parts, compiled_once)
+            return compiled(source, *rest, **options)
 
         environment.from_string = from_string  # type: ignore[method-assign]
