@@ -39,7 +39,7 @@ def keep_chosen(project: Path, chosen: Iterable[str], options: Iterable[str]) ->
 
 def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:
     """Give each queue a module of examples; one that is there already is its owner's."""
-    examples = [tasks / "queue_first.py", tasks / "queue_other.py"]
+    examples = [tasks / "queue.first.py", tasks / "queue.other.py"]  # No queue has a module of such a name.
     for index, module in enumerate(modules):
         target = tasks / f"{module}.py"
         if not target.exists():

@@ -41,7 +41,7 @@ def expected_files(contract):
         folder, slash, file = name.rpartition("/")
         thing, _, rest = file.partition(".")
         option, _, extension = rest.partition(".")
-        if file.startswith("queue_") and folder.endswith("tasks"):
+        if file.startswith("queue.") and folder.endswith("tasks"):
             continue
         if option in OPTIONS and thing:
             if option not in chosen:

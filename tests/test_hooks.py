@@ -82,8 +82,8 @@ def test_naming_rule(tmp_path):
 
 
 def test_task_modules_are_made_once(tmp_path):
-    (tmp_path / "queue_first.py").write_text("first")
-    (tmp_path / "queue_other.py").write_text("other")
+    (tmp_path / "queue.first.py").write_text("first")
+    (tmp_path / "queue.other.py").write_text("other")
     (tmp_path / "low.py").write_text("mine")
-    post["make_task_modules"](tmp_path, ["high", "mail_out", "low"])
-    assert tree(tmp_path) == {"high.py": b"first", "low.py": b"mine", "mail_out.py": b"other"}
+    post["make_task_modules"](tmp_path, ["high", "queue_first", "low"])
+    assert tree(tmp_path) == {"high.py": b"first", "low.py": b"mine", "queue_first.py": b"other"}
