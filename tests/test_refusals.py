@@ -20,7 +20,7 @@ WRONG = [
     ("project_slug", "import", "must not make a package that Python", "import-jobs"),
     ("description", "two\nlines", "must be 1 to 200 printable characters", "twolines"),
     ("region", "mars", "must look like an AWS region", "eu-west-1"),
-    ("queues", ",", "must list 1 to 20 queues", "high, default, low"),
+    ("queues", ",", "must be lower-case letters", "default"),
     ("queues", "high, high", "must be unique", "each queue once"),
     ("queues", "high, Low_", "must be lower-case letters", "low"),
     ("soft_limit_seconds", "0", "must be between 1 and 43080", "1"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import re
+from importlib.metadata import distributions, packages_distributions
 
 import pytest
-from conftest import RULES
+from conftest import PROJECT, RULES
 
 QUEUE = {
     "name": "default",
@@ -79,10 +80,13 @@ BOUNDARIES = [
     ("service", service("jsons"), service("json")),
     ("service", service("classy"), service("class")),
     ("service", service("celery-jobs"), service("celery")),
+    ("service", service("pythons"), service("python")),
+    ("service", service("tester"), service("test")),
     ("package", {"package": "acme_jobs"}, {"package": "acme-jobs"}),
     ("region", {"region": "us-gov-west-1"}, {"region": "us-gov-west"}),
     ("region", {"region": "ap-southeast-4"}, {"region": "EU-west-1"}),
     ("region", {"region": "eu-west-1"}, {"region": "eu-west-١"}),
+    ("region", {"region": "us-isob-east-1"}, {"region": f"eu-{'west' * 9}-1"}),
     *((choice, {choice: options[-1]}, {choice: "other"}) for choice, options in RULES.CHOICES.items()),
     ("wait_time_seconds", {"wait_time_seconds": 20}, {"wait_time_seconds": 21}),
     ("wait_time_seconds", {"wait_time_seconds": 0}, {"wait_time_seconds": -1}),
@@ -101,6 +105,9 @@ BOUNDARIES = [
     ),
     ("alarm_email", {"alarm_email": ""}, {"alarm_email": "nobody"}),
     ("alarm_email", {"alarm_email": "on-call+aws@example.co.uk"}, {"alarm_email": "a@b.c, d@e.f"}),
+    ("alarm_email", {"alarm_email": "a_b%c@x-y.example"}, {"alarm_email": "\u202ea@b.c"}),
+    ("alarm_email", {"alarm_email": "a.b@c.d"}, {"alarm_email": "\udcff@b.c"}),
+    ("alarm_email", {"alarm_email": "a@b.c"}, {"alarm_email": "\x00a@b.c"}),
     ("name", {"name": "a-b2"}, {"name": "a_b"}),
     ("name", {"name": "x"}, {"name": "X"}),
     ("name", {"name": "imports"}, {"name": "import"}),
@@ -247,6 +254,29 @@ def test_following_every_suggestion_at_once_makes_a_contract_that_holds(breaks):
             problem = RULES.Problem(problem.field, 0, "", 1)
         home[problem.field] = problem.suggestion
     assert RULES.problems(contract) == []
+
+
+def test_a_service_takes_no_name_of_what_is_installed_with_it():
+    """A module of another's would be imported in place of the service's, and a command overwritten."""
+    pinned = {
+        _normalized(pin)
+        for path in PROJECT.glob("requirements-dev.*.txt")
+        for pin in re.findall(r"^([a-z0-9._-]+)==", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    installed = [item for item in distributions() if _normalized(item.metadata["Name"]) in pinned]
+    modules = {name for name, homes in packages_distributions().items() if pinned & set(map(_normalized, homes))}
+    scripts = {path.name for item in installed for path in item.files or () if path.parent.name == "bin"}
+    names = {name.replace("_", "-") for name in modules | scripts | {"python", "pip", "test", "tomllib", "distutils"}}
+    assert len(names) > 40
+    assert {name for name in names if _fits(name) and "service" not in broken(service(name))} == set()
+
+
+def _normalized(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _fits(name):
+    return re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name)
 
 
 def test_few_receives_are_worth_a_word_but_allowed():

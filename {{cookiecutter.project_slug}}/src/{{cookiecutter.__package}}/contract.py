@@ -315,14 +315,27 @@ def _plain_text(field: str, longest: int) -> Rule:
 
 
 _NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
-_EMAIL = r"[^\s@\"'<>,;:\\\[\](){}]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
+_EMAIL = r"[A-Za-z0-9.!#$%&*+/=?^_|~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 _LONGEST_SERVICE_NAME = 28
-# Beside the standard library: what the service imports, and the project's own top-level folders.
-_TAKEN_MODULES = (
-    *("amqp", "billiard", "boto3", "botocore", "celery", "click", "fakeredis", "honcho", "kombu", "moto", "pycurl"),
-    *("pexpect", "pydantic", "pydantic_settings", "pytest", "pythonjsonlogger", "redis", "rich", "vine", "yaml"),
-    *("dev", "docs", "src", "terraform", "tests"),
-)
+# Beside the standard library that runs this: what dependencies bring as modules and commands, what is
+# Python's own, what only some Pythons have in their standard library, the project's top-level folders.
+_TAKEN_NAMES = """
+amqp annotated_types ast_serialize billiard blinker boto3 botocore celery certifi cffi cffi_gen_src
+charset_normalizer click click_didyoumean click_plugins click_repl colorama cryptography curl dateutil dmypy
+docker dotenv fakeredis flask flask_cors hatchling honcho idna iniconfig itsdangerous jinja2 jmespath kombu
+librt lupa markdown_it markupsafe mdurl moto moto_proxy moto_server mypy mypy_extensions mypyc normalizer
+packaging pathspec pexpect pluggy prompt_toolkit ptyprocess py py_partiql_parser pycparser pycurl pydantic
+pydantic_core pydantic_settings pygmentize pygments pytest pytest_timeout pythonjsonlogger redis requests
+responses rich ruff s3transfer six sortedcontainers stubgen stubtest tomlkit trove_classifiers
+typing_extensions typing_inspection tzdata tzlocal urllib3 uv uvx vine wcwidth werkzeug xmltodict yaml
+
+activate pip pkg_resources python python3 setuptools sitecustomize test usercustomize wheel
+
+aifc asynchat asyncore audioop binhex cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib nis nntplib
+ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib tomllib uu xdrlib zoneinfo
+
+dev docs src terraform tests
+"""
 
 
 def _importable(name: str) -> bool:
@@ -330,7 +343,7 @@ def _importable(name: str) -> bool:
         keyword.iskeyword(name)
         or keyword.issoftkeyword(name)
         or name in sys.stdlib_module_names
-        or name in _TAKEN_MODULES
+        or name in _TAKEN_NAMES.split()
     )
 
 
@@ -376,7 +389,7 @@ SERVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "region",
         "must look like an AWS region",
-        lambda v: re.fullmatch(r"[a-z]{2,4}(-[a-z]+){1,2}-[0-9]", v["region"], re.ASCII) is not None,
+        lambda v: re.fullmatch(r"[a-z]{2,4}(-[a-z]{2,10}){1,2}-[0-9]", v["region"], re.ASCII) is not None,
         lambda _: "eu-west-1",
         "https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html",
     ),
@@ -615,6 +628,7 @@ def _findings(data: object) -> Iterator[tuple[Problem, bool]]:
     if not isinstance(queues, list) or not 1 <= len(queues) <= MAX_QUEUES:
         count = len(queues) if isinstance(queues, list) else queues
         yield Problem("queues", count, f"must list 1 to {MAX_QUEUES} queues", "high, default, low"), False
+    if not isinstance(queues, list):
         return
     names: set[object] = set()
     for index, queue in enumerate(queues):
@@ -654,7 +668,7 @@ def _shape(
 
 def _broken(rules: Sequence[Rule], values: Mapping[str, Any], queue: str = "") -> Iterator[tuple[Problem, bool]]:
     """Yield the rules that do not hold, going on as if each suggestion had been followed."""
-    values = dict(values)
+    given, values = values, dict(values)
     for rule in rules:
         try:
             if rule.holds(values):
@@ -664,6 +678,6 @@ def _broken(rules: Sequence[Rule], values: Mapping[str, Any], queue: str = "") -
         except KeyError:  # A field it needs is missing or no number, which is reported already.
             continue
         value = values[rule.field]
-        yield Problem(rule.field, value, explained, suggestion, queue, rule.source), rule.advice
+        yield Problem(rule.field, given[rule.field], explained, suggestion, queue, rule.source), rule.advice
         if isinstance(suggestion, type(value)) and not rule.advice:
             values[rule.field] = suggestion
