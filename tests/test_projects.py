@@ -155,7 +155,9 @@ def shout(text: str) -> str:
 '''
 
 
-@pytest.mark.parametrize("answers", [{"results": "redis"}, {"broker": "sqs-fifo", "results": "none"}], ids=label)
+@pytest.mark.parametrize(
+    "answers", [{"results": "redis", "queues": "low, sender"}, {"broker": "sqs-fifo", "results": "none"}], ids=label
+)
 def test_dev_runs_a_task_of_the_owners_and_ctrl_c_leaves_nothing(project, tmp_path, answers):
     folder = project(**answers)
     with (folder / "src/acme_jobs/tasks/low.py").open("a", encoding="utf-8") as tasks:

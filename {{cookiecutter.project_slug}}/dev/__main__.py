@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -32,7 +31,7 @@ def other_terminals_reach(variables: Mapping[str, str]) -> Iterator[None]:
 
 def main() -> int:
     """Run until Ctrl-C; return the exit status."""
-    contract = json.loads(emulator.CONTRACT.read_text(encoding="utf-8"))
+    contract = emulator.contracts.read(emulator.CONTRACT)
     python = shlex.quote(sys.executable)
     with contextlib.ExitStack() as stack:
         variables = stack.enter_context(emulator.running())
@@ -44,11 +43,11 @@ def main() -> int:
         # honcho would signal whole process groups, and so kill the tasks that a worker told to stop
         # still waits for.
         manager._procmgr.terminate = lambda pid: os.kill(pid, signal.SIGTERM)
-        for queue in contract["queues"]:
+        for queue in contract.queues:
             # `exec`, so that the signal to stop reaches the worker and not a shell around it.
-            command = f"exec {python} -m {contract['package']} worker {queue['name']}"
-            manager.add_process(queue["name"], command, env=environment, cwd=emulator.PROJECT)
-        manager.add_process("sender", f"exec {python} -m dev.sender", env=environment, cwd=emulator.PROJECT)
+            command = f"exec {python} -m {contract.package} worker {queue.name}"
+            manager.add_process(queue.name, command, env=environment, cwd=emulator.PROJECT)
+        manager.add_process("(sender)", f"exec {python} -m dev.sender", env=environment, cwd=emulator.PROJECT)
         manager.loop()
     stopped_by_hand = manager.returncode in (130, 143)
     return 0 if stopped_by_hand else int(manager.returncode or 0)
@@ -59,5 +58,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(0)
-    except emulator.EmulatorError as error:
+    except (emulator.EmulatorError, emulator.contracts.ContractError) as error:
         sys.exit(str(error))

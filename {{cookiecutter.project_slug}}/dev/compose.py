@@ -7,8 +7,6 @@ https://docs.docker.com/compose/how-tos/multiple-compose-files/merge/
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -24,7 +22,7 @@ HEADER = """\
 """
 
 
-def compose(contract: Mapping[str, Any]) -> dict[str, Any]:
+def compose(contract: Any) -> dict[str, Any]:
     """Return the content of compose.yaml: a worker for each queue, as on AWS, the emulator and a sender."""
     result_services, result_environment = in_containers(contract)
     environment = {**emulator.environment_of(contract, f"http://emulator:{PORT}"), **result_environment}
@@ -40,9 +38,9 @@ def compose(contract: Mapping[str, Any]) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true"],
         "restart": "unless-stopped",
     }
-    service = contract["service"]
+    service = contract.service
     development = {"build": {"context": ".", "target": "development"}, "image": f"{service}-development", **contained}
-    last = emulator.queue_names(contract, contract["queues"][-1])[0]
+    last = contract.queue_name(contract.queues[-1], emulator.ENVIRONMENT)
     find_last = f"import boto3; boto3.client('sqs').get_queue_url(QueueName={last!r})"
     services: dict[str, Any] = {
         "emulator": {
@@ -55,15 +53,15 @@ def compose(contract: Mapping[str, Any]) -> dict[str, Any]:
         },
         **result_services,
     }
-    for queue in contract["queues"]:
-        services[f"worker-{queue['name']}"] = {
+    for queue in contract.queues:
+        services[f"worker-{queue.name}"] = {
             "build": ".",
             "image": service,
             **contained,
-            "command": [service, "worker", queue["name"]],
-            "stop_grace_period": f"{contract['stop_timeout_seconds']}s",
+            "command": [service, "worker", queue.name],
+            "stop_grace_period": f"{contract.stop_timeout_seconds}s",
             "healthcheck": {
-                "test": ["CMD", service, "health", queue["name"]],
+                "test": ["CMD", service, "health", queue.name],
                 "interval": "30s",
                 "timeout": "10s",
                 "retries": 3,
@@ -77,7 +75,7 @@ def compose(contract: Mapping[str, Any]) -> dict[str, Any]:
 
 def text() -> str:
     """Return compose.yaml as it should be."""
-    contract = json.loads(emulator.CONTRACT.read_text(encoding="utf-8"))
+    contract = emulator.contracts.read(emulator.CONTRACT)
     return HEADER + yaml.dump(compose(contract), Dumper=Dumper, sort_keys=False, width=120)
 
 

@@ -12,28 +12,52 @@ import contextlib
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 PROJECT = Path(__file__).parents[1]
 CONTRACT = Path(os.environ.get("CONTRACT_FILE") or PROJECT / "contract.json")
 
+# The service's own rules and names, from the checkout: nothing needs to be installed for them.
+contracts = SimpleNamespace(**runpy.run_path(str(next((PROJECT / "src").glob("*/contract.py"))), run_name="contract"))
+
 ENVIRONMENT = "development"
 ACCOUNT = "123456789012"
 
 
+HURRIED: dict[str, float] = {
+    "soft_limit_seconds": 240,
+    "hard_limit_seconds": 300,
+    "max_countdown_seconds": 300,
+    "visibility_timeout_seconds": 660,
+    "heartbeat_seconds": 0,
+    "retry_backoff_seconds": 0.1,
+    "max_receive_count": 5,
+    "retention_seconds": 345_600,
+    "concurrency": 4,
+    "seconds_per_task": 5,
+}
+"""Numbers of a queue that somebody can wait for, and that leave room for what is waited for."""
+
+
 def write_hurried_contract(path: Path) -> Path:
-    """Write a contract whose polls and pauses take a second, for those who wait and watch.
+    """Write a contract for those who wait and watch, whatever the numbers in the project's own.
 
     Put the path into `CONTRACT_FILE`, and emulator and service both read it.
+
+    Raises:
+        ContractError: the project's own breaks rules.
     """
+    contracts.read(PROJECT / "contract.json")
     contract = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
-    contract["wait_time_seconds"] = 1
+    contract.update(wait_time_seconds=1, dead_letter_retention_seconds=1_209_600)
     for queue in contract["queues"]:
-        queue["retry_backoff_seconds"] = 0.1
+        queue.update(HURRIED)
     path.write_text(json.dumps(contract), encoding="utf-8")
     return path
 
@@ -52,8 +76,10 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
         contract: whose queues there are to be.
 
     Raises:
+        ContractError: the contract breaks rules.
         EmulatorError: it did not start.
     """
+    contracts.read(contract)
     command = [sys.executable, "-m", "dev.emulator"]
     if visibility_timeout_seconds is not None:
         command.append(f"--visibility-timeout-seconds={visibility_timeout_seconds}")
@@ -81,54 +107,40 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
                 process.kill()
 
 
-def environment_of(contract: Mapping[str, Any], url: str) -> dict[str, str]:
+def environment_of(contract: Any, url: str) -> dict[str, str]:
     """Return the environment variables that lead a service to an emulator, but for those of its results."""
     return {
         "ENVIRONMENT": ENVIRONMENT,
         "QUEUE_URL_BASE": f"{url}/{ACCOUNT}",
         "AWS_ENDPOINT_URL": url,
-        "AWS_DEFAULT_REGION": contract["region"],
+        "AWS_DEFAULT_REGION": contract.region,
         "AWS_ACCESS_KEY_ID": "EMULATOREMULATOR",
         "AWS_SECRET_ACCESS_KEY": "emulator/with+odd@characters",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 
 
-def queue_names(contract: Mapping[str, Any], queue: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the names of a queue and of its dead-letter queue."""
-    name = f"{contract['service']}-{ENVIRONMENT}-{queue['name']}"
-    suffix = ".fifo" if contract["broker"] == "sqs-fifo" else ""
-    return name + suffix, f"{name}-dlq{suffix}"
-
-
-def create_queues(sqs: Any, contract: Mapping[str, Any], visibility_timeout_seconds: int | None) -> None:
+def create_queues(sqs: Any, contract: Any, visibility_timeout_seconds: int | None) -> None:
     """Create every queue with its dead-letter queue."""
     # As AWS creates a queue today.
-    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract["max_message_bytes"])}
-    if contract["broker"] == "sqs-fifo":
+    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract.max_message_bytes)}
+    if contract.suffix:
         common["FifoQueue"] = "true"
-    for queue in contract["queues"]:
-        name, dead_letter_name = queue_names(contract, queue)
+    for queue in contract.queues:
         dead_letters = sqs.create_queue(
-            QueueName=dead_letter_name,
-            Attributes={
-                **common,
-                "MessageRetentionPeriod": str(contract["dead_letter_retention_seconds"]),
-            },
+            QueueName=contract.dead_letter_queue_name(queue, ENVIRONMENT),
+            Attributes={**common, "MessageRetentionPeriod": str(contract.dead_letter_retention_seconds)},
         )["QueueUrl"]
         arn = sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
-        redrive = {
-            "deadLetterTargetArn": arn["Attributes"]["QueueArn"],
-            "maxReceiveCount": queue["max_receive_count"],
-        }
-        visibility_timeout = visibility_timeout_seconds or queue["visibility_timeout_seconds"]
+        redrive = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": queue.max_receive_count}
+        visibility_timeout = visibility_timeout_seconds or queue.visibility_timeout_seconds
         sqs.create_queue(
-            QueueName=name,
+            QueueName=contract.queue_name(queue, ENVIRONMENT),
             Attributes={
                 **common,
                 "VisibilityTimeout": str(visibility_timeout),
-                "MessageRetentionPeriod": str(queue["retention_seconds"]),
-                "ReceiveMessageWaitTimeSeconds": str(contract["wait_time_seconds"]),
+                "MessageRetentionPeriod": str(queue.retention_seconds),
+                "ReceiveMessageWaitTimeSeconds": str(contract.wait_time_seconds),
                 "RedrivePolicy": json.dumps(redrive),
             },
         )
@@ -146,7 +158,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; %(default)s unless named")
     parser.add_argument("--port", type=int, default=0, help="a free one unless named")
     arguments = parser.parse_args()
-    contract = json.loads(CONTRACT.read_text(encoding="utf-8"))
+    contract = contracts.read(CONTRACT)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         environment = environment_of(contract, stack.enter_context(moto_gaps.server(arguments.host, arguments.port)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,12 +9,12 @@ UNREACHABLE: dict[str, str] = {"RESULTS_TABLE": "unreachable"}
 """Environment variables that fit and lead nowhere, for tests that want no results."""
 
 
-def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the services that compose.yaml needs for results, none, and the environment variables."""
-    return {}, {"RESULTS_TABLE": f"{contract['service']}-development-results"}
+    return {}, {"RESULTS_TABLE": f"{contract.service}-development-results"}
 
 
-def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
+def create_results(contract: Any, stack: ExitStack) -> dict[str, str]:
     """Create the table; return the environment variables that lead to it."""
     import boto3
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,11 +9,11 @@ UNREACHABLE: dict[str, str] = {}
 """Environment variables that fit and lead nowhere, for tests that want no results."""
 
 
-def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return no services for compose.yaml, and no environment variables."""
     return {}, {}
 
 
-def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
+def create_results(contract: Any, stack: ExitStack) -> dict[str, str]:
     """Return no environment variables."""
     return {}

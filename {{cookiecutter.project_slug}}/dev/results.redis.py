@@ -8,7 +8,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -18,7 +17,7 @@ UNREACHABLE: dict[str, str] = {"RESULTS_URL": "redis://127.0.0.1:9/0"}
 """Environment variables that fit and lead nowhere, for tests that want no results."""
 
 
-def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the services that compose.yaml needs for results, and the environment variables."""
     server = {
         "image": "valkey/valkey:8-alpine",
@@ -29,7 +28,7 @@ def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     return {"redis": server}, {"RESULTS_URL": "redis://redis:6379/0"}
 
 
-def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
+def create_results(contract: Any, stack: ExitStack) -> dict[str, str]:
     """Start a server, unless there is one; return the environment variables that lead to it."""
     if "RESULTS_URL" in os.environ:
         return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,12 +10,12 @@ UNREACHABLE: dict[str, str] = {"RESULTS_BUCKET": "unreachable"}
 """Environment variables that fit and lead nowhere, for tests that want no results."""
 
 
-def in_containers(contract: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the services that compose.yaml needs for results, none, and the environment variables."""
-    return {}, {"RESULTS_BUCKET": f"{contract['service']}-development-results"}
+    return {}, {"RESULTS_BUCKET": f"{contract.service}-development-results"}
 
 
-def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, str]:
+def create_results(contract: Any, stack: ExitStack) -> dict[str, str]:
     """Create the bucket; return the environment variables that lead to it."""
     import boto3
 
@@ -28,7 +27,7 @@ def create_results(contract: Mapping[str, Any], stack: ExitStack) -> dict[str, s
         "ID": "expire-results",
         "Status": "Enabled",
         "Filter": {"Prefix": "results/"},
-        "Expiration": {"Days": math.ceil(contract["result_expires_seconds"] / 86_400)},
+        "Expiration": {"Days": math.ceil(contract.result_expires_seconds / 86_400)},
     }
     s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [expire]})
     return environment

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
-import json
 import signal
 import time
 from typing import Any
@@ -18,11 +17,9 @@ PAUSE_SECONDS = 5
 def main() -> None:
     """Send until told to stop."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    contract = json.loads(emulator.CONTRACT.read_text(encoding="utf-8"))
-    package = contract["package"]
+    contract = emulator.contracts.read(emulator.CONTRACT)
     modules = {
-        queue["name"]: importlib.import_module(f"{package}.tasks.{queue['name'].replace('-', '_')}")
-        for queue in contract["queues"]
+        queue.name: importlib.import_module(f"{contract.package}.tasks.{queue.module}") for queue in contract.queues
     }
     for turn in itertools.count(1):
         sent = []
@@ -34,9 +31,9 @@ def main() -> None:
         time.sleep(PAUSE_SECONDS)
 
 
-def outcome(contract: dict[str, Any], result: Any) -> str:
+def outcome(contract: Any, result: Any) -> str:
     """Wait for a result and say what it is."""
-    if contract["results"] == "none":
+    if contract.results == "none":
         return "sent"
     try:
         return repr(result.get(timeout=30))

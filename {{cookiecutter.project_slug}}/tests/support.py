@@ -22,8 +22,9 @@ import boto3
 from dev import emulator
 
 PROJECT = Path(__file__).parents[1]
-CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
+# First: it says what is wrong with a contract that breaks rules, and no test need be run.
 HURRIED = emulator.write_hurried_contract(Path(tempfile.mkdtemp()) / "contract.json")
+CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
 HAS_RESULTS = CONTRACT["results"] != "none"
 IS_FIFO = CONTRACT["broker"] == "sqs-fifo"
 

@@ -32,7 +32,7 @@ def test_every_queue_has_a_worker_that_tells_whether_it_is_alive():
 def test_a_new_queue_gets_a_worker():
     more = json.loads(json.dumps(CONTRACT))
     more["queues"].append({**more["queues"][0], "name": "one-more"})
-    assert set(compose.compose(more)["services"]) - set(SERVICES) == {"worker-one-more"}
+    assert set(compose.compose(module("contract").parse(more))["services"]) - set(SERVICES) == {"worker-one-more"}
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("worker-")])

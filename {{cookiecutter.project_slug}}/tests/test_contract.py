@@ -16,7 +16,7 @@ app = importlib.import_module(f"{CONTRACT['package']}.app")
 settings = importlib.import_module(f"{CONTRACT['package']}.settings")
 worker = importlib.import_module(f"{CONTRACT['package']}.worker")
 
-QUEUES = contract.read(PROJECT / "contract.json").queues
+QUEUES = app.contract.queues
 
 
 def changed(**values):
@@ -35,11 +35,8 @@ def test_every_broken_rule_is_reported_at_once_with_field_value_and_suggestion(t
     wrong.write_text(json.dumps(changed(region="mars", hard_limit_seconds=0, max_receive_count="5")))
     with pytest.raises(contract.ContractError) as error:
         contract.read(wrong)
-    assert {problem.field for problem in error.value.problems} == {
-        "region",
-        "hard_limit_seconds",
-        "max_receive_count",
-    }
+    reported = {problem.field for problem in error.value.problems}
+    assert {"region", "hard_limit_seconds", "max_receive_count"} <= reported
     for part in ("region must look like an AWS region", '"mars"', "must be a whole number", "try:"):
         assert part in str(error.value)
 
