@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from importlib.metadata import distributions, packages_distributions
 
@@ -199,6 +200,22 @@ def test_every_rule_is_broken_by_some_boundary():
         for problem in RULES.problems(changed(breaks)):
             seen |= {(field, says) for field, says in everything if field == problem.field and _is(says, problem)}
     assert everything - seen == set()
+
+
+def bounds():
+    """Return every rule that says `between`, with what its text says."""
+    for rule in (*RULES.SERVICE_RULES, *RULES.QUEUE_RULES):
+        if said := re.fullmatch(r"must be between (\S+) and (\S+)", rule.says):
+            yield rule, *map(json.loads, said.groups())
+
+
+@pytest.mark.parametrize(("rule", "low", "high"), list(bounds()), ids=lambda value: getattr(value, "field", value))
+def test_rule_holds_at_the_bounds_it_names_and_breaks_beyond_both(rule, low, high):
+    assert rule.holds({rule.field: low})
+    assert rule.holds({rule.field: high})
+    for beyond, nearest in ((math.nextafter(low, -math.inf), low), (math.nextafter(high, math.inf), high)):
+        assert not rule.holds({rule.field: beyond})
+        assert rule.suggest({rule.field: beyond}) == nearest
 
 
 def _is(says, problem):

@@ -122,10 +122,6 @@ resource "aws_launch_template" "worker" {
 
   lifecycle {
     precondition {
-      condition     = local.contract.soft_shutdown_seconds + 10 <= local.contract.stop_timeout_seconds
-      error_message = "stop_timeout_seconds must be at least soft_shutdown_seconds + 10, or workers are killed while they give back what they hold."
-    }
-    precondition {
       # Before it is encoded. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html
       condition     = length(base64encode(local.user_data[each.key])) <= 16384 / 3 * 4
       error_message = "What a machine is started with must be at most 16 KB: make the files in terraform/machine/ shorter, or put them into the machine image."

@@ -121,18 +121,6 @@ resource "aws_ecs_task_definition" "worker" {
   volume {
     name = "tmp"
   }
-
-  lifecycle {
-    precondition {
-      # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html
-      condition     = local.contract.stop_timeout_seconds >= 2 && local.contract.stop_timeout_seconds <= 120
-      error_message = "stop_timeout_seconds must be between 2 and 120: Fargate waits no longer."
-    }
-    precondition {
-      condition     = local.contract.soft_shutdown_seconds + 10 <= local.contract.stop_timeout_seconds
-      error_message = "stop_timeout_seconds must be at least soft_shutdown_seconds + 10, or workers are killed while they give back what they hold."
-    }
-  }
 }
 
 resource "aws_ecs_service" "worker" {

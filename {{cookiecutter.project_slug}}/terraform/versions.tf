@@ -25,5 +25,13 @@ provider "aws" {
   }
 }
 
-data "aws_caller_identity" "current" {}
+# Nearly everything is named after the account, so nothing else is worked out from a contract that breaks rules.
+data "aws_caller_identity" "current" {
+  lifecycle {
+    precondition {
+      condition     = length(local.broken_rules) == 0
+      error_message = "contract.json breaks ${length(local.broken_rules) == 1 ? "1 rule" : "${length(local.broken_rules)} rules"}:\n  ${join("\n  ", [for rule in local.broken_rules : replace(rule, "\n", "\n  ")])}"
+    }
+  }
+}
 data "aws_partition" "current" {}

@@ -8,11 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support import CONTRACT, PROJECT
 
 contract = importlib.import_module(f"{CONTRACT['package']}.contract")
 app = importlib.import_module(f"{CONTRACT['package']}.app")
+cli = importlib.import_module(f"{CONTRACT['package']}.cli")
 settings = importlib.import_module(f"{CONTRACT['package']}.settings")
 worker = importlib.import_module(f"{CONTRACT['package']}.worker")
 
@@ -28,6 +30,11 @@ def changed(**values):
 
 def test_contract_breaks_no_rule():
     assert contract.problems(CONTRACT) == []
+
+
+def test_docs_list_every_rule():
+    listed = CliRunner().invoke(cli.main, ["contract", "--rules"]).output
+    assert f"| field | what holds |\n|---|---|\n{listed}" in (PROJECT / "docs" / "timeouts.md").read_text(encoding="utf-8")
 
 
 def test_every_broken_rule_is_reported_at_once_with_field_value_and_suggestion(tmp_path):

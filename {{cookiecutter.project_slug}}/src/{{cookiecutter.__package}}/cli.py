@@ -111,8 +111,13 @@ def health(queue: str) -> None:
 
 
 @main.command()
-def contract() -> None:
+@click.option("--rules", is_flag=True, help="Show every rule instead, as the table in docs/timeouts.md.")
+def contract(rules: bool) -> None:
     """Check contract.json, and show the queues with what follows from their numbers."""
+    if rules:
+        for rule in (*contracts.SERVICE_RULES, *contracts.QUEUE_RULES):
+            click.echo(f"| `{rule.field}` | {rule.says} |")
+        return
     held = contracts.read()
     for queue in held.queues:
         click.echo(
