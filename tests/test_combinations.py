@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import CHOICES, COMBINATIONS, PROJECT, label
+from conftest import CHOICES, COMBINATIONS, PROJECT, label, tree
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -70,6 +70,24 @@ def test_combination(bake, answers):
     for command in (["check"], ["format", "--check"]):
         run = subprocess.run([*ruff, *command, "--no-cache", "."], cwd=project, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_what_the_contract_says_is_written_nowhere_else(bake):
+    """So that an edit of contract.json is all it takes: no page, no file of Terraform or compose holds a copy."""
+    other = {
+        "queues": "high, default, low, more",
+        "soft_limit_seconds": "111",
+        "hard_limit_seconds": "222",
+        "max_countdown_seconds": "33",
+        "visibility_timeout_seconds": "4444",
+        "max_receive_count": "7",
+        "workers_max": "3",
+        "alarm_email": "a@b.c",
+    }
+    before, after = tree(bake()), tree(bake(**other))
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"contract.json", "src/acme_jobs/tasks/more.py"}
+    assert before.keys() <= after.keys()
 
 
 HOSTILE = [
