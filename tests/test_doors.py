@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -161,6 +162,145 @@ def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_
     assert {name: text for name, text in tree(project).items() if not name.startswith(".git/")} == {
         name: text for name, text in before.items() if not name.startswith(".git/")
     }
+
+
+def page_steps():
+    """Return what docs/updating.md has people type: to create, update, commit, and take another option."""
+    return re.findall(r"^```sh\n(.*?)^```$", (TEMPLATE / "docs" / "updating.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def follow(run, repository, tmp_path):
+    """Type what docs/updating.md says; its address leads to a template that a test may change."""
+    template = shutil.copytree(repository, tmp_path / "template")
+    (run.home / ".gitconfig").write_text("[user]\nname = Nobody\nemail = nobody@example.com\n")
+    installed = tmp_path / "bin" / "acme-jobs"
+    installed.parent.mkdir()
+    installed.write_text(f'#!/bin/sh\nPYTHONPATH=src exec "{sys.executable}" -m acme_jobs "$@"\n')
+    installed.chmod(0o755)
+    path = os.pathsep.join((str(BIN), str(installed.parent), os.environ["PATH"]))
+
+    def type_in(step, folder=run.here):
+        said = run(
+            *("sh", "-c", step.replace("https://github.com/<org>/cookiecutter-celery-aws", str(template))),
+            cwd=folder,
+            env={"PATH": path},
+            input="\n" * 20,
+        )
+        return said.stdout + said.stderr
+
+    type_in.template = template
+    type_in.project = run.here / "acme-jobs"
+    return type_in
+
+
+def change(path, *changes):
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def grow(project):
+    """Do what owners do: a queue more, other limits, a line in the README, a task."""
+    contract = contract_of(project)
+    contract["queues"].append({**contract["queues"][0], "name": "mail-out"})
+    contract["queues"][0].update(hard_limit_seconds=900, visibility_timeout_seconds=1260)
+    (project / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+    tasks = project / "src" / "acme_jobs" / "tasks"
+    shutil.copy(tasks / "low.py", tasks / "mail_out.py")
+    change(project / "README.md", ("> Background jobs", "> Ours: background jobs"))
+    commit(project, "add", "--all")
+    commit(project, "commit", "--quiet", "--message", "ours")
+
+
+def test_update_to_a_template_with_changed_defaults(follow):
+    create, update, keep, _ = page_steps()
+    follow(create)
+    grow(follow.project)
+    inner = follow.template / "{{cookiecutter.project_slug}}"
+    change(follow.template / "cookiecutter.json", ('"max_receive_count": "5"', '"max_receive_count": "9"'))
+    change(inner / "contract.json", ('"concurrency": 4', '"concurrency": 8'))
+    change(inner / "README.md", ("\n## On call\n", "\n## When it rings\n"))
+    commit(follow.template, "commit", "--all", "--quiet", "--message", "other defaults")
+    said = follow(update, follow.project)
+    assert "out of date" in said
+    assert "\n-> Ours: background jobs" in said
+    assert "UU " not in said
+    assert "mail-out: soft limit" in said
+    high, *_, own = contract_of(follow.project)["queues"]
+    assert (high["concurrency"], high["max_receive_count"], high["hard_limit_seconds"]) == (8, 5, 900)
+    assert (own["name"], own["concurrency"]) == ("mail-out", 4)
+    readme = (follow.project / "README.md").read_text()
+    assert "## When it rings" in readme
+    assert "> Ours: background jobs" in readme
+    follow(keep, follow.project)
+    assert "up to date" in follow("git status --short; cruft check", follow.project)
+
+
+def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
+    create, update, keep, other_option = page_steps()
+    follow(create)
+    grow(follow.project)
+    inner = follow.template / "{{cookiecutter.project_slug}}"
+    source = inner / "src" / "{{cookiecutter.__package}}"
+    change(
+        follow.template / "cookiecutter.json",
+        ('  "alarm_email": "",', '  "alarm_email": "",\n  "cache": ["local", "shared"],'),
+    )
+    change(
+        inner / "contract.json",
+        ('  "queues": [', '  "cache": {{ cookiecutter.cache | quoted }},\n  "queues": ['),
+        ('      "concurrency": 4,', '      "cached_seconds": 60,\n      "concurrency": 4,'),
+    )
+    change(
+        source / "contract.py",
+        ('        "compute": (', '        "cache": ("local", "shared"),\n        "compute": ('),
+        ("    queues: tuple[Queue, ...]", "    cache: str\n    queues: tuple[Queue, ...]"),
+        ("    seconds_per_task: float", "    cached_seconds: int\n    seconds_per_task: float"),
+    )
+    for option in ("local", "shared"):
+        (source / f"cache.{option}.py").write_text(f'"""The {option} one."""\n')
+    commit(follow.template, "add", "--all")
+    commit(follow.template, "commit", "--quiet", "--message", "a new option")
+
+    said = follow(update, follow.project)
+    assert "queue mail-out: cached_seconds is missing" in said
+    contract = contract_of(follow.project)
+    assert contract["cache"] == "local"
+    assert [queue.get("cached_seconds") for queue in contract["queues"]] == [60, 60, 60, None]
+    cache = follow.project / "src" / "acme_jobs" / "cache.py"
+    assert cache.read_text() == '"""The local one."""\n'
+    contract["queues"][-1]["cached_seconds"] = 30
+    (follow.project / "contract.json").write_text(json.dumps(contract, indent=2) + "\n")
+    follow(keep, follow.project)
+
+    said = follow(other_option.replace('"results": "dynamodb"', '"cache": "shared"'), follow.project)
+    assert "mail-out: soft limit" in said
+    assert contract_of(follow.project) == {**contract, "cache": "shared"}
+    assert cache.read_text() == '"""The shared one."""\n'
+    follow(keep, follow.project)
+
+    said = follow(other_option, follow.project)
+    assert "mail-out: soft limit" in said
+    assert contract_of(follow.project) == {**contract, "cache": "shared", "results": "dynamodb"}
+    assert "DynamoDB" in (follow.project / "src" / "acme_jobs" / "results.py").read_text()
+
+
+def test_update_of_a_line_that_both_changed_is_marked(follow):
+    create, update, _, _ = page_steps()
+    follow(create)
+    change(follow.project / "contract.json", ('"concurrency": 4', '"concurrency": 2'))
+    commit(follow.project, "commit", "--all", "--quiet", "--message", "ours")
+    inner = follow.template / "{{cookiecutter.project_slug}}"
+    change(inner / "contract.json", ('"concurrency": 4', '"concurrency": 8'))
+    commit(follow.template, "commit", "--all", "--quiet", "--message", "theirs")
+    said = follow(update, follow.project)
+    assert "UU contract.json" in said
+    assert "contract must be JSON in UTF-8" in said
+    text = (follow.project / "contract.json").read_text()
+    assert re.search(r'<<<<<<< ours\n +"concurrency": 2,\n=======\n +"concurrency": 8,\n>>>>>>> theirs', text)
 
 
 def test_make_new_asks_and_writes(run, tmp_path):
