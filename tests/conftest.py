@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 from cookiecutter.main import cookiecutter
+from hypothesis import settings
 
 TEMPLATE = Path(__file__).parents[1]
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
@@ -25,6 +26,11 @@ RULES = SimpleNamespace(**runpy.run_path(str(PROJECT / "src" / "{{cookiecutter._
 
 CHOICES = {name: options for name, options in QUESTIONS.items() if isinstance(options, list) and name[0] != "_"}
 COMBINATIONS = [dict(zip(CHOICES, options, strict=True)) for options in itertools.product(*CHOICES.values())]
+
+# The same examples in every run, so that nobody's change fails for what somebody else wrote; and others on demand.
+settings.register_profile("same", deadline=None, database=None, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 
 def label(answers):

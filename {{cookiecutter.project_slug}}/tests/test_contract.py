@@ -33,8 +33,9 @@ def test_contract_breaks_no_rule():
 
 
 def test_docs_list_every_rule():
+    page = (PROJECT / "docs" / "timeouts.md").read_text(encoding="utf-8")
     listed = CliRunner().invoke(cli.main, ["contract", "--rules"]).output
-    assert f"| field | what holds |\n|---|---|\n{listed}" in (PROJECT / "docs" / "timeouts.md").read_text(encoding="utf-8")
+    assert page.partition("| field | what holds |\n|---|---|\n")[2] == listed
 
 
 def test_every_broken_rule_is_reported_at_once_with_field_value_and_suggestion(tmp_path):
