@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 from allpairspy import AllPairs
-from conftest import CHOICES, COMBINATIONS, PROJECT, label, need
+from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, label, need
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(900)
@@ -136,6 +136,40 @@ def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
         "test_every_queue_is_watched_by_alarms_of_its_own PASSED",
     ):
         assert passed in summary
+
+
+def test_a_wrong_edit_is_refused_everywhere_in_the_same_words(project):
+    """In Terraform as well: see test_terraform.py."""
+    folder = project(queues="only")
+    contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
+    contract["queues"][0].update(visibility_timeout_seconds=659, concurrency="1", hard_limit_second=3)
+    contract["region"] = "mars"
+    (folder / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+    with pytest.raises(RULES.ContractError) as refused:
+        RULES.read(folder / "contract.json")
+    words = str(refused.value).splitlines()
+    assert len(refused.value.problems) == 4
+    for command in (
+        ("acme_jobs", "contract"),
+        ("acme_jobs", "worker", "only"),
+        ("acme_jobs", "send", "only.count_words", "a"),
+        ("acme_jobs", "health", "only"),
+        ("acme_jobs", "queues", "--environment", "staging"),
+        ("dev",),
+        ("pytest", "-q"),
+    ):
+        run = subprocess.run(
+            (sys.executable, "-m", *command),
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": "src"},
+            capture_output=True,
+            text=True,
+        )
+        said = [line.removeprefix("E ").strip() for line in (run.stdout + run.stderr).splitlines()]
+        assert run.returncode != 0, command
+        assert "Traceback" not in run.stdout + run.stderr, command
+        assert [line for line in words[1:] if line.strip() not in said] == [], (command, run.stdout + run.stderr)
+        assert any(line.endswith(words[0]) for line in said), command
 
 
 def mine(mark):
