@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 OUTPUT ?= ..
 # What to hand on to pytest.
 TESTS ?=
@@ -28,8 +29,12 @@ new: $(READY) ## Answer the questions and get a project, in OUTPUT=.. unless you
 	@$(BIN)/cookiecutter . --output-dir '$(OUTPUT)' $(ANSWERS)
 
 .PHONY: test
-test: $(READY) check ## Run all checks and tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(TESTS)
+test: $(READY) check ## Run all checks, and a choice of the tests that takes minutes
+	$(PYTEST) -m "not slow" $(TESTS)
+
+.PHONY: test-all
+test-all: $(READY) check ## Run all of them, which takes most of an hour
+	$(PYTEST) $(TESTS)
 
 .PHONY: check
 check: $(READY) ## Lint and check types

@@ -12,6 +12,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,38 @@ COMBINATIONS = [dict(zip(CHOICES, options, strict=True)) for options in itertool
 settings.register_profile("same", deadline=None, database=None, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("same")
+
+
+LEFT = pytest.StashKey[list]()
+"""The modules of tests that were left to `make test-all`."""
+
+
+def mostly_slow(cases, kept):
+    """Leave all but some cases, taken evenly, to `make test-all`."""
+    step = -(-len(cases) // kept)
+    return [pytest.param(case, marks=[] if n % step == 0 else [pytest.mark.slow]) for n, case in enumerate(cases)]
+
+
+def pytest_deselected(items):
+    for item in items:
+        item.config.stash.setdefault(LEFT, []).append(item.path.stem)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = session.config.stash.get(LEFT, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash[LEFT] = getattr(node, "workeroutput", {}).get("left", [])
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    left = Counter(config.stash.get(LEFT, []))
+    if left and config.option.markexpr == "not slow":
+        listed = ", ".join(f"{count} of {module}" for module, count in sorted(left.items()))
+        terminalreporter.write_line(f"Left to `make test-all`: {listed}.")
 
 
 def label(answers):

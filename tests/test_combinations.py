@@ -73,7 +73,7 @@ def test_combination(bake, answers):
 
 
 def test_what_the_contract_says_is_written_nowhere_else(bake):
-    """So that an edit of contract.json is all it takes: but for compose.yaml, which `make` writes anew, no file follows."""
+    """So that an edit of contract.json is all it takes; compose.yaml, which holds copies, `make` writes anew."""
     other = {
         "queues": "high, default, low, more",
         "soft_limit_seconds": "111",

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import unittest.mock
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ FOLDER = ENVIRONMENT.from_string(PROJECT.name)
 WITH_ANSWERS = {
     path.relative_to(PROJECT).as_posix(): ENVIRONMENT.from_string(path.read_text(encoding="utf-8"))
     for path in sorted(PROJECT.rglob("*"))
-    if path.is_file() and path.suffix in (".json", ".toml", ".md")
+    if path.is_file() and not any(fnmatch(path.name, copied) for copied in QUESTIONS["_copy_without_render"])
 }
 
 
@@ -206,9 +207,16 @@ def is_refusal(error):
     return named
 
 
-@settings(max_examples=2_000)
+@settings(max_examples=200)
 @given(typed_answers())
 def test_what_is_typed_is_refused_or_data(answers):
+    event("refused" if is_refused_or_data(answers) else "written")
+
+
+@pytest.mark.slow
+@settings(max_examples=2_000)
+@given(typed_answers())
+def test_much_more_that_is_typed_is_refused_or_data(answers):
     event("refused" if is_refused_or_data(answers) else "written")
 
 
@@ -228,6 +236,7 @@ USUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", USUAL)
 def test_each_fragment_in_each_answer_is_refused_or_data(question):
     right = USUAL[question]
@@ -252,6 +261,7 @@ def is_refused_or_data(answers):
 COPIES = {path.read_bytes() for path in PROJECT.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @settings(max_examples=120, phases=[Phase.generate])  # To shrink what bakes takes minutes.
 @given(answers=typed_answers())
 def test_typed_over_a_project_it_is_left_alone_or_a_whole_one_is_baked(bake, answers):
@@ -287,7 +297,8 @@ def is_whole(answers, project):
         if parse := PARSERS.get(name[name.rfind(".") :]):
             parse(text)
         carries_answers = name.replace(f"src/{package}/", "src/{{cookiecutter.__package}}/") in WITH_ANSWERS
-        assert carries_answers or name == "mine.txt" or text.encode() in COPIES, name
+        others = ("mine.txt", "compose.yaml")  # A test of the project holds compose.yaml to the contract.
+        assert carries_answers or name in others or text.encode() in COPIES, name
     for queue in json.loads(files["contract.json"])["queues"]:
         assert f"src/{package}/tasks/{queue['name'].replace('-', '_')}.py" in files
 
@@ -330,6 +341,7 @@ WORST = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", WORST, ids=["short", "long"])
 def test_worst_answers_that_fit_bake_a_project_that_passes_lint_and_tests(tmp_path, answers):
     need("terraform")

@@ -103,6 +103,7 @@ def test_compose_files_are_valid(bake):
     run(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files)
 
 
+@pytest.mark.slow
 def test_image_holds_no_secret_and_nothing_a_worker_does_not_need(built):
     found = run(
         *("podman", "run", "--rm", "--user", "0", built.image, "sh", "-c"),
@@ -126,6 +127,7 @@ def built_packages(built):
     return sorted(re.sub(r"[-_.]+", "-", name).lower() for name in names)
 
 
+@pytest.mark.slow
 def test_image_needs_no_root_and_writes_nowhere_but_tmp(built):
     # Without what podman adds of its own, as Fargate does.
     container = ("podman", "run", "--rm", "--read-only", "--read-only-tmpfs=false", built.image)
@@ -136,6 +138,7 @@ def test_image_needs_no_root_and_writes_nowhere_but_tmp(built):
     assert run("podman", "run", "--rm", built.image, "sh", "-c", "find / -xdev -perm -4000 -writable | wc -l") == "0"
 
 
+@pytest.mark.slow
 def test_every_queue_is_worked_on_by_containers_without_rights(up):
     for queue in ("high", "low"):
         assert eventually(lambda service=f"worker-{queue}": up.is_healthy(service)), up.logs(f"worker-{queue}")
@@ -146,6 +149,7 @@ def test_every_queue_is_worked_on_by_containers_without_rights(up):
     assert "Read-only file system" in rights
 
 
+@pytest.mark.slow
 def test_health_follows_the_polls_and_not_the_process(up):
     assert eventually(lambda: up.is_healthy(WORKER))
     run("podman", "pause", up.name("emulator"))
@@ -157,6 +161,7 @@ def test_health_follows_the_polls_and_not_the_process(up):
     assert eventually(lambda: up.is_healthy(WORKER)), up.logs(WORKER)
 
 
+@pytest.mark.slow
 def test_stop_lets_the_task_end_and_the_container_with_it(up):
     task = up.execute("worker-low", "acme-jobs", "send", "high.number_pages", "50", "0.1")
     assert eventually(lambda: f'"task_id": "{task}"' in up.logs(WORKER) or is_running(up, task), 30)
@@ -175,6 +180,7 @@ def is_running(up, task):
     return up.execute("worker-low", "python", "-c", code) != "0"
 
 
+@pytest.mark.slow
 def test_worker_as_first_process_heeds_sigterm(up):
     """Without an init between: as process 1 it gets no signal that it has no handler for."""
     variables = [

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 from conftest import label
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True)

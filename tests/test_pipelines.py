@@ -532,6 +532,7 @@ class Pipeline(Deployment):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("answers", FLAVOURS[:3], ids=label)  # The last has no other rights.
 def test_terraform_lets_roles_do_what_their_pipelines_do(bake, tmp_path, answers):

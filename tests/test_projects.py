@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 from allpairspy import AllPairs
-from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, label, need
+from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, label, mostly_slow, need
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(900)
@@ -70,7 +70,9 @@ SLOW = ("dlq", "faults", "heartbeat", "liveness", "operations", "order", "stoppi
 
 
 @pytest.mark.parametrize(
-    "answers", [{**pair, "queues": QUEUES[index % 3]} for index, pair in enumerate(PAIRS)], ids=label
+    "answers",
+    mostly_slow([{**pair, "queues": QUEUES[index % 3]} for index, pair in enumerate(PAIRS)], kept=2),
+    ids=label,
 )
 def test_own_tests_and_types(project, answers, tmp_path_factory):
     if answers["results"] == "redis":
@@ -84,6 +86,7 @@ def test_own_tests_and_types(project, answers, tmp_path_factory):
     succeed(sys.executable, "-m", "mypy", cwd=folder, MYPY_CACHE_DIR=str(cache))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", SLOW)
 @pytest.mark.parametrize("broker", CHOICES["broker"])
 def test_slow_own_tests_once_with_each_broker(project, broker, module):
@@ -128,6 +131,7 @@ def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
         '"""Mail."""\nfrom ..app import app\n\n@app.task\ndef post(to: str) -> str:\n    """Post."""\n    return to\n'
     )
     (folder / "src" / "acme_jobs" / "tasks" / "mail_out.py").write_text(task, encoding="utf-8")
+    succeed(sys.executable, "-m", "dev.compose", cwd=folder)  # As `make test` does.
     summary = succeed(*own, "not end_to_end or (test_end_to_end and every_queue)", cwd=folder)
     for passed in (
         "test_every_queue_has_tasks_a_route_and_a_worker[mail-out] PASSED",
@@ -255,6 +259,7 @@ def test_killed_dev_takes_its_emulator_along(project, tmp_path):
     assert wait_for(lambda: mine(str(tmp_path)) == [], 15)
 
 
+@pytest.mark.slow
 def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
     need("make")
     folder = project(queues="only")

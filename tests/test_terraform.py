@@ -19,7 +19,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, TEMPLATE, label, need
+from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, TEMPLATE, label, mostly_slow, need
 from test_rules import BOUNDARIES, CONTRACT, QUEUE, bounds, changed
 
 pytestmark = pytest.mark.timeout(900)
@@ -98,7 +98,7 @@ def test_flavours_hold_every_option():
     }
 
 
-@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+@pytest.mark.parametrize("answers", mostly_slow(COMBINATIONS, kept=4), ids=label)
 def test_every_combination_is_formatted_and_valid(project, answers):
     folder = project(**answers) / "terraform"
     run("terraform", "fmt", "-check", "-recursive", "-diff", cwd=folder)
@@ -191,6 +191,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_terraform_fail_its_tests(project, mistake):
     folder = project() / "terraform"
@@ -202,6 +203,7 @@ def test_mistakes_in_terraform_fail_its_tests(project, mistake):
     assert "Failure!" in run("terraform", "test", "-no-color", cwd=folder, status=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", CHOICES["compute"])
 def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, compute):
     folder = project(compute=compute)
@@ -309,6 +311,7 @@ def hurry(contract):
     contract["queues"][1]["workers_min"] = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", FLAVOURS, ids=label)
 def test_applied_service_works_with_its_own_rights_and_no_more(project, tmp_path, answers):
     if answers["results"] == "redis":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -29,9 +28,7 @@ def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def create_results(contract: Any, stack: ExitStack) -> dict[str, str]:
-    """Start a server, unless there is one; return the environment variables that lead to it."""
-    if "RESULTS_URL" in os.environ:
-        return {}
+    """Start a server; return the environment variables that lead to it."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]

@@ -42,7 +42,8 @@ def test_result_says_retry_until_the_last_delivery_has_failed(strict, tmp_path):
     assert len(notes(traces)) == 3
     if HAS_RESULTS:
         assert strict.state(result) == "FAILURE"
-        assert list(dict.fromkeys(states[:-1]))[-2:] in (["RETRY", "FAILURE"], ["RETRY"])
+        said = list(dict.fromkeys(state for state in states[:-1] if state != "PENDING"))
+        assert said in (["RETRY", "FAILURE"], ["RETRY"])
 
 
 def test_failure_declared_permanent_is_dead_lettered_at_once_with_its_reason(strict, tmp_path):
