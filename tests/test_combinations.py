@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import CHOICES, COMBINATIONS, PROJECT, label, tree
+from conftest import CHOICES, COMBINATIONS, PROJECT, TEMPLATE, label, tree
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,6 +88,27 @@ def test_what_the_contract_says_is_written_nowhere_else(bake):
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed == {"contract.json", "compose.yaml", "src/acme_jobs/tasks/more.py"}
     assert before.keys() <= after.keys()
+
+
+def broken_links(root):
+    """Return the links between pages that lead nowhere; a heading's anchor is its words."""
+    for page in (*root.glob("*.md"), *root.glob("docs/*.md")):
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            file, _, anchor = target.partition("#")
+            if re.match(r"[a-z]+:", target):
+                continue
+            linked = (page.parent / file) if file else page
+            headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE) if linked.is_file() else []
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            if not linked.exists() or (anchor and anchor not in anchors):
+                yield f"{page.relative_to(root)}: {target}"
+
+
+@pytest.mark.parametrize("answers", [{}, {"broker": "sqs-fifo", "compute": "ec2", "credentials": "keys"}], ids=str)
+def test_links_between_pages_lead_somewhere(bake, answers):
+    assert list(broken_links(bake(**answers))) == []
+    assert list(broken_links(TEMPLATE)) == []
 
 
 HOSTILE = [
