@@ -184,6 +184,22 @@ def test_a_plan_of_a_contract_that_breaks_rules_ends_with_what_the_service_says(
     assert said.count("Error: ") == 1
 
 
+# Not among the requirements: it pins what it needs to versions that others here cannot have.
+CHECKOV = (sys.executable, "-m", "uv", "tool", "run", "--quiet", "--from", "checkov==3.3.30", "checkov")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", FLAVOURS, ids=label)
+def test_checkov_finds_nothing_unexplained(project, answers):
+    if not os.environ.get("CI") and subprocess.run([*CHECKOV, "--version"], capture_output=True).returncode:
+        pytest.skip("checkov cannot be had on this machine just now")
+    folder = project(**answers)
+    found = json.loads(run(*CHECKOV, "--directory", ".", "--skip-download", "--output=json", cwd=folder))
+    assert sum(kind["summary"]["passed"] for kind in found) > 300
+    (folder / ".checkov.yaml").write_text("framework: [terraform]\n")
+    run(*CHECKOV, "--directory", ".", "--skip-download", cwd=folder, status=1)  # It would be heard.
+
+
 MISTAKES = {
     "a right too many": ("policies.tf", '"sqs:DeleteMessage", ', '"sqs:DeleteMessage", "sqs:GetQueueUrl", '),
     "the wrong queue watched": ("alarms.tf", "= queue.dead_letter_name", "= queue.queue_name"),

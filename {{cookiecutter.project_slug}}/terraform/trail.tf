@@ -85,6 +85,9 @@ resource "aws_s3_bucket_lifecycle_configuration" "trail" {
     expiration {
       days = var.keep_trail_days
     }
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 1
+    }
   }
 }
 
