@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import COMBINATIONS, PROJECT, need
+from conftest import COMBINATIONS, PROJECT, label, need
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -42,8 +44,8 @@ def eventually(holds, seconds=60):
 class Containers:
     """A baked project's compose.yaml at work."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, suffix):
+        self.folder, self.suffix = folder, suffix
         self.image = "localhost/acme-jobs"
 
     def compose(self, *arguments):
@@ -64,23 +66,30 @@ class Containers:
         return run("podman", "exec", self.name(service), *command, timeout=120)
 
 
-@pytest.fixture(scope="module")
-def built(bake, tmp_path_factory):
+FLAVOURS = [
+    {"broker": "sqs-standard", "results": "dynamodb", "credentials": "role", "compute": "ecs"},
+    {"broker": "sqs-fifo", "results": "s3", "credentials": "keys", "compute": "ec2"},
+]
+
+
+@pytest.fixture(scope="module", params=FLAVOURS, ids=label)
+def built(request, bake, tmp_path_factory):
     """Build the image of a project that holds a secret, and much that no worker needs."""
     need("podman")
-    folder = shutil.copytree(
-        bake(results="dynamodb", queues="high, low"), tmp_path_factory.mktemp("image") / "acme-jobs"
-    )
+    folder = shutil.copytree(bake(**request.param, queues="high, low"), tmp_path_factory.mktemp("image") / "acme-jobs")
     path = folder / "contract.json"
     contract = json.loads(path.read_text(encoding="utf-8")) | {"wait_time_seconds": 1}
     path.write_text(json.dumps(contract), encoding="utf-8")
     (folder / ".env").write_text("AWS_SECRET_ACCESS_KEY=not-for-images\n")
     (folder / "src" / "acme_jobs" / ".env").write_text("AWS_SECRET_ACCESS_KEY=not-for-images\n")
-    containers = Containers(folder)
-    containers.compose("build")
-    yield containers
-    for image in ("acme-jobs", "acme-jobs-development"):
-        status("podman", "rmi", "--force", f"localhost/{image}")
+    containers = Containers(folder, ".fifo" if request.param["broker"] == "sqs-fifo" else "")
+    # Names and a port belong to the whole machine: one process of the tests at a time.
+    with (Path(tempfile.gettempdir()) / "test_image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        containers.compose("build")
+        yield containers
+        for image in ("acme-jobs", "acme-jobs-development"):
+            status("podman", "rmi", "--force", f"localhost/{image}")
 
 
 @pytest.fixture(scope="module")
@@ -163,19 +172,20 @@ def test_health_follows_the_polls_and_not_the_process(up):
 
 @pytest.mark.slow
 def test_stop_lets_the_task_end_and_the_container_with_it(up):
-    task = up.execute("worker-low", "acme-jobs", "send", "high.number_pages", "50", "0.1")
-    assert eventually(lambda: f'"task_id": "{task}"' in up.logs(WORKER) or is_running(up, task), 30)
+    task = up.execute("worker-low", "acme-jobs", "send", "high.number_pages", "50", "0.1", "--group", "g")
+    assert eventually(lambda: f'"task_id": "{task}"' in up.logs(WORKER) or is_running(up), 30)
     run("podman", "stop", "--time", "60", up.name(WORKER))
     assert run("podman", "inspect", up.name(WORKER), "--format", "{{.State.ExitCode}}") == "0"
     assert re.search(rf'"succeeded in [5-9].*"task_id": "{task}"', up.logs(WORKER)), up.logs(WORKER)[-3000:]
     run("podman", "start", up.name(WORKER))
 
 
-def is_running(up, task):
+def is_running(up):
     """Tell whether a task has begun: its message is in flight."""
     code = (
-        "import boto3; print(boto3.client('sqs').get_queue_attributes(QueueUrl='http://emulator:4566/123456789012/"
-        "acme-jobs-development-high', AttributeNames=['All'])['Attributes']['ApproximateNumberOfMessagesNotVisible'])"
+        f"import boto3; print(boto3.client('sqs').get_queue_attributes(QueueUrl='http://emulator:4566/123456789012/"
+        f"acme-jobs-development-high{up.suffix}', AttributeNames=['All'])"
+        f"['Attributes']['ApproximateNumberOfMessagesNotVisible'])"
     )
     return up.execute("worker-low", "python", "-c", code) != "0"
 

@@ -268,7 +268,21 @@ def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
     # Without what `make test` of the template hands down to every make below it.
     fresh = {"HOME": str(home), "MAKEFLAGS": "", "PYTHON": getattr(sys, "_base_executable", sys.executable)}
     make = ("make", f"PYTHON={fresh['PYTHON']}", "VENV=.venv")
-    succeed(*make, "install", cwd=folder, **fresh)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        dev = subprocess.Popen(
+            [*make, "dev"],
+            cwd=folder,
+            env={**os.environ, **fresh},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        assert wait_for(lambda: "-> 9" in log.read_text(), 300), log.read_text()
+    finally:
+        os.killpg(dev.pid, signal.SIGINT)
+        dev.wait(timeout=60)
     assert " passed" in succeed(*make, "test", cwd=folder, **fresh)
     succeed(*make, "check", cwd=folder, **fresh)
     assert "only: soft limit" in succeed(folder / ".venv" / "bin" / "acme-jobs", "contract", cwd=tmp_path)
