@@ -71,7 +71,7 @@ SLOW = ("dlq", "faults", "heartbeat", "liveness", "operations", "order", "stoppi
 
 @pytest.mark.parametrize(
     "answers",
-    mostly_slow([{**pair, "queues": QUEUES[index % 3]} for index, pair in enumerate(PAIRS)], kept=2),
+    mostly_slow([{**pair, "queues": QUEUES[index % 3]} for index, pair in enumerate(PAIRS)], kept=1),
     ids=label,
 )
 def test_own_tests_and_types(project, answers, tmp_path_factory):
