@@ -91,6 +91,13 @@ def _tokens(option: str) -> set[str]:
     return {option, option.split("-")[0]}
 
 
+def rules(broker: str) -> str:
+    """Return the rules of contracts with a broker, as the rows of a table."""
+    module = _rules()
+    every = (*module["SERVICE_RULES"], *module["QUEUE_RULES"])
+    return "\n".join(f"| `{rule.field}` | {rule.says} |" for rule in every if rule.is_for(broker))
+
+
 @functools.cache
 def _rules() -> dict[str, Any]:
     return runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py"))
@@ -118,6 +125,7 @@ def _report(contract: Any, advice: list[Any]) -> str:
     """Say what follows from the answers, and what to do next."""
     slowest = max(queue.seconds_to_dead_letter for queue in contract.queues)
     longest = max(len(queue.name) for queue in contract.queues)
+    idle = contract.idle_requests_per_month
     lines = [
         "",
         f"{contract.project_name} is ready. Its queues, here in the environment production:",
@@ -129,7 +137,7 @@ def _report(contract: Any, advice: list[Any]) -> str:
         ),
         "",
         f"A task that always fails is dead-lettered {_duration(slowest)} after its first failure, or sooner.",
-        f"A month without a single task costs {contract.idle_requests_per_month:,} SQS requests.",
+        *([f"A month without a single task costs {idle:,} SQS requests."] if idle else []),
         *(f"Worth a thought: {item}" for item in advice),
         "",
         "Next:",
@@ -191,4 +199,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "names": names,
     "plan": plan,
+    "rules": rules,
 }

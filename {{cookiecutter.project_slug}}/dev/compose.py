@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from . import emulator
-from .results import in_containers
+from . import broker, emulator, results
 
 TARGET = emulator.PROJECT / "compose.yaml"
 PORT = 4566
@@ -24,10 +23,12 @@ HEADER = """\
 
 def compose(contract: Any) -> dict[str, Any]:
     """Return the content of compose.yaml: a worker for each queue, as on AWS, the emulator and a sender."""
-    result_services, result_environment = in_containers(contract)
-    environment = {**emulator.environment_of(contract, f"http://emulator:{PORT}"), **result_environment}
+    url = f"http://emulator:{PORT}"
+    broker_services, broker_environment, ready = broker.in_containers(contract, url, emulator.ENVIRONMENT)
+    result_services, result_environment = results.in_containers(contract)
+    environment = {**emulator.environment_of(contract, url), **broker_environment, **result_environment}
     healthy = {"condition": "service_healthy"}
-    after_aws = {"depends_on": dict.fromkeys(["emulator", *result_services], healthy)}
+    after_aws = {"depends_on": dict.fromkeys(["emulator", *broker_services, *result_services], healthy)}
     # As Terraform has it; and without capabilities, of which a worker needs none.
     contained = {
         "environment": environment,
@@ -40,8 +41,6 @@ def compose(contract: Any) -> dict[str, Any]:
     }
     service = contract.service
     development = {"build": {"context": ".", "target": "development"}, "image": f"{service}-development", **contained}
-    last = contract.queue_name(contract.queues[-1], emulator.ENVIRONMENT)
-    find_last = f"import boto3; boto3.client('sqs').get_queue_url(QueueName={last!r})"
     services: dict[str, Any] = {
         "emulator": {
             **development,
@@ -49,8 +48,9 @@ def compose(contract: Any) -> dict[str, Any]:
             "command": ["python", "-m", "dev.emulator", "--host", "0.0.0.0", "--port", str(PORT)],  # noqa: S104
             "ports": [f"127.0.0.1:{PORT}:{PORT}"],
             "stdin_open": True,
-            "healthcheck": {"test": ["CMD", "python", "-c", find_last], "interval": "3s", "retries": 20},
+            "healthcheck": {"test": ["CMD", "python", "-c", ready], "interval": "3s", "retries": 20},
         },
+        **broker_services,
         **result_services,
     }
     for queue in contract.queues:
@@ -75,7 +75,7 @@ def compose(contract: Any) -> dict[str, Any]:
 
 def text() -> str:
     """Return compose.yaml as it should be."""
-    contract = emulator.contracts.read(emulator.CONTRACT)
+    contract = emulator.contracts.read(emulator.PROJECT / "contract.json")
     return HEADER + yaml.dump(compose(contract), Dumper=Dumper, sort_keys=False, width=120)
 
 

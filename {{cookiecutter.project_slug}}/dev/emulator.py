@@ -27,10 +27,10 @@ CONTRACT = Path(os.environ.get("CONTRACT_FILE") or PROJECT / "contract.json")
 contracts = SimpleNamespace(**runpy.run_path(str(next((PROJECT / "src").glob("*/contract.py"))), run_name="contract"))
 
 ENVIRONMENT = "development"
-ACCOUNT = "123456789012"
-
 
 HURRIED: dict[str, float] = {
+    "wait_time_seconds": 1,
+    "dead_letter_retention_seconds": 1_209_600,
     "soft_limit_seconds": 240,
     "hard_limit_seconds": 300,
     "max_countdown_seconds": 300,
@@ -42,7 +42,7 @@ HURRIED: dict[str, float] = {
     "concurrency": 4,
     "seconds_per_task": 5,
 }
-"""Numbers of a queue that somebody can wait for, and that leave room for what is waited for."""
+"""Numbers that somebody can wait for, and that leave room for what is waited for."""
 
 
 def write_hurried_contract(path: Path) -> Path:
@@ -55,9 +55,8 @@ def write_hurried_contract(path: Path) -> Path:
     """
     contracts.read(PROJECT / "contract.json")
     contract = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
-    contract.update(wait_time_seconds=1, dead_letter_retention_seconds=1_209_600)
-    for queue in contract["queues"]:
-        queue.update(HURRIED)
+    for home in (contract, *contract["queues"]):
+        home.update({name: number for name, number in HURRIED.items() if name in home})
     path.write_text(json.dumps(contract), encoding="utf-8")
     return path
 
@@ -108,10 +107,9 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
 
 
 def environment_of(contract: Any, url: str) -> dict[str, str]:
-    """Return the environment variables that lead a service to an emulator, but for those of its results."""
+    """Return the environment variables that lead a service to an emulator, but for those of its broker and results."""
     return {
         "ENVIRONMENT": ENVIRONMENT,
-        "QUEUE_URL_BASE": f"{url}/{ACCOUNT}",
         "AWS_ENDPOINT_URL": url,
         "AWS_DEFAULT_REGION": contract.region,
         "AWS_ACCESS_KEY_ID": "EMULATOREMULATOR",
@@ -120,37 +118,10 @@ def environment_of(contract: Any, url: str) -> dict[str, str]:
     }
 
 
-def create_queues(sqs: Any, contract: Any, visibility_timeout_seconds: int | None) -> None:
-    """Create every queue with its dead-letter queue."""
-    # As AWS creates a queue today.
-    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract.max_message_bytes)}
-    if contract.suffix:
-        common["FifoQueue"] = "true"
-    for queue in contract.queues:
-        dead_letters = sqs.create_queue(
-            QueueName=contract.dead_letter_queue_name(queue, ENVIRONMENT),
-            Attributes={**common, "MessageRetentionPeriod": str(contract.dead_letter_retention_seconds)},
-        )["QueueUrl"]
-        arn = sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
-        redrive = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": queue.max_receive_count}
-        visibility_timeout = visibility_timeout_seconds or queue.visibility_timeout_seconds
-        sqs.create_queue(
-            QueueName=contract.queue_name(queue, ENVIRONMENT),
-            Attributes={
-                **common,
-                "VisibilityTimeout": str(visibility_timeout),
-                "MessageRetentionPeriod": str(queue.retention_seconds),
-                "ReceiveMessageWaitTimeSeconds": str(contract.wait_time_seconds),
-                "RedrivePolicy": json.dumps(redrive),
-            },
-        )
-
-
 def main() -> None:
     """Run the emulator until standard input ends."""
-    import boto3
-
     from . import moto_gaps
+    from .broker import create_broker
     from .results import create_results
 
     parser = argparse.ArgumentParser(prog="python -m dev.emulator", description=__doc__)
@@ -161,11 +132,12 @@ def main() -> None:
     contract = contracts.read(CONTRACT)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        environment = environment_of(contract, stack.enter_context(moto_gaps.server(arguments.host, arguments.port)))
+        url = stack.enter_context(moto_gaps.server(arguments.host, arguments.port))
+        environment = environment_of(contract, url)
         os.environ.update(environment)
         environment.update(create_results(contract, stack))
         # Last, so that whoever finds the last queue finds everything.
-        create_queues(boto3.client("sqs"), contract, arguments.visibility_timeout_seconds)
+        environment.update(create_broker(contract, url, ENVIRONMENT, arguments.visibility_timeout_seconds, stack))
         print(json.dumps(environment), flush=True)
         sys.stdin.read()
 

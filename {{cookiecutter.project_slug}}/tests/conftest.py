@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.results import UNREACHABLE
+from dev import broker, results
 from tests.support import CONTRACT, HURRIED, RunningService, running_service
 
 VISIBILITY_TIMEOUT_SECONDS = 2
@@ -21,13 +21,13 @@ os.environ.update(
     {
         "CONTRACT_FILE": str(HURRIED),
         "ENVIRONMENT": "test",
-        "QUEUE_URL_BASE": "http://127.0.0.1:9/123456789012",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_DEFAULT_REGION": CONTRACT["region"],
         "AWS_ACCESS_KEY_ID": "TESTTESTTESTTEST",
         "AWS_SECRET_ACCESS_KEY": "test/secret",
         "AWS_EC2_METADATA_DISABLED": "true",
-        **UNREACHABLE,
+        **broker.UNREACHABLE,
+        **results.UNREACHABLE,
     }
 )
 

@@ -38,7 +38,7 @@ def test_task_longer_than_the_visibility_timeout_runs_once(beating, tmp_path):
 
 def test_task_held_for_its_time_runs_once(beating, tmp_path, monkeypatch):
     # So that on standard queues as well the worker holds it, as it does beyond what SQS can delay.
-    monkeypatch.setattr(module("ordering"), "SQS_DELAY_SECONDS", 0)
+    monkeypatch.setattr(module("ordering"), "BROKER_DELAY_SECONDS", 0)
     began = time.monotonic()
     beating.send("leave_trace", str(tmp_path), countdown=LONGER_SECONDS, group="held")
     assert eventually(lambda: notes(tmp_path)), beating.log("first")

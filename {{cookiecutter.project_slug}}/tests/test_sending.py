@@ -75,7 +75,7 @@ def test_a_task_sent_by_a_task_stays_in_its_group(sent):
 
 @pytest.mark.parametrize("way", ["countdown", "eta", "text"])
 def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent, way):
-    longest = max(ordering.SQS_DELAY_SECONDS, QUEUE.max_countdown_seconds)
+    longest = max(ordering.BROKER_DELAY_SECONDS, QUEUE.max_countdown_seconds)
 
     def options(seconds):
         due = datetime.now(timezone.utc) + timedelta(seconds=seconds)

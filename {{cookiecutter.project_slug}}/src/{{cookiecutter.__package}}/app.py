@@ -21,13 +21,13 @@ from . import settings as environment
 from .broker import celery_broker
 from .contract import Contract, Queue, read
 from .liveness import Liveness
-from .ordering import SQS_DELAY_SECONDS, message_properties
+from .ordering import BROKER_DELAY_SECONDS, message_properties
 from .protection import PROTECTION_STEPS
 from .results import celery_results
 
 
 class MessageGroupError(ValueError):
-    """A message group is not what SQS takes for one."""
+    """A message group is not 1 to 128 visible characters of ASCII."""
 
 
 class CountdownTooLongError(ValueError):
@@ -76,7 +76,7 @@ class Service(Celery):
 
         Raises:
             CountdownTooLongError: it should wait longer than the contract allows.
-            MessageGroupError: SQS would not take the message group.
+            MessageGroupError: the message group is not one.
             ValueError: the queue needs one, or the message is too large.
         """
         task_id = options["task_id"] = options.get("task_id") or uuid()
@@ -87,7 +87,7 @@ class Service(Celery):
             if group:
                 args[1]["options"].setdefault("MessageGroupId", group)
             group = None
-        # Not the sender's: SQS would drop the new message as a repetition.
+        # Not the sender's: the broker would drop the new message as a repetition.
         options.pop("MessageDeduplicationId", None)
         attempt = f"{options.get('retries') or 0}:{options.get('replaced_task_nesting') or 0}"
         delay_seconds = self._checked_delay(name, args, kwargs, options)
@@ -122,7 +122,7 @@ class Service(Celery):
         return super().producer_or_acquire(producer or getattr(self._gathering, "producer", None))
 
     def _checked_delay(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> float:
-        """Return in how many seconds a task is due; refuse what its visibility timeout does not cover."""
+        """Return in how many seconds a task is due; refuse what is longer than the contract allows."""
         countdown, eta = options.get("countdown"), options.get("eta")
         if countdown is None:
             due = maybe_iso8601(eta)
@@ -131,7 +131,7 @@ class Service(Celery):
             countdown = (maybe_make_aware(due) - self.now()).total_seconds()
         queue = self.amqp.router.route(dict(options), name, args, kwargs)["queue"].name
         allowed = self._served[queue].max_countdown_seconds if queue in self._served else 0
-        longest = max(SQS_DELAY_SECONDS, allowed)
+        longest = max(BROKER_DELAY_SECONDS, allowed)
         if countdown > longest and not name.startswith("celery."):
             raise CountdownTooLongError(
                 f"{name} was sent to be run in {countdown:.0f} seconds, and {queue} allows {longest}: its "
@@ -149,10 +149,7 @@ def _group_of_current_task() -> str | None:
 
 
 def _checked(group: object) -> str | None:
-    """Refuse what SQS would refuse.
-
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-    """
+    """Refuse what is no message group."""
     if group is None:
         return None
     text = str(group)
@@ -207,12 +204,6 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
         # A message whose body cannot be read stays as well; Celery's own consumer deletes it.
         # #worker-consumer
         worker_consumer=f"{contract.package}.delivery:Consumer",
-        # SQS has no broadcast, so remote control, events and their queues cannot work on it; asked
-        # all the same, kombu would try to create queues.
-        # #worker-enable-remote-control #worker-send-task-events #task-send-sent-event
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
-        task_send_sent_event=False,
         # A process that leaks memory is replaced in time, between two tasks.
         # #worker-max-tasks-per-child
         worker_max_tasks_per_child=1_000,

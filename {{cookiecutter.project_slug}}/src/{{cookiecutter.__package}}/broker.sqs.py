@@ -5,12 +5,25 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/sqs.html
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu import Queue
+from pydantic import Field
+from pydantic_settings import BaseSettings
 
 from .contract import Contract
-from .settings import Settings
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+
+class BrokerEnvironment(BaseSettings):
+    """Where this environment's queues are."""
+
+    queue_url_base: str = Field(
+        pattern=r"^https?://[^/\s]+/[0-9]{12}$",
+        description="What queue URLs begin with: https://sqs.<region>.amazonaws.com/<account>",
+    )
 
 
 def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
@@ -63,6 +76,12 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
             for queue in contract.queues
         ],
         "task_default_queue": contract.celery_name(contract.default_queue),
+        # SQS has no broadcast, so remote control, events and their queues cannot work on it; asked
+        # all the same, kombu would try to create queues.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-enable-remote-control
+        "worker_enable_remote_control": False,
+        "worker_send_task_events": False,
+        "task_send_sent_event": False,
         # A queue nobody knows is a mistake of the sender, not a queue to create.
         "task_create_missing_queues": False,
         # After an error that kombu takes for a lost connection, Celery 5.7 reconnects but never

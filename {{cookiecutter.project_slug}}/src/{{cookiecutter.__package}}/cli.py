@@ -114,11 +114,12 @@ def health(queue: str) -> None:
 @click.option("--rules", is_flag=True, help="Show every rule instead, as the table in docs/timeouts.md.")
 def contract(rules: bool) -> None:
     """Check contract.json, and show the queues with what follows from their numbers."""
+    held = contracts.read()
     if rules:
         for rule in (*contracts.SERVICE_RULES, *contracts.QUEUE_RULES):
-            click.echo(f"| `{rule.field}` | {rule.says} |")
+            if rule.is_for(held.broker):
+                click.echo(f"| `{rule.field}` | {rule.says} |")
         return
-    held = contracts.read()
     for queue in held.queues:
         click.echo(
             f"{queue.name}: soft limit {queue.soft_limit_seconds} s < hard limit "

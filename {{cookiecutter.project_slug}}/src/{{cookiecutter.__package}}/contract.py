@@ -22,13 +22,16 @@ from typing import Any
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "broker": ("sqs-standard", "sqs-fifo"),
+        "broker": ("sqs-standard", "sqs-fifo", "rabbitmq"),
         "results": ("s3", "dynamodb", "redis", "none"),
         "credentials": ("role", "keys"),
         "compute": ("ecs", "ec2"),
     }
 )
 """Every choice and what it can be. An option's file is named after it: `results.s3.py`."""
+
+SQS_ALONE = ("heartbeat_seconds", "heartbeat_limit_seconds", "wait_time_seconds", "polling_interval_seconds")
+"""Fields of a contract whose broker is SQS, and of no other: RabbitMQ is not polled, and hides nothing by a clock."""
 
 LONGEST_ENVIRONMENT = "development"
 """The longest environment name; the names of AWS resources leave room for it."""
@@ -58,12 +61,16 @@ _SQS_LONG_POLL = (
     "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html"
 )
 _CELERY_LIMITS = "https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits"
+_NATIVE_DELAY = (
+    "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html#native-delayed-delivery"
+)
+_CONSUMER_TIMEOUT = "https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout"
 _CELERY_ETA = "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/sqs.html#caveats"
 _CELERY_SHUTDOWN = "https://docs.celeryq.dev/en/stable/userguide/workers.html#soft-shutdown"
 _ECS_STOP = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Queue:
     """One queue and the workers that serve it; every number here is this queue's alone."""
 
@@ -76,17 +83,17 @@ class Queue:
     max_countdown_seconds: int
     """The longest countdown or ETA a sender may ask for."""
     visibility_timeout_seconds: int
-    """How long SQS hides a received message before it delivers it again."""
-    heartbeat_seconds: int
+    """How long a received message is its worker's before the broker delivers it again; RabbitMQ's consumer timeout."""
+    heartbeat_seconds: int = 0
     """How often a worker starts the visibility timeout of what it holds anew; 0 for never."""
-    heartbeat_limit_seconds: int
+    heartbeat_limit_seconds: int = 0
     """How long a worker that does so keeps one message hidden, at the most."""
     retry_backoff_seconds: float
     """How long a failed task stays hidden at first; doubles with each delivery."""
     max_receive_count: int
-    """Deliveries of one message before SQS moves it to the dead-letter queue."""
+    """Deliveries of one message before it goes to the dead-letter queue."""
     retention_seconds: int
-    """How long SQS keeps a message nobody deletes, counted from its sending."""
+    """How long the broker keeps a message nobody deletes: SQS from its sending on, RabbitMQ each time it waits."""
     concurrency: int
     """Tasks one worker runs side by side, each in a process of its own."""
     workers_min: int
@@ -129,7 +136,7 @@ class Queue:
         return math.ceil(seconds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """The whole contract; see `contract.json` for the values and docs/timeouts.md for the why."""
 
@@ -154,12 +161,12 @@ class Contract:
     queues: tuple[Queue, ...]
     """Most urgent first."""
     dead_letter_retention_seconds: int
-    """How long a dead-letter queue keeps a message, counted from its first sending."""
+    """How long a dead-letter queue keeps a message: on SQS counted from its first sending."""
     result_expires_seconds: int
     """How long a task's result can be read."""
-    wait_time_seconds: int
+    wait_time_seconds: int = 0
     """Length of a long poll; an idle worker asks SQS once in this time."""
-    polling_interval_seconds: float
+    polling_interval_seconds: float = 0
     """Pause of a worker between two polls that brought nothing."""
     max_message_bytes: int
     """The largest message; a larger one is refused when it is sent."""
@@ -203,17 +210,17 @@ class Contract:
         return max(1, min(10, queue.concurrency * (queue.prefetch_multiplier - 1)))
 
     def queue_name(self, queue: Queue, environment: str) -> str:
-        """Name of the queue in AWS."""
-        return f"{self.service}-{environment}-{queue.name}{self.suffix}"
+        """Name of the queue at the broker: RabbitMQ is each environment's own, SQS is the account's."""
+        return queue.name if self.broker == "rabbitmq" else f"{self.service}-{environment}-{queue.name}{self.suffix}"
 
     def dead_letter_queue_name(self, queue: Queue, environment: str) -> str:
-        """Name of the queue's dead-letter queue in AWS."""
-        return f"{self.service}-{environment}-{queue.name}-dlq{self.suffix}"
+        """Name of the queue's dead-letter queue at the broker."""
+        return f"{self.queue_name(queue, environment).removesuffix(self.suffix)}-dlq{self.suffix}"
 
     @property
     def idle_requests_per_month(self) -> int:
-        """Requests that the least number of workers sends to SQS in 30 days without a message."""
-        cycle_seconds = self.wait_time_seconds + self.polling_interval_seconds
+        """Requests that the least number of workers sends to SQS in 30 days without a message; none to RabbitMQ."""
+        cycle_seconds = self.wait_time_seconds + self.polling_interval_seconds or math.inf
         workers = sum(queue.workers_min for queue in self.queues)
         return round(workers * MONTH_SECONDS / cycle_seconds)
 
@@ -274,6 +281,12 @@ class Rule:
     source: str = ""
     advice: bool = False
     """Whether breaking it is allowed, and only worth a word."""
+    broker: str = ""
+    """The family of brokers it is for, where not for all."""
+
+    def is_for(self, broker: object) -> bool:
+        """Return whether it is for contracts with that broker."""
+        return not self.broker or str(broker).split("-")[0] == self.broker
 
     def explained(self, values: Values) -> str:
         """What the rule says, with the values of the other fields it names."""
@@ -284,13 +297,14 @@ class Rule:
         )
 
 
-def _between(field: str, low: float, high: float, source: str = "") -> Rule:
+def _between(field: str, low: float, high: float, source: str = "", broker: str = "") -> Rule:
     return Rule(
         field,
         f"must be between {low} and {high}",
         lambda v: bool(low <= v[field] <= high),
         lambda v: low if v[field] < low else high,
         source,
+        broker=broker,
     )
 
 
@@ -395,10 +409,17 @@ SERVICE_RULES: tuple[Rule, ...] = (
         "https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html",
     ),
     *(_one_of(choice) for choice in CHOICES),
+    Rule(
+        "credentials",
+        "should be role where neither broker nor results are asked for in AWS's own way: keys would open nothing",
+        lambda v: v["credentials"] == "role" or v["broker"] != "rabbitmq" or v["results"] in ("s3", "dynamodb"),
+        lambda _: "role",
+        advice=True,
+    ),
     _between("dead_letter_retention_seconds", 60, 1_209_600, _SQS_QUOTAS),
     _between("result_expires_seconds", 60, 365 * 86_400),
-    _between("wait_time_seconds", 0, 20, _SQS_LONG_POLL),
-    _between("polling_interval_seconds", 0.01, 1),
+    _between("wait_time_seconds", 0, 20, _SQS_LONG_POLL, "sqs"),
+    _between("polling_interval_seconds", 0.01, 1, broker="sqs"),
     _between("max_message_bytes", 1_024, 1_048_576, _SQS_QUOTAS),
     _between("soft_shutdown_seconds", 1, 7_200, _CELERY_SHUTDOWN),
     Rule(
@@ -435,6 +456,7 @@ SERVICE_RULES: tuple[Rule, ...] = (
 )
 
 _MAX_VISIBILITY = 43_200
+_MAX_NATIVE_DELAY = 2**28 - 1
 _MAX_RETENTION = 1_209_600
 
 QUEUE_RULES: tuple[Rule, ...] = (
@@ -478,9 +500,18 @@ QUEUE_RULES: tuple[Rule, ...] = (
         lambda v: v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS <= _MAX_VISIBILITY,
         lambda v: _MAX_VISIBILITY - HAND_OVER_SECONDS - v["hard_limit_seconds"],
         _CELERY_ETA,
+        broker="sqs",
     ),
-    _between("heartbeat_seconds", 0, _MAX_VISIBILITY // MISSED_HEARTBEATS, _SQS_VISIBILITY),
-    _between("heartbeat_limit_seconds", 1, _MAX_VISIBILITY, _SQS_VISIBILITY),
+    Rule(
+        "max_countdown_seconds",
+        f"must be at most {_MAX_NATIVE_DELAY}, the longest that Celery's delayed delivery can do",
+        lambda v: v["max_countdown_seconds"] <= _MAX_NATIVE_DELAY,
+        lambda _: _MAX_NATIVE_DELAY,
+        _NATIVE_DELAY,
+        broker="rabbitmq",
+    ),
+    _between("heartbeat_seconds", 0, _MAX_VISIBILITY // MISSED_HEARTBEATS, _SQS_VISIBILITY, "sqs"),
+    _between("heartbeat_limit_seconds", 1, _MAX_VISIBILITY, _SQS_VISIBILITY, "sqs"),
     Rule(
         "heartbeat_limit_seconds",
         f"must be at least max_countdown_seconds + hard_limit_seconds + {HAND_OVER_SECONDS}, or tasks run twice",
@@ -490,6 +521,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
         ),
         lambda _: _MAX_VISIBILITY,
         _SQS_VISIBILITY,
+        broker="sqs",
     ),
     Rule(
         "visibility_timeout_seconds",
@@ -497,6 +529,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
         lambda v: v["visibility_timeout_seconds"] >= MISSED_HEARTBEATS * v["heartbeat_seconds"],
         lambda v: MISSED_HEARTBEATS * v["heartbeat_seconds"],
         _SQS_VISIBILITY,
+        broker="sqs",
     ),
     Rule(
         "visibility_timeout_seconds",
@@ -508,6 +541,15 @@ QUEUE_RULES: tuple[Rule, ...] = (
         ),
         lambda v: v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS,
         _SQS_VISIBILITY,
+        broker="sqs",
+    ),
+    Rule(
+        "visibility_timeout_seconds",
+        f"must be at least hard_limit_seconds + {HAND_OVER_SECONDS}, or tasks are taken back while they run",
+        lambda v: v["hard_limit_seconds"] + HAND_OVER_SECONDS <= v["visibility_timeout_seconds"],
+        lambda v: v["hard_limit_seconds"] + HAND_OVER_SECONDS,
+        _CONSUMER_TIMEOUT,
+        broker="rabbitmq",
     ),
     Rule(
         "visibility_timeout_seconds",
@@ -532,6 +574,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
         lambda v: v["max_receive_count"] * v["visibility_timeout_seconds"] < _MAX_RETENTION,
         lambda v: (_MAX_RETENTION - 1) // v["visibility_timeout_seconds"],
         _SQS_DLQ_RETENTION,
+        broker="sqs",
     ),
     _between("retention_seconds", 60, _MAX_RETENTION, _SQS_QUOTAS),
     Rule(
@@ -540,6 +583,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
         lambda v: v["visibility_timeout_seconds"] * v["max_receive_count"] < v["retention_seconds"],
         lambda v: min(_MAX_RETENTION, v["visibility_timeout_seconds"] * v["max_receive_count"] + 86_400),
         _SQS_DLQ_RETENTION,
+        broker="sqs",
     ),
     Rule(
         "retention_seconds",
@@ -550,6 +594,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
         ),
         lambda _: f"a dead_letter_retention_seconds of {_MAX_RETENTION}",
         _SQS_DLQ_RETENTION,
+        broker="sqs",
     ),
     _between("concurrency", 1, 1_000),
     _between("workers_min", 0, 5_000),
@@ -566,6 +611,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
         lambda v: v["workers_max"] * v["concurrency"] <= 120_000,
         lambda v: 120_000 // v["concurrency"],
         _SQS_QUEUE_QUOTAS,
+        broker="sqs",
     ),
     _between("acceptable_latency_seconds", 1, 86_400),
     _between("seconds_per_task", 0.001, _MAX_VISIBILITY),
@@ -623,7 +669,8 @@ def _findings(data: object) -> Iterator[tuple[Problem, bool]]:
         yield Problem("contract", data, "must be a JSON object", "the contract.json of a new project"), False
         return
     service: dict[str, Any] = {}
-    yield from _shape(data, Contract, service)
+    absent = SQS_ALONE if data.get("broker") == "rabbitmq" else ()
+    yield from _shape(data, Contract, absent, service)
     yield from _broken(SERVICE_RULES, service)
     queues = data.get("queues")
     if not isinstance(queues, list) or not 1 <= len(queues) <= MAX_QUEUES:
@@ -639,7 +686,7 @@ def _findings(data: object) -> Iterator[tuple[Problem, bool]]:
         name = queue.get("name")
         label = name if isinstance(name, str) and name else f"number {index + 1}"
         values: dict[str, Any] = {}
-        yield from _shape(queue, Queue, values, label)
+        yield from _shape(queue, Queue, absent, values, label)
         if isinstance(name, str) and name in names:
             yield Problem("name", name, "must be unique", "each queue once", label), False
         names.add(str(name))
@@ -647,10 +694,14 @@ def _findings(data: object) -> Iterator[tuple[Problem, bool]]:
 
 
 def _shape(
-    data: Mapping[str, Any], shape: type[Contract] | type[Queue], fitting: dict[str, Any], queue: str = ""
+    data: Mapping[str, Any],
+    shape: type[Contract] | type[Queue],
+    absent: Sequence[str],
+    fitting: dict[str, Any],
+    queue: str = "",
 ) -> Iterator[tuple[Problem, bool]]:
-    """Yield what is missing, unknown or of the wrong kind; put the rest into `fitting`."""
-    kinds = {field.name: str(field.type) for field in fields(shape)}
+    """Yield what is missing, unknown, of another broker or of the wrong kind; put the rest into `fitting`."""
+    kinds = {field.name: str(field.type) for field in fields(shape) if field.name not in absent}
     for name in data.keys() - kinds.keys():
         known = "one of " + ", ".join(kinds)
         yield Problem(str(name), data[name], "is not part of the contract", known, queue), False
@@ -671,6 +722,8 @@ def _broken(rules: Sequence[Rule], values: Mapping[str, Any], queue: str = "") -
     """Yield the rules that do not hold, going on as if each suggestion had been followed."""
     given, values = values, dict(values)
     for rule in rules:
+        if not rule.is_for(values.get("broker")):
+            continue
         try:
             if rule.holds(values):
                 continue

@@ -131,7 +131,8 @@ class Request(BaseRequest):  # type: ignore[misc]
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Dead-letter a message whose task must not be tried again; tell the result of one whose process died."""
         permanent = isinstance(exc_info.type, type) and issubclass(exc_info.type, self.task.permanent_errors)
-        if permanent and self.message.channel.dead_letter(self.message.delivery_tag, self._reason(exc_info)):
+        hopeless = permanent or (self.is_last and self.message.channel.dead_letters_last_failures)
+        if hopeless and self.message.channel.dead_letter(self.message, self._reason(exc_info)):
             self.acknowledge()
         super().on_failure(exc_info, send_failed_event, return_ok)
         if self.rejected and isinstance(_error(exc_info), (WorkerLostError, SystemExit)):
@@ -192,8 +193,5 @@ def _error(exc_info: ExceptionInfo) -> BaseException:
 
 
 def _text(text: str) -> str:
-    """Return a text without what SQS does not take in an attribute.
-
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-    """
+    """Return a text without what brokers do not take in an attribute of a message."""
     return "".join(c for c in text if c in "\t\n\r" or c.isprintable() or c == " ")

@@ -1,6 +1,6 @@
-"""Tells that a worker is alive: polls are answered, or every slot is busy and within its time limit.
+"""Tells that a worker is alive: the broker answers it, or every slot is busy and within its time limit.
 
-A process that runs proves little: a worker whose poll is never answered runs as well. So the worker touches a file as
+A process that runs proves little: a worker whose broker never answers runs as well. So the worker touches a file as
 long as work goes on, and tells systemd where that started it.
 """
 
@@ -19,9 +19,6 @@ from .contract import HAND_OVER_SECONDS, Contract, Queue
 from .health import liveness_file
 
 BEAT_SECONDS = 2
-
-POLL_MARGIN_SECONDS = 20
-"""What a poll may take beyond a long poll's time: a late answer, and the longest pause after one that failed."""
 
 
 class Liveness(bootsteps.StartStopStep):
@@ -60,12 +57,11 @@ class Beats:
         notify_systemd("READY=1\nWATCHDOG=1")
 
     def works(self) -> bool:
-        """Return whether polls are answered, or it is too busy for polls and no task overruns its hard limit."""
+        """Return whether the broker answers, or it need not be asked and no task overruns its hard limit."""
         channel: Any = getattr(self.consumer.task_consumer, "channel", None)
-        stopping = channel is None or not channel._active_queues
-        if not stopping and not channel.is_full:
+        if channel is not None and channel.awaits_answers:
             last = max(channel.last_answer or 0, self.began)
-            return bool(time.monotonic() - last < self.contract.wait_time_seconds + POLL_MARGIN_SECONDS)
+            return bool(time.monotonic() - last < channel.answer_due_seconds)
         longest = max(queue.hard_limit_seconds for queue in self.queues) + HAND_OVER_SECONDS
         return all(time.time() - request.time_start < longest for request in list(state.active_requests))
 

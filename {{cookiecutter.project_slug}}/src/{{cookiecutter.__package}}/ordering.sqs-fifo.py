@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-
 
 from __future__ import annotations
 
-SQS_DELAY_SECONDS = 0
+BROKER_DELAY_SECONDS = 0
 """SQS keeps no single message of a FIFO queue back; a worker holds it, and with it its group.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html

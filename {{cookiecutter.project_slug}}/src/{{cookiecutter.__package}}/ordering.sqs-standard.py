@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-SQS_DELAY_SECONDS = 900
+BROKER_DELAY_SECONDS = 900
 """The longest time SQS itself keeps a message back.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-delay-queues.html
@@ -32,5 +32,5 @@ def message_properties(
     if group:
         properties["MessageGroupId"] = group
     if delay_seconds > 0:
-        properties["DelaySeconds"] = min(SQS_DELAY_SECONDS, math.ceil(delay_seconds))
+        properties["DelaySeconds"] = min(BROKER_DELAY_SECONDS, math.ceil(delay_seconds))
     return properties

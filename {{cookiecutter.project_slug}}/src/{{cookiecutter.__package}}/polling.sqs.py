@@ -40,6 +40,9 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10
 """Pauses after failed polls double from the first to the longest, so that recovery takes less than one long poll."""
 
+POLL_MARGIN_SECONDS = 20
+"""What a poll may take beyond a long poll's time: a late answer, and the longest pause after one that failed."""
+
 WHAT_TO_DO = {
     "AWS.SimpleQueueService.NonExistentQueue": "create the queue, or check ENVIRONMENT and QUEUE_URL_BASE",
     "QueueDoesNotExist": "create the queue, or check ENVIRONMENT and QUEUE_URL_BASE",
@@ -115,9 +118,14 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         self._ever_answered: set[str] = set()
 
     @property
-    def is_full(self) -> bool:
-        """Whether it does not poll because it holds all the messages it may."""
-        return bool(self._waiting_for_room)
+    def awaits_answers(self) -> bool:
+        """Whether it polls: the worker is not stopping, and does not hold all the messages it may."""
+        return bool(self._active_queues) and not self._waiting_for_room
+
+    @property
+    def answer_due_seconds(self) -> float:
+        """When the answer to a poll is overdue."""
+        return float(self.wait_time_seconds + POLL_MARGIN_SECONDS)
 
     def _schedule_queue(self, queue: str) -> None:
         """Poll a queue if there is room for messages; kombu calls this to begin with."""

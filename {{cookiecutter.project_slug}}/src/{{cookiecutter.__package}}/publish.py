@@ -13,9 +13,10 @@ from .app import app, contract
 batching = app.batching
 """What is sent in `with batching():`, by whatever means, goes out in few requests when the block ends.
 
-`delay`, `apply_async`, groups and chords, and `send`, all take part. If the block raises, nothing is sent. If SQS does
-not take some messages, though that was tried repeatedly, the end of the block raises a `NotAllSentError` that knows
-which; the others are sent. What waits is kept in memory: use one block for some thousand tasks, not for a million.
+`delay`, `apply_async`, groups and chords, and `send`, all take part. If the block raises, nothing is sent. If the
+broker does not take some messages, though that was tried repeatedly, the end of the block raises a `NotAllSentError`
+that knows which; the others are sent. What waits is kept in memory: use one block for some thousand tasks, not for a
+million.
 """
 
 

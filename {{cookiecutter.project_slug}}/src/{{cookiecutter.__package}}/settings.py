@@ -1,6 +1,6 @@
 """What differs between environments, read from environment variables and checked at once.
 
-The chosen credentials and result store bring their own variables with them.
+The chosen broker, credentials and result store bring their own variables with them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from .broker import BrokerEnvironment
 from .credentials import CredentialsEnvironment
 from .results import ResultsEnvironment
 
@@ -19,7 +20,7 @@ class SettingsError(ValueError):
     """Environment variables are missing or wrong; the message lists every one of them."""
 
 
-class Settings(CredentialsEnvironment, ResultsEnvironment):
+class Settings(CredentialsEnvironment, ResultsEnvironment, BrokerEnvironment):
     """The environment variables of the service, by their lower-case names.
 
     boto3 reads some more: `AWS_ENDPOINT_URL` leads it to an emulator.
@@ -30,10 +31,6 @@ class Settings(CredentialsEnvironment, ResultsEnvironment):
     environment: str = Field(
         pattern=r"^[a-z][a-z0-9]{0,10}$",
         description="Which environment this is: development, staging or production, say",
-    )
-    queue_url_base: str = Field(
-        pattern=r"^https?://[^/\s]+/[0-9]{12}$",
-        description="What queue URLs begin with: https://sqs.<region>.amazonaws.com/<account>",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severity that is logged"

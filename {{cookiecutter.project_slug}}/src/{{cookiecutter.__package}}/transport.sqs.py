@@ -37,6 +37,9 @@ TROUBLE = (BotoCoreError, ClientError, OSError)
 class Channel(PollingChannel):
     """A channel that deletes what is done, and decides when the rest comes back."""
 
+    dead_letters_last_failures = False
+    """What failed on its last delivery is dead-lettered by SQS itself."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._done: dict[str, Any] = {}
@@ -139,13 +142,13 @@ class Channel(PollingChannel):
         info = message.delivery_info
         self._hide(info["routing_key"], info["sqs_queue"], message.delivery_tag, 0)
 
-    def dead_letter(self, delivery_tag: str, reason: Mapping[str, str]) -> bool:
+    def dead_letter(self, message: Any, reason: Mapping[str, str]) -> bool:
         """Move a message to its dead-letter queue now; return whether that succeeded.
 
         It is sent there as it was received, with the reason as message attributes. The caller has it deleted from its
         queue afterwards; were the worker killed in between, it would be delivered once more.
         """
-        info = self.qos.get(delivery_tag).delivery_info
+        info = message.delivery_info
         received = info["sqs_message"]
         queue = info["routing_key"]
         request: dict[str, Any] = {
@@ -155,7 +158,7 @@ class Channel(PollingChannel):
                 name: {"DataType": "String", "StringValue": value} for name, value in reason.items() if value
             },
         }
-        if group := self.qos.get(delivery_tag).properties.get("MessageGroupId"):
+        if group := message.properties.get("MessageGroupId"):
             request["MessageGroupId"] = group
         if queue.endswith(".fifo"):
             # A message that was redriven has another id, so SQS does not take it for a repetition.

@@ -26,14 +26,14 @@ def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> lis
         "worker",
         f"--queues={contract.celery_name(queue)}",
         f"--hostname={queue.name}@%h",
-        # Processes: gevent and eventlet poll the queues of SQS one after the other.
+        # Processes: a task in a thread or greenlet cannot be killed at its hard limit.
         "--pool=prefork",
         f"--concurrency={queue.concurrency}",
-        # What waits inside a worker has its visibility timeout running, and no other can have it.
+        # What waits inside a worker is no other's to do, and its time there is limited.
         f"--prefetch-multiplier={queue.prefetch_multiplier}",
         f"--soft-time-limit={queue.soft_limit_seconds}",
         f"--time-limit={queue.hard_limit_seconds}",
-        # Both talk through broadcast, which SQS does not have.
+        # Workers need not know of each other; both would ask all of them at every start.
         "--without-gossip",
         "--without-mingle",
         f"--loglevel={log_level}",

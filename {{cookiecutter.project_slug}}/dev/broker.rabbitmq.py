@@ -1,0 +1,216 @@
+"""A RabbitMQ: the server that is installed here, or else one in a container."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+IMAGE = "docker.io/library/rabbitmq:4.2-management-alpine"
+PATIENCE_SECONDS = 90
+
+URL_IN_CONTAINERS = "amqp://broker:5672"
+MANAGEMENT_IN_CONTAINERS = "http://broker:15672"
+
+USERNAME = "developer"
+PASSWORD = "rabbit/with+odd@characters"  # noqa: S105 - of a broker on this machine alone
+
+UNREACHABLE: dict[str, str] = {
+    "BROKER_URL": "amqp://127.0.0.1:9",
+    "BROKER_USERNAME": USERNAME,
+    "BROKER_PASSWORD": PASSWORD,
+    "BROKER_MANAGEMENT_URL": "http://127.0.0.1:9",
+}
+"""Environment variables that fit and lead nowhere, for tests that want no broker."""
+
+RUNNING = "RABBITMQ_RUNNING"
+"""Environment variable with what `server` yields, of a server that runs already; tests start one for all of them."""
+
+SETTINGS = """\
+loopback_users = none
+default_user = {user}
+default_pass = {password}
+log.console = true
+log.console.level = error
+log.file = false
+disk_free_limit.absolute = 50MB
+collect_statistics_interval = 500
+"""
+HURRY = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
+"""Counts of messages that are half a second old at the most, instead of five."""
+
+# Beside the distribution's own command, which wants to become another user.
+PLACES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
+
+
+class NoBrokerError(RuntimeError):
+    """There is nothing here that could run RabbitMQ."""
+
+
+def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, Any], dict[str, str], str]:
+    """Return services and variables for compose.yaml, and the Python that succeeds if the emulator is ready."""
+    ready = "import boto3; boto3.client('sts').get_caller_identity()"
+    server = {
+        "image": IMAGE,
+        "environment": {"RABBITMQ_DEFAULT_USER": USERNAME, "RABBITMQ_DEFAULT_PASS": PASSWORD},
+        "healthcheck": {
+            "test": ["CMD", "rabbitmq-diagnostics", "-q", "check_port_connectivity"],
+            "interval": "5s",
+            "timeout": "10s",
+            "retries": 20,
+        },
+        "ports": ["127.0.0.1:15672:15672"],
+        "restart": "unless-stopped",
+    }
+    variables = {
+        RUNNING: f"{URL_IN_CONTAINERS} {MANAGEMENT_IN_CONTAINERS}",
+        "BROKER_URL": URL_IN_CONTAINERS,
+        "BROKER_USERNAME": USERNAME,
+        "BROKER_PASSWORD": PASSWORD,
+        "BROKER_MANAGEMENT_URL": MANAGEMENT_IN_CONTAINERS,
+    }
+    return {"broker": server}, variables, ready
+
+
+def create_broker(
+    contract: Any, url: str, environment: str, visibility_timeout_seconds: int | None, stack: ExitStack
+) -> dict[str, str]:
+    """Run a server, or take one that runs already; return the environment variables that lead there.
+
+    The service declares its queues itself. Each caller has a virtual host of its own.
+
+    Raises:
+        NoBrokerError: neither rabbitmq-server nor a container engine is here.
+        TimeoutError: it did not start in time.
+    """
+    running = os.environ.get(RUNNING)
+    address, management = running.split() if running else stack.enter_context(server())
+    if address == URL_IN_CONTAINERS:
+        return {}  # Whoever needs it has been told already.
+    virtual_host = uuid.uuid4().hex[:12]
+    ask(management, "PUT", f"vhosts/{virtual_host}")
+    every = dict.fromkeys(("configure", "write", "read"), ".*")
+    ask(management, "PUT", f"permissions/{virtual_host}/{USERNAME}", every)
+    stack.callback(_forget, management, virtual_host)
+    return {
+        "BROKER_URL": f"{address}/{virtual_host}",
+        "BROKER_USERNAME": USERNAME,
+        "BROKER_PASSWORD": PASSWORD,
+        "BROKER_MANAGEMENT_URL": management,
+    }
+
+
+@contextlib.contextmanager
+def server() -> Iterator[tuple[str, str]]:
+    """Run a server that keeps nothing, and yield its URL and that of its management API.
+
+    Raises:
+        NoBrokerError: neither rabbitmq-server nor a container engine is here.
+        TimeoutError: it did not start in time.
+    """
+    ports = {name: free_port() for name in ("amqp", "management", "distribution")}
+    folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
+    program = next((path for place in PLACES if (path := Path(place) / "rabbitmq-server").exists()), None)
+    program = program or (Path(found) if (found := shutil.which("rabbitmq-server")) else None)
+    engine = next(filter(None, map(shutil.which, ("docker", "podman"))), None)
+    if not program and not engine:
+        raise NoBrokerError("neither rabbitmq-server nor docker is here: install one of them to run RabbitMQ")
+    settings = SETTINGS.format(user=USERNAME, password=PASSWORD)
+    if program:
+        settings += f"listeners.tcp.1 = {HOST}:{ports['amqp']}\n"
+        settings += f"management.tcp.ip = {HOST}\nmanagement.tcp.port = {ports['management']}\n"
+    (folder / "rabbitmq.conf").write_text(settings, encoding="utf-8")
+    (folder / "advanced.config").write_text(HURRY, encoding="utf-8")
+    (folder / "plugins").write_text("[rabbitmq_management].\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "RABBITMQ_NODENAME": f"service-{ports['amqp']}@localhost",
+        "RABBITMQ_DIST_PORT": str(ports["distribution"]),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+    }
+    command = [str(program)] if program else _container(str(engine), folder, ports)
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Out of reach of the terminal's Ctrl-C, like the emulator.
+        )
+    try:
+        management = f"http://{HOST}:{ports['management']}"
+        _wait_for(management, process, folder / "output")
+        yield f"amqp://{HOST}:{ports['amqp']}", management
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _container(engine: str, folder: Path, ports: dict[str, int]) -> list[str]:
+    """Return the command that runs the server in a container."""
+    inside = {"rabbitmq.conf": "rabbitmq.conf", "advanced.config": "advanced.config", "plugins": "enabled_plugins"}
+    mounts = [f"--volume={folder / ours}:/etc/rabbitmq/{theirs}:ro" for ours, theirs in inside.items()]
+    published = [f"--publish={HOST}:{ports['amqp']}:5672", f"--publish={HOST}:{ports['management']}:15672"]
+    return [engine, "run", "--rm", "--init", *published, *mounts, IMAGE]
+
+
+def _wait_for(management: str, process: subprocess.Popen[bytes], output: Path) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            ask(management, "GET", "overview")
+            return
+        except (OSError, ValueError):
+            if process.poll() is not None or time.monotonic() > end:
+                said = output.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise TimeoutError(f"RabbitMQ did not start:\n{said}") from None
+            time.sleep(0.2)
+
+
+def ask(management: str, method: str, path: str, content: Any = None) -> Any:
+    """Ask the management API.
+
+    Raises:
+        OSError: it cannot be reached, or says no.
+    """
+    token = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 - a server of this machine
+        f"{management}/api/{path}",
+        json.dumps(content or {}).encode() if method != "GET" else None,
+        {"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+        method=method,
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return json.loads(answer.read() or b"null")
+
+
+def _forget(management: str, virtual_host: str) -> None:
+    with contextlib.suppress(OSError):
+        ask(management, "DELETE", f"vhosts/{virtual_host}")
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,51 @@
+"""The queues of the contract, in the emulated SQS."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import Any
+
+import boto3
+
+ACCOUNT = "123456789012"
+
+UNREACHABLE: dict[str, str] = {"QUEUE_URL_BASE": f"http://127.0.0.1:9/{ACCOUNT}"}
+"""Environment variables that fit and lead nowhere, for tests that want no broker."""
+
+
+def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, Any], dict[str, str], str]:
+    """Return services and variables for compose.yaml, and the Python that succeeds if the emulator is ready."""
+    last = contract.queue_name(contract.queues[-1], environment)
+    ready = f"import boto3; boto3.client('sqs').get_queue_url(QueueName={last!r})"
+    return {}, {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}, ready
+
+
+def create_broker(
+    contract: Any, url: str, environment: str, visibility_timeout_seconds: int | None, stack: ExitStack
+) -> dict[str, str]:
+    """Create every queue with its dead-letter queue; return the environment variables that lead to them."""
+    sqs: Any = boto3.client("sqs")
+    # As AWS creates a queue today.
+    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract.max_message_bytes)}
+    if contract.suffix:
+        common["FifoQueue"] = "true"
+    for queue in contract.queues:
+        dead_letters = sqs.create_queue(
+            QueueName=contract.dead_letter_queue_name(queue, environment),
+            Attributes={**common, "MessageRetentionPeriod": str(contract.dead_letter_retention_seconds)},
+        )["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
+        redrive = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": queue.max_receive_count}
+        visibility_timeout = visibility_timeout_seconds or queue.visibility_timeout_seconds
+        sqs.create_queue(
+            QueueName=contract.queue_name(queue, environment),
+            Attributes={
+                **common,
+                "VisibilityTimeout": str(visibility_timeout),
+                "MessageRetentionPeriod": str(queue.retention_seconds),
+                "ReceiveMessageWaitTimeSeconds": str(contract.wait_time_seconds),
+                "RedrivePolicy": json.dumps(redrive),
+            },
+        )
+    return {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}

@@ -1,0 +1,317 @@
+"""kombu's RabbitMQ transport, with what the service promises of failures: pauses that grow, and a count of deliveries.
+
+What stock Celery does, and this does not: bring a failed task back at once and for ever, or delete it; take a message
+that no queue would take for sent; lose count when it waits for an answer of the broker.
+
+It replaces methods that kombu and py-amqp do not promise to keep. Hence the narrow range of versions in pyproject.toml,
+and tests/test_relied_on.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from amqp.exceptions import AMQPError, MessageNacked, RecoverableConnectionError
+from celery import current_app
+from kombu.exceptions import OperationalError
+from kombu.transport import pyamqp
+from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
+
+from . import settings, topology
+from .batching import Batch, check_size
+from .broker import DEAD_LETTERS, HEARTBEAT_SECONDS, TASKS
+from .contract import read
+
+logger = logging.getLogger(__name__)
+
+# Their published types know little of what is replaced here.
+BaseMessage: Any = pyamqp.Message
+BaseChannel: Any = pyamqp.Channel
+BaseConnection: Any = pyamqp.Connection
+BaseTransport: Any = pyamqp.Transport
+
+CONFIRM_WITHIN_SECONDS = 10
+"""What the broker may take to answer that it has a message; one that is out of memory or disk does not answer."""
+
+DELAYED = level_name(MAX_LEVEL)
+"""The exchange where Celery's delayed delivery begins."""
+
+EARLIER_DELIVERIES = "x-earlier-deliveries"
+"""Header of a message that came back: how often it had been delivered before it was sent anew for its pause."""
+
+NOT_TO_RETURN = ("x-delivery-count", "x-acquired-count", "x-death", "CC", "BCC")
+"""Headers that tell of one way through the broker; with the next, new ones begin."""
+
+OWN_EXCHANGES = frozenset({TASKS.name, DEAD_LETTERS.name, DELAYED})
+
+TROUBLE = (AMQPError, OSError, OperationalError)
+"""What a request to the broker can end with, other than an answer."""
+
+
+class QueueMissingError(LookupError):
+    """The broker has no queue for a message."""
+
+
+class TaskMessage(BaseMessage):  # type: ignore[misc]
+    """A message, which knows how often it was delivered, and comes back after a pause if it is not done."""
+
+    def __init__(self, msg: Any, channel: Any = None, **options: Any) -> None:
+        super().__init__(msg, channel, **options)
+        headers: dict[str, Any] = self.headers
+        if group := headers.get("MessageGroupId"):
+            self.properties: dict[str, Any] = {**self.properties, "MessageGroupId": group}
+        # Where it is, which is not how it was sent if it was delayed.
+        queue = str(self.delivery_info["routing_key"]).rpartition(".")[2]
+        counted = int(headers.get(EARLIER_DELIVERIES, 0)) + int(headers.get("x-delivery-count", 0)) + 1
+        self.delivery_info.update(routing_key=queue, receive_count=counted, received_at=time.monotonic())
+
+    def reject(self, requeue: bool = False) -> None:
+        """Bring the message back after a pause that grows, or dead-letter it if that was its last delivery.
+
+        Whether it is to be requeued makes no difference: the count of deliveries decides.
+        """
+        channel: Any = self.channel
+        if channel.is_stopping:
+            super().reject(requeue=True)  # At once: another worker may have a slot for it.
+        elif self.delivery_info["receive_count"] >= channel.max_receive_count(self):
+            super().reject(requeue=False)
+        elif channel.send_back(self):
+            self.ack()
+        else:
+            super().reject(requeue=True)
+
+    def requeue(self) -> None:
+        """Bring the message back after a pause."""
+        self.reject(requeue=True)
+
+
+class Channel(BaseChannel):  # type: ignore[misc]
+    """A channel that knows what became of each message it sent, and decides when those not done come back."""
+
+    Message = TaskMessage
+
+    dead_letters_last_failures = True
+    """What failed on its last delivery is dead-lettered with its reason, while there is somebody to tell it."""
+
+    answer_due_seconds = 3 * HEARTBEAT_SECONDS
+    """When a heartbeat of the broker is overdue."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._confirm_selected = False
+        self._sent = 0
+        """Messages sent since the broker was asked to confirm them; it numbers them as well."""
+        self._unconfirmed: dict[int, Any] = {}
+        self._nacked: set[int] = set()
+        self._returned: dict[str, str] = {}
+        """Why messages found no queue, by task id."""
+        super().__init__(*args, **options)
+
+    # Receiving
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker has cancelled its consumers, as it does when it is told to stop."""
+        return not self.callbacks
+
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether the broker has to be heard of; a busy worker hears its heartbeats, too."""
+        return not self.is_stopping
+
+    @property
+    def last_answer(self) -> float | None:
+        """When the broker was heard of last, in seconds of the monotonic clock."""
+        return self.connection.last_heartbeat_received if self.connection else None
+
+    def max_receive_count(self, message: TaskMessage) -> int:
+        """Return how often a message of that queue is delivered."""
+        return read().queue(message.delivery_info["routing_key"]).max_receive_count
+
+    def send_back(self, message: TaskMessage) -> bool:
+        """Send a message anew, to be delivered after its pause; return whether the broker has it.
+
+        The caller acknowledges the message afterwards; were the worker killed in between, it would be delivered twice.
+        """
+        info = message.delivery_info
+        pause = backoff_seconds(info)
+        headers = {name: value for name, value in message.headers.items() if name not in NOT_TO_RETURN}
+        headers[EARLIER_DELIVERIES] = info["receive_count"]
+        queue = info["routing_key"]
+        if pause:
+            return self._send(message, headers, DELAYED, calculate_routing_key(pause, queue))
+        return self._send(message, headers, TASKS.name, queue)
+
+    def dead_letter(self, message: TaskMessage, reason: Mapping[str, str]) -> bool:
+        """Send a message to its dead-letter queue with the reason in its headers; return whether the broker has it."""
+        headers = {name: value for name, value in message.headers.items() if name not in NOT_TO_RETURN}
+        headers[EARLIER_DELIVERIES] = message.delivery_info["receive_count"]
+        return self._send(message, {**headers, **reason}, DEAD_LETTERS.name, message.delivery_info["routing_key"])
+
+    def _send(self, message: TaskMessage, headers: Mapping[str, Any], exchange: str, routing_key: str) -> bool:
+        """Send what was received, by a connection that is for sending."""
+        kept = ("correlation_id", "reply_to", "priority", "message_id", "timestamp", "type")
+        properties = {name: message.properties[name] for name in kept if name in message.properties}
+        try:
+            with current_app.producer_pool.acquire(block=True, timeout=CONFIRM_WITHIN_SECONDS) as producer:
+                producer.publish(
+                    message.body,
+                    content_type=message.content_type,
+                    content_encoding=message.content_encoding,
+                    headers=dict(headers),
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    delivery_mode=2,
+                    retry=True,
+                    retry_policy={"max_retries": 1, "interval_start": 0},
+                    **properties,
+                )
+        except (*TROUBLE, QueueMissingError) as error:
+            logger.warning("A message of %s comes back at once, as %s cannot be had: %r", routing_key, exchange, error)
+            return False
+        return True
+
+    # Sending
+
+    def prepare_message(
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make a message: its group is a header, and the time when it expires is for workers to see to.
+
+        RabbitMQ would dead-letter what expires in a queue; a worker drops it, as it does with any broker.
+        """
+        kept = dict(properties or {})
+        kept.pop("expiration", None)
+        if group := kept.pop("MessageGroupId", None):
+            headers = {**(headers or {}), "MessageGroupId": group}
+        return super().prepare_message(body, priority, content_type, content_encoding, headers, kept)
+
+    def create_publish_batch(self, max_size: int) -> Batch:
+        """Return what gathers messages that are to be sent together; `Producer.batch` calls this."""
+        return Batch(self)
+
+    def basic_publish_confirm(self, msg: Any, exchange: str = "", routing_key: str = "", **options: Any) -> None:
+        """Send a message; one of a task is only sent when the broker has it in a queue.
+
+        Raises:
+            MessageNacked: the broker could not keep it.
+            MessageTooLargeError: it has more than `max_message_bytes`.
+            QueueMissingError: there is no queue for it.
+            RecoverableConnectionError: the broker has not answered in time.
+        """
+        if exchange not in OWN_EXCHANGES:  # Remote control and events, which may get lost.
+            self._basic_publish(msg, exchange, routing_key, **{**options, "confirm_timeout": None})
+            return
+        check_size(msg, self.connection.max_message_bytes)
+        for error in self.publish_all([(msg, exchange, routing_key)]).values():
+            raise error
+
+    def publish_all(self, messages: Iterable[tuple[Any, str, str]]) -> dict[int, Exception]:
+        """Send messages, and wait until the broker has told of each what became of it.
+
+        Args:
+            messages: each with its exchange and routing key.
+
+        Returns:
+            What went wrong with those that were not sent, by their place.
+
+        Raises:
+            RecoverableConnectionError: the broker has not answered in time.
+        """
+        if not self._confirm_selected:
+            self.confirm_select()
+            self._confirm_selected = True
+        failed: dict[int, Exception] = {}
+        places: dict[int, int] = {}
+        for place, (message, exchange, routing_key) in enumerate(messages):
+            self._basic_publish(message, exchange, routing_key, mandatory=True)
+            places[self._sent] = place
+            self._unconfirmed[self._sent] = message
+        sent = {number: self._unconfirmed[number] for number in places}
+        end = time.monotonic() + CONFIRM_WITHIN_SECONDS
+        while any(number in self._unconfirmed for number in sent):
+            try:
+                self.connection.drain_events(timeout=max(0.001, end - time.monotonic()))
+            except TimeoutError:
+                self._unconfirmed.clear()
+                raise RecoverableConnectionError(
+                    f"the broker has not confirmed a message within {CONFIRM_WITHIN_SECONDS} seconds; "
+                    f"it may be out of memory or disk"
+                ) from None
+        for number, message in sent.items():
+            why = self._returned.pop(str(message.properties.get("correlation_id")), "")
+            if why:
+                failed[places[number]] = QueueMissingError(f"not sent, as no queue would have it: {why}")
+            elif number in self._nacked:
+                failed[places[number]] = MessageNacked("the broker could not keep it")
+            self._nacked.discard(number)
+        return failed
+
+    def _basic_publish(self, *args: Any, **options: Any) -> None:
+        super()._basic_publish(*args, **options)
+        self._sent += self._confirm_selected
+
+    def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
+        for number in self._settled(delivery_tag, multiple):
+            del self._unconfirmed[number]
+
+    def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
+        for number in self._settled(delivery_tag, multiple):
+            self._nacked.add(number)
+            del self._unconfirmed[number]
+
+    def _settled(self, delivery_tag: int, multiple: bool) -> list[int]:
+        earliest = 0 if multiple else delivery_tag
+        return [number for number in self._unconfirmed if earliest <= number <= delivery_tag]
+
+    def _on_basic_return(self, code: int, text: str, exchange: str, routing_key: str, message: Any) -> None:
+        self._returned[str(message.properties.get("correlation_id"))] = f"{text} ({routing_key} of {exchange})"
+
+
+class Connection(BaseConnection):  # type: ignore[misc]
+    """A connection whose channels are those above."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, max_message_bytes: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.max_message_bytes = max_message_bytes
+
+
+class Transport(BaseTransport):  # type: ignore[misc]
+    """The transport to name in `broker_transport`."""
+
+    Connection = Connection
+    implements = BaseTransport.implements.extend(batch_publish=True)
+
+    def establish_connection(self) -> Any:
+        """Connect, and see that all is there that the service needs."""
+        held = settings.read()
+        self.client.userid = held.broker_username
+        self.client.password = held.broker_password.get_secret_value
+        connection = super().establish_connection()
+        topology.declare(connection, read())
+        return connection
+
+
+def backoff_seconds(info: Mapping[str, Any]) -> int:
+    """Return the pause after a failure: doubling with each delivery, with jitter.
+
+    Args:
+        info: what is known of the delivery; `retry_backoff_seconds` in it takes the place of the queue's.
+    """
+    queue = read().queue(info["routing_key"])
+    own = info.get("retry_backoff_seconds")
+    first: float = queue.retry_backoff_seconds if own is None else own
+    longest: float = min(queue.visibility_timeout_seconds, first * 2 ** min(info["receive_count"] - 1, 30))
+    return math.floor(longest * random.uniform(0.5, 1) + 0.5)  # noqa: S311 - jitter, not a secret
