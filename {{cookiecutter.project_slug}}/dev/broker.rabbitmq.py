@@ -150,6 +150,7 @@ def server() -> Iterator[tuple[str, str]]:
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             command,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

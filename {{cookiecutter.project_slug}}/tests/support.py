@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import boto3
-
 from dev import emulator
+from tests import broker
 
 PROJECT = Path(__file__).parents[1]
 # First: it says what is wrong with a contract that breaks rules, and no test need be run.
@@ -107,10 +106,6 @@ class RunningService:
     def _client_environment(self) -> dict[str, str]:
         return {**self.environment, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"}
 
-    def sqs(self) -> Any:
-        """Return a client of the emulated SQS."""
-        return boto3.client("sqs", endpoint_url=self.environment["AWS_ENDPOINT_URL"])
-
     def log(self, label: str = "") -> str:
         """Return what a worker has logged."""
         return (self.logs / f"{label or self.queue.name}.log").read_text(encoding="utf-8", errors="replace")
@@ -132,30 +127,24 @@ class RunningService:
 
     def waiting(self, queue: Any = None) -> int:
         """Return how many messages a queue (the first) holds, hidden ones included."""
-        return self._count(self.contract.queue_name(queue or self.queue, "development"))
+        return broker.count(self, queue or self.queue, dead=False)
 
     def dead(self, queue: Any = None) -> int:
         """Return how many messages the dead-letter queue of a queue (the first) holds."""
-        return self._count(self.contract.dead_letter_queue_name(queue or self.queue, "development"))
+        return broker.count(self, queue or self.queue, dead=True)
+
+    def queue_name(self, queue: Any = None, *, dead: bool = False) -> str:
+        """Return the name at the broker of a queue (the first), or of its dead-letter queue."""
+        name = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
+        return str(name(queue or self.queue, "development"))
 
     def url(self, queue: Any = None, *, dead: bool = False) -> str:
-        """Return the URL of a queue (the first), or of its dead-letter queue."""
-        name = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
-        return f"{self.environment['QUEUE_URL_BASE']}/{name(queue or self.queue, 'development')}"
+        """Return the URL of a queue (the first), or of its dead-letter queue, where queues have one."""
+        return f"{self.environment['QUEUE_URL_BASE']}/{self.queue_name(queue, dead=dead)}"
 
     def forget_dead(self) -> None:
         """Empty the dead-letter queue of the first queue."""
-        sqs, url = self.sqs(), self.url(dead=True)
-        while found := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-            for message in found:
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-
-    def _count(self, name: str) -> int:
-        attributes = self.sqs().get_queue_attributes(
-            QueueUrl=f"{self.environment['QUEUE_URL_BASE']}/{name}",
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
-        return sum(map(int, attributes.values()))
+        broker.empty(self, dead=True)
 
 
 @contextlib.contextmanager
@@ -176,6 +165,7 @@ def running_service(
                 home[name] = value
     path = Path(tempfile.mkdtemp(dir=logs)) / "contract.json"
     path.write_text(json.dumps(contract), encoding="utf-8")
+    broker.prepare()
     with emulator.running(emulated_visibility_seconds, contract=path) as variables:
         service = RunningService({**os.environ, **variables, "CONTRACT_FILE": str(path)}, logs)
         try:

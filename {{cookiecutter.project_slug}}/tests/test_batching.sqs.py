@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -170,3 +171,21 @@ def test_everything_sent_in_a_block_goes_out_in_batches_and_is_done(tmp_path_fac
         service.start_worker()
         total = sent + 1 if HAS_RESULTS else sent
         assert eventually(lambda: len(notes(tmp_path)) == total, 60), service.log()
+
+
+@pytest.mark.end_to_end
+def test_message_in_the_queue_is_readable_json(service):
+    seen = []
+
+    class Recorder:
+        def send_message(self, **message):
+            seen.append(message)
+
+    with service.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.sqs = lambda **_: Recorder()
+        service.probe("leave_trace", "ordner").apply_async(connection=connection)
+    (message,) = seen
+    assert message["QueueUrl"] == service.url()
+    assert message["MessageGroupId"] == "g"
+    assert json.loads(json.loads(message["MessageBody"])["body"])[0] == ["ordner"]

@@ -10,6 +10,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from dev import broker, results
 from tests.support import CONTRACT, PROJECT
 
 contract = importlib.import_module(f"{CONTRACT['package']}.contract")
@@ -88,7 +89,8 @@ def test_missing_environment_variables_are_all_named():
         check=True,
     ).stdout
     required = {name for name, field in settings.Settings.model_fields.items() if field.is_required()}
-    assert {"environment", "queue_url_base"} <= required
+    assert {"environment", *(name.lower() for name in results.UNREACHABLE)} <= required
+    assert required & {name.lower() for name in broker.UNREACHABLE}
     for name in required:
         assert name.upper() in output
     assert "Nonsense" not in output

@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 
+from tests import broker
 from tests.commands import COMMAND, Commands, bodies, celery_body, exported_bodies, put
 from tests.support import IS_FIFO, eventually, running_service
 
@@ -30,7 +31,7 @@ def quiet(tmp_path_factory):
 def commands(quiet):
     """Its command, with empty queues."""
     for dead in (True, False):
-        quiet.sqs().purge_queue(QueueUrl=quiet.url(dead=dead))
+        broker.client(quiet).purge_queue(QueueUrl=quiet.url(dead=dead))
     return Commands(quiet)
 
 
@@ -42,7 +43,9 @@ def queue(quiet):
 def visible(service, dead=True):
     name = "ApproximateNumberOfMessages"
     return int(
-        service.sqs().get_queue_attributes(QueueUrl=service.url(dead=dead), AttributeNames=[name])["Attributes"][name]
+        broker.client(service).get_queue_attributes(QueueUrl=service.url(dead=dead), AttributeNames=[name])[
+            "Attributes"
+        ][name]
     )
 
 
@@ -161,7 +164,7 @@ def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, que
     assert visible(quiet) == 4
     assert "1 messages sent" in commands.run("dlq", "resend", queue, "--id", "00000001")
     assert (visible(quiet), visible(quiet, dead=False)) == (3, 1)
-    (message,) = quiet.sqs().receive_message(
+    (message,) = broker.client(quiet).receive_message(
         QueueUrl=quiet.url(), MessageAttributeNames=["All"], AttributeNames=["All"]
     )["Messages"]
     assert message["Body"] == celery_body(1)

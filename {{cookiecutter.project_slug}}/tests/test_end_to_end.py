@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 import time
 
 import pytest
 from celery import chord
 
+from tests import broker
 from tests.conftest import VISIBILITY_TIMEOUT_SECONDS
 from tests.support import CONTRACT, HAS_RESULTS, IS_FIFO, eventually, module, notes
 
@@ -41,9 +41,7 @@ def test_failing_task_is_delivered_as_often_as_agreed_then_dead_lettered_then_re
     assert len(notes(traces)) == service.queue.max_receive_count
 
     obstacle.unlink()
-    sqs = service.sqs()
-    arn = sqs.get_queue_attributes(QueueUrl=service.url(dead=True), AttributeNames=["QueueArn"])
-    sqs.start_message_move_task(SourceArn=arn["Attributes"]["QueueArn"])
+    broker.redrive(service)
     assert eventually(lambda: len(notes(traces)) == service.queue.max_receive_count + 1)
     assert eventually(lambda: service.waiting() + service.dead() == 0)
     assert {note.read_text() for note in notes(traces)} == {"group-1"}
@@ -58,23 +56,6 @@ def test_task_with_a_countdown_beyond_its_visibility_timeout_runs_once(service, 
     assert eventually(lambda: service.waiting() == 0)
     (trace,) = notes(tmp_path)
     assert int(trace.name) - began >= (VISIBILITY_TIMEOUT_SECONDS + 2) * 1e9
-
-
-def test_message_in_the_queue_is_readable_json(service):
-    seen = []
-
-    class Recorder:
-        def send_message(self, **message):
-            seen.append(message)
-
-    with service.app.connection_for_write() as connection:
-        channel = connection.default_channel
-        channel.sqs = lambda **_: Recorder()
-        service.probe("leave_trace", "ordner").apply_async(connection=connection)
-    (message,) = seen
-    assert message["QueueUrl"] == service.url()
-    assert message["MessageGroupId"] == "g"
-    assert json.loads(json.loads(message["MessageBody"])["body"])[0] == ["ordner"]
 
 
 @pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")

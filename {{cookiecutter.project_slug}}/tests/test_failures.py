@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests import broker
 from tests.support import HAS_RESULTS, IS_FIFO, eventually, notes, running_service
 
 pytestmark = pytest.mark.end_to_end
@@ -53,26 +54,16 @@ def test_failure_declared_permanent_is_dead_lettered_at_once_with_its_reason(str
     assert len(notes(tmp_path)) == 1
     if HAS_RESULTS:
         assert strict.state(result) == "FAILURE"
-    sqs = strict.sqs()
-    (message,) = sqs.receive_message(
-        QueueUrl=strict.url(dead=True), MessageAttributeNames=["All"], AttributeNames=["All"], VisibilityTimeout=0
-    )["Messages"]
-    reason = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
-    assert "nothing, because of nothing" in reason["FailureException"]
-    assert "despair" in reason["FailureTraceback"]
-    assert (reason["FailureAttempt"], bool(reason["FailureHost"])) == ("1", True)
+    seen = broker.see_dead(strict)
+    assert "nothing, because of nothing" in seen.reason["FailureException"]
+    assert "despair" in seen.reason["FailureTraceback"]
+    assert (seen.reason["FailureAttempt"], bool(seen.reason["FailureHost"])) == ("1", True)
     if IS_FIFO:
-        assert message["Attributes"]["MessageGroupId"] == "group-1"
+        assert seen.group == "group-1"
     # It can be redriven like any other, and is tried once more.
-    arn = sqs.get_queue_attributes(QueueUrl=strict.url(dead=True), AttributeNames=["QueueArn"])
-    sqs.start_message_move_task(SourceArn=arn["Attributes"]["QueueArn"], DestinationArn=_arn_of(strict))
+    broker.redrive(strict)
     assert eventually(lambda: len(notes(tmp_path)) == 2 and strict.dead() == 1), strict.log()
     assert {note.read_text() for note in notes(tmp_path)} == {"group-1"}
-
-
-def _arn_of(service):
-    attributes = service.sqs().get_queue_attributes(QueueUrl=service.url(), AttributeNames=["QueueArn"])
-    return attributes["Attributes"]["QueueArn"]
 
 
 def test_pause_is_the_tasks_own_where_it_has_one(strict, tmp_path):

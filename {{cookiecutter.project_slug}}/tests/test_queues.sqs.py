@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import boto3
 import pytest
 
+from tests import broker
 from tests.commands import Commands, celery_body, put
 from tests.support import CONTRACT, module, running_service
 
@@ -59,7 +60,7 @@ def test_queues_tells_depth_age_and_dead_letters(quiet, commands):
     assert all(queue["name"] in said for queue in CONTRACT["queues"])
     assert all(len(line) <= 80 for line in said.splitlines())
     put(quiet, [celery_body(n) for n in range(7)], dead=False)
-    quiet.sqs().receive_message(QueueUrl=quiet.url(), MaxNumberOfMessages=2)
+    broker.client(quiet).receive_message(QueueUrl=quiet.url(), MaxNumberOfMessages=2)
     put_metric(quiet, "ApproximateAgeOfOldestMessage", 1_000, 50)
     first = json.loads(commands.run("queues", "--json"))[0]
     assert first["waiting"] + first["in_flight"] == 7

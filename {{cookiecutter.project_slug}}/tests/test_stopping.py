@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests import broker
+from tests.broker import given_back
 from tests.support import IS_FIFO, eventually, notes, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
@@ -37,14 +39,7 @@ def busy(patient, tmp_path):
     patient.stop_workers()
     patient.workers.clear()
     # What a test left behind is not for the next.
-    while found := patient.sqs().receive_message(QueueUrl=patient.url()).get("Messages"):
-        patient.sqs().delete_message(QueueUrl=patient.url(), ReceiptHandle=found[0]["ReceiptHandle"])
-
-
-def given_back(service):
-    """Return whether the message can be received right away, though its visibility timeout is far from over."""
-    found = service.sqs().receive_message(QueueUrl=service.url(), VisibilityTimeout=0, WaitTimeSeconds=1)
-    return len(found.get("Messages", [])) == 1
+    broker.empty(patient, dead=False)
 
 
 def test_task_that_ends_in_time_is_finished_and_the_worker_does_not_wait_longer(patient, busy, tmp_path):
@@ -79,7 +74,7 @@ def test_idle_worker_is_gone_at_once(patient, tmp_path):
 
 def test_task_held_for_its_time_is_given_back(patient, tmp_path):
     if not IS_FIFO:
-        pytest.skip("SQS itself holds it")
+        pytest.skip("the broker itself holds it")
     worker = patient.start_worker(label="holding")
     assert patient.ready("holding")
     patient.send("leave_trace", str(tmp_path), countdown=60)
@@ -88,7 +83,7 @@ def test_task_held_for_its_time_is_given_back(patient, tmp_path):
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     assert given_back(patient), patient.log("holding")
-    patient.sqs().purge_queue(QueueUrl=patient.url())
+    broker.empty(patient, dead=False)
 
 
 def test_second_sigterm_changes_nothing(patient, busy, tmp_path):

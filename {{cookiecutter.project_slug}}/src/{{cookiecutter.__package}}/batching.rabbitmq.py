@@ -65,7 +65,7 @@ class Batch:
         Raises:
             MessageTooLargeError: it has more than the contract's `max_message_bytes`.
         """
-        check_size(message, self.channel.connection.max_message_bytes)
+        check_size(message, self.channel.connection.contract.max_message_bytes)
         self._waiting.append((message, exchange, routing_key))
 
     def discard(self) -> None:

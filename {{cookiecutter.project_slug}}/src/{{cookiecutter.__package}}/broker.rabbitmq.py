@@ -126,7 +126,9 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
             # message, or for a hundred of a batch.
             # https://www.rabbitmq.com/docs/confirms#publisher-confirms
             "confirm_publish": True,
-            "max_message_bytes": contract.max_message_bytes,
+            # What the transport needs to know; the password shows in neither.
+            "contract": contract,
+            "settings": settings,
             # Nobody waits for ever on a broker that has gone in silence.
             "connect_timeout": 5,
             "read_timeout": 15,

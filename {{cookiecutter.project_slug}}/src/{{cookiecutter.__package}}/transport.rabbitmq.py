@@ -22,10 +22,11 @@ from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
-from . import settings, topology
+from . import topology
 from .batching import Batch, check_size
 from .broker import DEAD_LETTERS, HEARTBEAT_SECONDS, TASKS
-from .contract import read
+from .contract import Contract, Queue
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ DELAYED = level_name(MAX_LEVEL)
 EARLIER_DELIVERIES = "x-earlier-deliveries"
 """Header of a message that came back: how often it had been delivered before it was sent anew for its pause."""
 
-NOT_TO_RETURN = ("x-delivery-count", "x-acquired-count", "x-death", "CC", "BCC")
+OF_ONE_WAY = frozenset({EARLIER_DELIVERIES, "x-delivery-count", "x-acquired-count", "x-death", "CC", "BCC"})
 """Headers that tell of one way through the broker; with the next, new ones begin."""
 
 OWN_EXCHANGES = frozenset({TASKS.name, DEAD_LETTERS.name, DELAYED})
@@ -62,13 +63,14 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
 
     def __init__(self, msg: Any, channel: Any = None, **options: Any) -> None:
         super().__init__(msg, channel, **options)
-        headers: dict[str, Any] = self.headers
-        if group := headers.get("MessageGroupId"):
+        counted = int(self.headers.get(EARLIER_DELIVERIES, 0)) + int(self.headers.get("x-delivery-count", 0)) + 1
+        # What is sent by this task, its own retry for example, begins its way anew.
+        self.headers: dict[str, Any] = {name: self.headers[name] for name in self.headers if name not in OF_ONE_WAY}
+        if group := self.headers.get("MessageGroupId"):
             self.properties: dict[str, Any] = {**self.properties, "MessageGroupId": group}
-        # Where it is, which is not how it was sent if it was delayed.
+        # Where it is, which is not how it was sent if it was delayed; Celery sends retries there.
         queue = str(self.delivery_info["routing_key"]).rpartition(".")[2]
-        counted = int(headers.get(EARLIER_DELIVERIES, 0)) + int(headers.get("x-delivery-count", 0)) + 1
-        self.delivery_info.update(routing_key=queue, receive_count=counted, received_at=time.monotonic())
+        self.delivery_info.update(exchange="", routing_key=queue, receive_count=counted, received_at=time.monotonic())
 
     def reject(self, requeue: bool = False) -> None:
         """Bring the message back after a pause that grows, or dead-letter it if that was its last delivery.
@@ -78,7 +80,7 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
         channel: Any = self.channel
         if channel.is_stopping:
             super().reject(requeue=True)  # At once: another worker may have a slot for it.
-        elif self.delivery_info["receive_count"] >= channel.max_receive_count(self):
+        elif self.delivery_info["receive_count"] >= channel.queue_of(self).max_receive_count:
             super().reject(requeue=False)
         elif channel.send_back(self):
             self.ack()
@@ -128,9 +130,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         """When the broker was heard of last, in seconds of the monotonic clock."""
         return self.connection.last_heartbeat_received if self.connection else None
 
-    def max_receive_count(self, message: TaskMessage) -> int:
-        """Return how often a message of that queue is delivered."""
-        return read().queue(message.delivery_info["routing_key"]).max_receive_count
+    def queue_of(self, message: TaskMessage) -> Queue:
+        """Return the contract's queue that a message is from."""
+        contract: Contract = self.connection.contract
+        return contract.queue(message.delivery_info["routing_key"])
 
     def send_back(self, message: TaskMessage) -> bool:
         """Send a message anew, to be delivered after its pause; return whether the broker has it.
@@ -138,9 +141,8 @@ class Channel(BaseChannel):  # type: ignore[misc]
         The caller acknowledges the message afterwards; were the worker killed in between, it would be delivered twice.
         """
         info = message.delivery_info
-        pause = backoff_seconds(info)
-        headers = {name: value for name, value in message.headers.items() if name not in NOT_TO_RETURN}
-        headers[EARLIER_DELIVERIES] = info["receive_count"]
+        pause = backoff_seconds(self.queue_of(message), info["receive_count"], info.get("retry_backoff_seconds"))
+        headers = {**message.headers, EARLIER_DELIVERIES: info["receive_count"]}
         queue = info["routing_key"]
         if pause:
             return self._send(message, headers, DELAYED, calculate_routing_key(pause, queue))
@@ -148,9 +150,9 @@ class Channel(BaseChannel):  # type: ignore[misc]
 
     def dead_letter(self, message: TaskMessage, reason: Mapping[str, str]) -> bool:
         """Send a message to its dead-letter queue with the reason in its headers; return whether the broker has it."""
-        headers = {name: value for name, value in message.headers.items() if name not in NOT_TO_RETURN}
-        headers[EARLIER_DELIVERIES] = message.delivery_info["receive_count"]
-        return self._send(message, {**headers, **reason}, DEAD_LETTERS.name, message.delivery_info["routing_key"])
+        info = message.delivery_info
+        headers = {**message.headers, EARLIER_DELIVERIES: info["receive_count"], **reason}
+        return self._send(message, headers, DEAD_LETTERS.name, info["routing_key"])
 
     def _send(self, message: TaskMessage, headers: Mapping[str, Any], exchange: str, routing_key: str) -> bool:
         """Send what was received, by a connection that is for sending."""
@@ -212,7 +214,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
         if exchange not in OWN_EXCHANGES:  # Remote control and events, which may get lost.
             self._basic_publish(msg, exchange, routing_key, **{**options, "confirm_timeout": None})
             return
-        check_size(msg, self.connection.max_message_bytes)
+        check_size(msg, self.connection.contract.max_message_bytes)
         for error in self.publish_all([(msg, exchange, routing_key)]).values():
             raise error
 
@@ -279,13 +281,13 @@ class Channel(BaseChannel):  # type: ignore[misc]
 
 
 class Connection(BaseConnection):  # type: ignore[misc]
-    """A connection whose channels are those above."""
+    """A connection whose channels are those above, and know the contract."""
 
     Channel = Channel
 
-    def __init__(self, *args: Any, max_message_bytes: int, **options: Any) -> None:
+    def __init__(self, *args: Any, contract: Contract, **options: Any) -> None:
+        self.contract = contract
         super().__init__(*args, **options)
-        self.max_message_bytes = max_message_bytes
 
 
 class Transport(BaseTransport):  # type: ignore[misc]
@@ -296,22 +298,22 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
     def establish_connection(self) -> Any:
         """Connect, and see that all is there that the service needs."""
-        held = settings.read()
-        self.client.userid = held.broker_username
-        self.client.password = held.broker_password.get_secret_value
+        settings: Settings = self.client.transport_options["settings"]
+        self.client.userid = settings.broker_username
+        self.client.password = settings.broker_password.get_secret_value
         connection = super().establish_connection()
-        topology.declare(connection, read())
+        topology.declare(connection, connection.contract)
         return connection
 
 
-def backoff_seconds(info: Mapping[str, Any]) -> int:
-    """Return the pause after a failure: doubling with each delivery, with jitter.
+def backoff_seconds(queue: Queue, received: int, first_pause_seconds: float | None = None) -> int:
+    """Return the pause after a failure, in whole seconds: doubling with each delivery, with jitter.
 
     Args:
-        info: what is known of the delivery; `retry_backoff_seconds` in it takes the place of the queue's.
+        queue: whose message failed.
+        received: how often it has been delivered.
+        first_pause_seconds: instead of the queue's.
     """
-    queue = read().queue(info["routing_key"])
-    own = info.get("retry_backoff_seconds")
-    first: float = queue.retry_backoff_seconds if own is None else own
-    longest: float = min(queue.visibility_timeout_seconds, first * 2 ** min(info["receive_count"] - 1, 30))
-    return math.floor(longest * random.uniform(0.5, 1) + 0.5)  # noqa: S311 - jitter, not a secret
+    first = queue.retry_backoff_seconds if first_pause_seconds is None else first_pause_seconds
+    longest: float = min(queue.visibility_timeout_seconds, first * 2 ** min(received - 1, 30))
+    return math.ceil(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret

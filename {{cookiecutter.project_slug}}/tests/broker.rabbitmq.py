@@ -1,0 +1,120 @@
+"""What tests do at the broker, past the service."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from dev import broker
+
+BETWEEN_COUNTS_SECONDS = 1.2
+"""Longer than the counts of the development server are old."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A message in a dead-letter queue."""
+
+    reason: dict[str, str]
+    """Why it is there, as the service says."""
+    group: str | None
+    """Its message group, where the broker keeps one."""
+
+
+@functools.cache
+def prepare() -> None:
+    """Start a server for all the tests of this process; skip them where there is none, though not in CI."""
+    if os.environ.get(broker.RUNNING):
+        return
+    stack = ExitStack()
+    atexit.register(stack.close)
+    try:
+        os.environ[broker.RUNNING] = " ".join(stack.enter_context(broker.server()))
+    except broker.NoBrokerError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+def count(service: Any, queue: Any, *, dead: bool) -> int:
+    """Return how many messages a queue holds: those that wait, those that workers hold, and those kept for later."""
+    name = service.queue_name(queue, dead=dead)
+    if dead:  # Nobody holds those, and this count is of this moment.
+        with service.app.connection_for_write() as connection:
+            return int(connection.default_channel.queue_declare(name, passive=True).message_count)
+
+    def held() -> int:
+        found = {each["name"]: each.get("messages", 0) for each in _ask(service, "GET", "queues")}
+        return sum(number for each, number in found.items() if each == name or each.startswith("celery_delayed_"))
+
+    before = -1
+    while (found := held()) != before:
+        before = found
+        time.sleep(BETWEEN_COUNTS_SECONDS)
+    return found
+
+
+def empty(service: Any, *, dead: bool) -> None:
+    """Take what waits out of the first queue, or out of its dead-letter queue."""
+    name = service.queue_name(service.queue, dead=dead)
+    with service.app.connection_for_write() as connection:
+        while connection.default_channel.queue_purge(name) or (not dead and count(service, service.queue, dead=False)):
+            time.sleep(0.1)  # What a worker held may come back yet.
+
+
+def given_back(service: Any) -> bool:
+    """Return whether the message waits in the first queue."""
+    name = service.queue_name(service.queue, dead=False)
+    with service.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        end = time.monotonic() + 1
+        while not (found := channel.queue_declare(name, passive=True).message_count) and time.monotonic() < end:
+            time.sleep(0.1)
+    return bool(found == 1)
+
+
+def see_dead(service: Any) -> Seen:
+    """Return the message in the dead-letter queue of the first queue, and leave it there."""
+    with service.app.connection_for_write() as connection:
+        message = connection.default_channel.basic_get(service.queue_name(service.queue, dead=True))
+        headers = message.headers
+        message.channel.basic_reject(message.delivery_tag, requeue=True)
+    reason = {name: value for name, value in headers.items() if name.startswith("Failure")}
+    return Seen(reason, headers.get("MessageGroupId"))
+
+
+def redrive(service: Any) -> None:
+    """Move the dead letters of the first queue back into it."""
+    name = service.queue_name(service.queue, dead=False)
+    with service.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        while message := channel.basic_get(f"{name}-dlq"):
+            headers = {key: value for key, value in message.headers.items() if not key.startswith("x-")}
+            kind = message.properties["content_type"], message.properties["content_encoding"]
+            again = channel.prepare_message(message.body, None, *kind, headers)
+            channel.basic_publish(again, exchange="tasks", routing_key=name)
+            message.channel.basic_ack(message.delivery_tag)
+
+
+def _ask(service: Any, method: str, what: str) -> Any:
+    virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
+    return broker.ask(service.environment["BROKER_MANAGEMENT_URL"], method, f"{what}/{virtual_host}")
+
+
+@contextlib.contextmanager
+def faulty(service: Any) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Yield a proxy in front of the broker, and the environment variables that lead a worker through it."""
+    from tests.faults import proxy
+
+    with proxy(service.environment["BROKER_URL"]) as between:
+        yield between, {"BROKER_URL": between.url}

@@ -1,0 +1,81 @@
+"""What tests do at the broker, past the service."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A message in a dead-letter queue."""
+
+    reason: dict[str, str]
+    """Why it is there, as the service says."""
+    group: str | None
+    """Its message group, where the broker keeps one."""
+
+
+def prepare() -> None:
+    """See that there is a broker for the emulator: moto is one."""
+
+
+def client(service: Any) -> Any:
+    """Return a client of the emulated SQS."""
+    return boto3.client("sqs", endpoint_url=service.environment["AWS_ENDPOINT_URL"])
+
+
+def count(service: Any, queue: Any, *, dead: bool) -> int:
+    """Return how many messages a queue holds, hidden ones included."""
+    attributes = client(service).get_queue_attributes(
+        QueueUrl=service.url(queue, dead=dead),
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+    )["Attributes"]
+    return sum(map(int, attributes.values()))
+
+
+def empty(service: Any, *, dead: bool) -> None:
+    """Take what can be received out of the first queue, or out of its dead-letter queue."""
+    sqs, url = client(service), service.url(dead=dead)
+    while found := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        for message in found:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
+def given_back(service: Any) -> bool:
+    """Return whether the message can be received right away, though its visibility timeout is far from over."""
+    found = client(service).receive_message(QueueUrl=service.url(), VisibilityTimeout=0, WaitTimeSeconds=1)
+    return len(found.get("Messages", [])) == 1
+
+
+def see_dead(service: Any) -> Seen:
+    """Return the message in the dead-letter queue of the first queue, and leave it there."""
+    (message,) = client(service).receive_message(
+        QueueUrl=service.url(dead=True), MessageAttributeNames=["All"], AttributeNames=["All"], VisibilityTimeout=0
+    )["Messages"]
+    reason = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    return Seen(reason, message["Attributes"].get("MessageGroupId"))
+
+
+def redrive(service: Any) -> None:
+    """Move the dead letters of the first queue back into it."""
+    sqs = client(service)
+
+    def arn(*, dead: bool) -> str:
+        url = service.url(dead=dead)
+        return str(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"])
+
+    sqs.start_message_move_task(SourceArn=arn(dead=True), DestinationArn=arn(dead=False))
+
+
+@contextlib.contextmanager
+def faulty(service: Any) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Yield a proxy in front of the broker, and the environment variables that lead a worker through it."""
+    from tests.faults import proxy
+
+    with proxy(service.environment["AWS_ENDPOINT_URL"]) as between:
+        yield between, {"AWS_ENDPOINT_URL": between.url}
