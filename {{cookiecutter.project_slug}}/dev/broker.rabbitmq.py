@@ -15,6 +15,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ UNREACHABLE: dict[str, str] = {
 """Environment variables that fit and lead nowhere, for tests that want no broker."""
 
 RUNNING = "RABBITMQ_RUNNING"
-"""Environment variable with what `server` yields, of a server that runs already; tests start one for all of them."""
+"""Environment variable with the address of a server that runs already; tests start one for all of them."""
 
 SETTINGS = """\
 loopback_users = none
@@ -52,12 +53,39 @@ collect_statistics_interval = 500
 HURRY = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
 """Counts of messages that are half a second old at the most, instead of five."""
 
-# Beside the distribution's own command, which wants to become another user.
+# Before what is on the path: Debian's command there wants to become another user.
 PLACES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 
 
 class NoBrokerError(RuntimeError):
     """There is nothing here that could run RabbitMQ."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    url: str
+    management: str
+    """URL of its management API."""
+    environment: dict[str, str]
+    """The environment variables that it was started with."""
+
+    @property
+    def address(self) -> str:
+        """What to put into `RUNNING`."""
+        return f"{self.url} {self.management}"
+
+    def restart(self) -> None:
+        """Stop the broker inside the server and start it again, which cuts every connection.
+
+        Raises:
+            OSError: there is no rabbitmqctl here.
+            subprocess.CalledProcessError: it failed.
+        """
+        for step in ("stop_app", "start_app"):
+            command = [str(_program("rabbitmqctl")), "--quiet", step]
+            subprocess.run(command, env=self.environment, check=True, timeout=PATIENCE_SECONDS)
 
 
 def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, Any], dict[str, str], str]:
@@ -96,8 +124,7 @@ def create_broker(
         NoBrokerError: neither rabbitmq-server nor a container engine is here.
         TimeoutError: it did not start in time.
     """
-    running = os.environ.get(RUNNING)
-    address, management = running.split() if running else stack.enter_context(server())
+    address, management = (os.environ.get(RUNNING) or stack.enter_context(server()).address).split()
     if address == URL_IN_CONTAINERS:
         return {}  # Whoever needs it has been told already.
     virtual_host = uuid.uuid4().hex[:12]
@@ -114,8 +141,8 @@ def create_broker(
 
 
 @contextlib.contextmanager
-def server() -> Iterator[tuple[str, str]]:
-    """Run a server that keeps nothing, and yield its URL and that of its management API.
+def server() -> Iterator[Server]:
+    """Run a server that keeps nothing.
 
     Raises:
         NoBrokerError: neither rabbitmq-server nor a container engine is here.
@@ -123,8 +150,7 @@ def server() -> Iterator[tuple[str, str]]:
     """
     ports = {name: free_port() for name in ("amqp", "management", "distribution")}
     folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
-    program = next((path for place in PLACES if (path := Path(place) / "rabbitmq-server").exists()), None)
-    program = program or (Path(found) if (found := shutil.which("rabbitmq-server")) else None)
+    program = _program("rabbitmq-server")
     engine = next(filter(None, map(shutil.which, ("docker", "podman"))), None)
     if not program and not engine:
         raise NoBrokerError("neither rabbitmq-server nor docker is here: install one of them to run RabbitMQ")
@@ -146,7 +172,7 @@ def server() -> Iterator[tuple[str, str]]:
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
     }
-    command = [str(program)] if program else _container(str(engine), folder, ports)
+    command = [program] if program else _container(str(engine), folder, ports)
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -160,7 +186,7 @@ def server() -> Iterator[tuple[str, str]]:
     try:
         management = f"http://{HOST}:{ports['management']}"
         _wait_for(management, process, folder / "output")
-        yield f"amqp://{HOST}:{ports['amqp']}", management
+        yield Server(f"amqp://{HOST}:{ports['amqp']}", management, environment)
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -203,6 +229,11 @@ def ask(management: str, method: str, path: str, content: Any = None) -> Any:
     )
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         return json.loads(answer.read() or b"null")
+
+
+def _program(name: str) -> str | None:
+    """Return where a program of an installed RabbitMQ is, if there is one."""
+    return shutil.which(name, path=os.pathsep.join((*PLACES, os.environ.get("PATH", ""))))
 
 
 def _forget(management: str, virtual_host: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 
 from dev import broker
 
@@ -39,7 +40,7 @@ def prepare() -> None:
     stack = ExitStack()
     atexit.register(stack.close)
     try:
-        os.environ[broker.RUNNING] = " ".join(stack.enter_context(broker.server()))
+        os.environ[broker.RUNNING] = stack.enter_context(broker.server()).address
     except broker.NoBrokerError as error:
         if os.environ.get("CI"):
             raise
@@ -49,19 +50,28 @@ def prepare() -> None:
 def count(service: Any, queue: Any, *, dead: bool) -> int:
     """Return how many messages a queue holds: those that wait, those that workers hold, and those kept for later."""
     name = service.queue_name(queue, dead=dead)
-    if dead:  # Nobody holds those, and this count is of this moment.
-        with service.app.connection_for_write() as connection:
-            return int(connection.default_channel.queue_declare(name, passive=True).message_count)
-
-    def held() -> int:
-        found = {each["name"]: each.get("messages", 0) for each in _ask(service, "GET", "queues")}
-        return sum(number for each, number in found.items() if each == name or each.startswith("celery_delayed_"))
-
+    if dead:  # Nobody holds those.
+        return _waiting(service, [name])
+    later = [level_name(level) for level in range(MAX_LEVEL + 1)]
     before = -1
-    while (found := held()) != before:
+    while (found := _waiting(service, [name, *later]) + _held(service, name)) != before:
         before = found
         time.sleep(BETWEEN_COUNTS_SECONDS)
     return found
+
+
+def _waiting(service: Any, names: list[str]) -> int:
+    """Return how many messages wait in queues, at this moment."""
+    with service.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        return sum(channel.queue_declare(name, passive=True).message_count for name in names)
+
+
+def _held(service: Any, name: str) -> int:
+    """Return how many messages of a queue workers held a while ago."""
+    virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
+    found = broker.ask(service.environment["BROKER_MANAGEMENT_URL"], "GET", f"queues/{virtual_host}/{name}")
+    return int(found.get("messages_unacknowledged", 0))
 
 
 def empty(service: Any, *, dead: bool) -> None:
@@ -104,11 +114,6 @@ def redrive(service: Any) -> None:
             again = channel.prepare_message(message.body, None, *kind, headers)
             channel.basic_publish(again, exchange="tasks", routing_key=name)
             message.channel.basic_ack(message.delivery_tag)
-
-
-def _ask(service: Any, method: str, what: str) -> Any:
-    virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
-    return broker.ask(service.environment["BROKER_MANAGEMENT_URL"], method, f"{what}/{virtual_host}")
 
 
 @contextlib.contextmanager

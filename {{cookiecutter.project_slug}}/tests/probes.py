@@ -115,3 +115,14 @@ def note_times(self: Task[Any, Any], folder: str, number: int, seconds: float, f
     (Path(folder) / name).write_text(f"{began} {time.monotonic()}", encoding="utf-8")
     if delivery["receive_count"] <= failures:
         raise RuntimeError("not yet")
+
+
+@shared_task(bind=True)
+def stay_or_fail(self: Task[Any, Any], folder: str, obstacle: str) -> None:
+    """Raise, but stay for long on the second delivery."""
+    note(folder)
+    delivery: Any = self.request.delivery_info
+    if delivery["receive_count"] == 2:
+        time.sleep(60)
+    if Path(obstacle).exists():
+        raise RuntimeError("not yet")

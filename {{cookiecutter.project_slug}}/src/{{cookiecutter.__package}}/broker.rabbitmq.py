@@ -27,10 +27,10 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq
 DEAD_LETTERS = Exchange("dead-letters", type="direct", durable=True, no_declare=True)
 """Where what cannot be done goes, by the name of its queue."""
 
-HEARTBEAT_SECONDS = 20
+HEARTBEAT_SECONDS = 10
 """How often broker and client tell each other that they live; two that are missed end a connection.
 
-Shorter than the 60 seconds after which load balancers and NAT forget an idle connection.
+Seldom enough not to mistake a pause of the network for its end.
 https://www.rabbitmq.com/docs/heartbeats
 """
 

@@ -107,7 +107,7 @@ class Channel(BaseChannel):  # type: ignore[misc]
         self._confirm_selected = False
         self._sent = 0
         """Messages sent since the broker was asked to confirm them; it numbers them as well."""
-        self._unconfirmed: dict[int, Any] = {}
+        self._unconfirmed: set[int] = set()
         self._nacked: set[int] = set()
         self._returned: dict[str, str] = {}
         """Why messages found no queue, by task id."""
@@ -233,15 +233,13 @@ class Channel(BaseChannel):  # type: ignore[misc]
         if not self._confirm_selected:
             self.confirm_select()
             self._confirm_selected = True
-        failed: dict[int, Exception] = {}
-        places: dict[int, int] = {}
+        sent: dict[int, tuple[int, Any]] = {}
         for place, (message, exchange, routing_key) in enumerate(messages):
             self._basic_publish(message, exchange, routing_key, mandatory=True)
-            places[self._sent] = place
-            self._unconfirmed[self._sent] = message
-        sent = {number: self._unconfirmed[number] for number in places}
+            sent[self._sent] = (place, message)
+            self._unconfirmed.add(self._sent)
         end = time.monotonic() + CONFIRM_WITHIN_SECONDS
-        while any(number in self._unconfirmed for number in sent):
+        while not self._unconfirmed.isdisjoint(sent):
             try:
                 self.connection.drain_events(timeout=max(0.001, end - time.monotonic()))
             except TimeoutError:
@@ -250,12 +248,12 @@ class Channel(BaseChannel):  # type: ignore[misc]
                     f"the broker has not confirmed a message within {CONFIRM_WITHIN_SECONDS} seconds; "
                     f"it may be out of memory or disk"
                 ) from None
-        for number, message in sent.items():
-            why = self._returned.pop(str(message.properties.get("correlation_id")), "")
-            if why:
-                failed[places[number]] = QueueMissingError(f"not sent, as no queue would have it: {why}")
+        failed: dict[int, Exception] = {}
+        for number, (place, message) in sent.items():
+            if why := self._returned.pop(str(message.properties.get("correlation_id")), ""):
+                failed[place] = QueueMissingError(f"not sent, as no queue would have it: {why}")
             elif number in self._nacked:
-                failed[places[number]] = MessageNacked("the broker could not keep it")
+                failed[place] = MessageNacked("the broker could not keep it")
             self._nacked.discard(number)
         return failed
 
@@ -264,17 +262,16 @@ class Channel(BaseChannel):  # type: ignore[misc]
         self._sent += self._confirm_selected
 
     def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
-        for number in self._settled(delivery_tag, multiple):
-            del self._unconfirmed[number]
+        self._unconfirmed -= self._settled(delivery_tag, multiple)
 
     def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
-        for number in self._settled(delivery_tag, multiple):
-            self._nacked.add(number)
-            del self._unconfirmed[number]
+        settled = self._settled(delivery_tag, multiple)
+        self._unconfirmed -= settled
+        self._nacked |= settled
 
-    def _settled(self, delivery_tag: int, multiple: bool) -> list[int]:
+    def _settled(self, delivery_tag: int, multiple: bool) -> set[int]:
         earliest = 0 if multiple else delivery_tag
-        return [number for number in self._unconfirmed if earliest <= number <= delivery_tag]
+        return {number for number in self._unconfirmed if earliest <= number <= delivery_tag}
 
     def _on_basic_return(self, code: int, text: str, exchange: str, routing_key: str, message: Any) -> None:
         self._returned[str(message.properties.get("correlation_id"))] = f"{text} ({routing_key} of {exchange})"

@@ -1,0 +1,59 @@
+"""What the service relies on of the insides of Celery, kombu and py-amqp, which they do not promise to keep.
+
+If a test fails after an upgrade: read what has changed, run all tests, the slow ones too, and only then write down the
+new fingerprint that the failure shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+
+import amqp
+import pytest
+from celery.app import base as app_base
+from celery.app import task, trace
+from celery.apps import worker as worker_app
+from celery.concurrency import prefork
+from celery.worker import consumer, loops, request, strategy
+from celery.worker.consumer import delayed_delivery
+from kombu import messaging
+from kombu.transport import native_delayed_delivery, pyamqp
+
+FINGERPRINTS = {
+    amqp.Channel._basic_publish: "435fd18a6c88",
+    amqp.Channel.__init__: "3ff08c8d1c65",
+    amqp.Channel.basic_publish_confirm: "4140656833f6",
+    amqp.Channel._on_basic_return: "762d7e58e6c9",
+    amqp.Connection.heartbeat_tick: "6e0e042ed248",
+    pyamqp.Message.__init__: "10b73a31689f",
+    pyamqp.Channel.prepare_message: "201ac1b11599",
+    pyamqp.Transport.establish_connection: "cb508d5533b9",
+    native_delayed_delivery.declare_native_delayed_delivery_exchanges_and_queues: "2251c578be67",
+    native_delayed_delivery.calculate_routing_key: "3858a31b7f3a",
+    delayed_delivery.DelayedDelivery._setup_delayed_delivery: "c0fc7a7aca55",
+    app_base.Celery.send_task: "062778705809",
+    task.Task.signature_from_request: "52ba3d1d0d23",
+    messaging._ProducerBatch: "964b3c76720a",
+    messaging._ProducerBatchState: "8913ef479b1c",
+    consumer.Consumer.on_connection_error_after_connected: "4f84dbfff329",
+    consumer.Consumer.on_decode_error: "e3538c586a7f",
+    loops.asynloop: "05a53e519988",
+    prefork.TaskPool.on_stop: "ab83bf6652cb",
+    request.Request: "4388163373b0",
+    request.create_request_cls: "871f30fe1cfe",
+    strategy.default: "7d90575ada5e",
+    trace.TraceInfo: "a07fc09754c4",
+    trace.build_tracer: "b2945aec38e1",
+    worker_app.on_cold_shutdown: "0283849754eb",
+}
+
+
+def fingerprint(relied_on: object) -> str:
+    """Return a short hash of source code."""
+    return hashlib.sha256(inspect.getsource(relied_on).encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize("relied_on", FINGERPRINTS, ids=lambda relied_on: relied_on.__qualname__)
+def test_what_is_relied_on_is_what_was_tested(relied_on):
+    assert fingerprint(relied_on) == FINGERPRINTS[relied_on]

@@ -1,0 +1,193 @@
+"""Exchanges and queues, the pauses of messages, and who is let in."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import ValidationError
+
+from dev.broker import UNREACHABLE
+from tests.support import CONTRACT, PROJECT, eventually, module, notes, running_service
+
+transport = module("transport")
+settings = module("settings")
+contract = module("contract").read()
+
+QUEUE = contract.queues[0]
+
+
+@pytest.mark.parametrize(("received", "longest"), [(1, 10), (2, 20), (3, 40), (4, 80), (9, 100)])
+def test_pause_doubles_with_each_delivery_with_jitter_up_to_the_visibility_timeout(received, longest):
+    queue = SimpleNamespace(retry_backoff_seconds=10, visibility_timeout_seconds=100)
+    pauses = {transport.backoff_seconds(queue, received) for _ in range(300)}
+    assert longest / 2 <= min(pauses) < max(pauses) <= longest
+    assert transport.backoff_seconds(queue, 1, 0) == 0
+    assert 25 <= transport.backoff_seconds(queue, 1, 50) <= 50
+
+
+@pytest.mark.parametrize(
+    ("url", "fits"),
+    [
+        ("amqps://broker.example.com:5671", True),
+        ("amqp://127.0.0.1:5672/vhost", True),
+        ("amqp://broker.example.com:5672", False),
+        ("amqps://me:secret@broker.example.com", False),
+        ("https://broker.example.com", False),
+        ("amqps://", False),
+    ],
+)
+def test_url_is_encrypted_and_holds_no_password(monkeypatch, url, fits):
+    monkeypatch.setenv("BROKER_URL", url)
+    if fits:
+        assert settings.Settings().broker_url == url
+        return
+    with pytest.raises(ValidationError) as error:
+        settings.Settings()
+    assert "secret" not in str(error.value)
+
+
+def certificate(folder, name):
+    """Write a certificate for a host of that name, which its own issuer vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(private)
+    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "said"),
+    [
+        ("localhost", True, "connected"),
+        ("localhost", False, "certificate verify failed"),
+        ("other.example", True, "Hostname mismatch"),
+    ],
+)
+def test_certificate_and_host_name_are_verified(tmp_path, name, trusted, said):
+    certificate(tmp_path, name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    greeted = []
+
+    def serve(listener):
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:  # The test is over.
+                return
+            with contextlib.suppress(OSError), context.wrap_socket(near, server_side=True) as secured:
+                greeted.append(secured.recv(8))  # And no word more: what follows is an error, but another.
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        code = (
+            f"from {CONTRACT['package']}.app import app\n"
+            "try: app.connection_for_write().connect()\n"
+            "except Exception as error: print(error)\n"
+        )
+        url = f"amqps://localhost:{listener.getsockname()[1]}"
+        environment = {**os.environ, "BROKER_URL": url, "PYTHONPATH": str(PROJECT / "src")}
+        if trusted:
+            environment["SSL_CERT_FILE"] = str(tmp_path / "certificate.pem")
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert set(greeted) == ({b"AMQP\x00\x00\x09\x01"} if said == "connected" else set())
+    assert said == "connected" or said in run.stdout
+    assert UNREACHABLE["BROKER_PASSWORD"] not in run.stdout + run.stderr
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """A service without a worker."""
+    with running_service(tmp_path_factory.mktemp("logs")) as running:
+        yield running
+
+
+@pytest.mark.end_to_end
+def test_sender_that_comes_before_any_worker_finds_all_it_needs(service, tmp_path):
+    service.send("leave_trace", str(tmp_path))
+    service.send("leave_trace", str(tmp_path), countdown=0.5)
+    service.start_worker()
+    assert eventually(lambda: len(notes(tmp_path)) == 2), service.log()
+    assert eventually(lambda: service.waiting() == 0)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("seconds", [1, 2.5, 4])
+def test_delayed_task_is_never_early(service, tmp_path, seconds):
+    began = time.monotonic_ns()
+    service.send("leave_trace", str(tmp_path), countdown=seconds)
+    assert eventually(lambda: notes(tmp_path)), service.log()
+    (trace,) = notes(tmp_path)
+    assert seconds * 1e9 <= int(trace.name) - began <= (seconds + 4) * 1e9
+
+
+@pytest.mark.end_to_end
+def test_queue_keeps_its_numbers_when_the_contract_changes_and_the_log_says_so(service, caplog):
+    with service.app.connection_for_write() as connection:
+        changed = module("contract").parse(
+            {
+                **vars(service.contract),
+                "queues": [
+                    {**vars(queue), "max_receive_count": queue.max_receive_count + 1}
+                    for queue in service.contract.queues
+                ],
+            }
+        )
+        module("topology").declare(connection.connection, changed)
+        assert f"{QUEUE.name} keeps the numbers that it was made with" in caplog.text
+        assert "x-delivery-limit" in caplog.text
+        assert connection.connection.connected
+
+
+@pytest.mark.end_to_end
+def test_remote_control_reaches_the_worker(service):
+    if not service.workers:
+        service.start_worker()
+    assert service.ready(), service.log()
+    with service.reached():
+        answers = service.app.control.inspect(timeout=5).active_queues()
+    (queues,) = answers.values()
+    assert [queue["name"] for queue in queues] == [service.queue.name]
+
+
+@pytest.mark.end_to_end
+def test_task_can_be_revoked_while_it_runs(service, tmp_path):
+    if not service.workers:
+        service.start_worker()
+    assert service.ready(), service.log()
+    result = service.send("overrun", str(tmp_path), 60)
+    assert eventually(lambda: notes(tmp_path)), service.log()
+    with service.reached():
+        service.app.control.revoke(result.id, terminate=True)
+    assert eventually(lambda: service.waiting() == 0), service.log()
+    assert [note.suffix for note in notes(tmp_path)] == [".began"]
+    assert service.dead() == 0
