@@ -196,6 +196,8 @@ def test_checkov_finds_nothing_unexplained(project, answers):
     folder = project(**answers)
     found = json.loads(run(*CHECKOV, "--directory", ".", "--skip-download", "--output=json", cwd=folder))
     assert sum(kind["summary"]["passed"] for kind in found) > 300
+    # A file that it cannot read, it leaves out without another word.
+    assert [kind["check_type"] for kind in found if kind["summary"]["parsing_errors"]] == []
     (folder / ".checkov.yaml").write_text("framework: [terraform]\n")
     run(*CHECKOV, "--directory", ".", "--skip-download", cwd=folder, status=1)  # It would be heard.
 

@@ -58,7 +58,7 @@ locals {
 
   # https://cloudinit.readthedocs.io/en/latest/reference/modules.html
   user_data = {
-    for name in keys(local.queues) : name => "#cloud-config\n${yamlencode({
+    for name in keys(local.queues) : name => join("\n", ["#cloud-config", yamlencode({
       write_files = [
         for path, content in local.machine_files : { path = path, content = content, permissions = endswith(path, ".sh") ? "0755" : "0644" }
       ]
@@ -69,7 +69,7 @@ locals {
         # A worker that cannot start is tried again and again; nobody should wait for that here.
         "systemctl enable --now --no-block worker@${name} drain",
       ]
-    })}"
+    })])
   }
 }
 
