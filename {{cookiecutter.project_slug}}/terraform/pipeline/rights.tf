@@ -104,7 +104,7 @@ locals {
   })
 }
 
-data "aws_iam_policy_document" "plan" {
+data "aws_iam_policy_document" "look" {
   statement {
     sid       = "Look"
     actions   = local.look_actions
@@ -118,6 +118,10 @@ data "aws_iam_policy_document" "plan" {
     actions   = ["s3:ListBucket"]
     resources = ["${local.bucket_arn}-*"]
   }
+}
+
+data "aws_iam_policy_document" "plan" {
+  source_policy_documents = [data.aws_iam_policy_document.look.json]
 
   # Not its lock: a plan of a pull request does without, and changes nothing at all.
   statement {
@@ -128,19 +132,7 @@ data "aws_iam_policy_document" "plan" {
 }
 
 data "aws_iam_policy_document" "deploy" {
-  statement {
-    sid       = "Look"
-    actions   = local.look_actions
-    resources = ["*"]
-  }
-
-  # Terraform asks for a bucket by a request that needs this right.
-  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
-  statement {
-    sid       = "FindBuckets"
-    actions   = ["s3:ListBucket"]
-    resources = ["${local.bucket_arn}-*"]
-  }
+  source_policy_documents = [data.aws_iam_policy_document.look.json]
 
   statement {
     sid       = "KeepState"
