@@ -9,6 +9,7 @@ second with the filters of the first. For the same reason this file should never
 from __future__ import annotations
 
 import functools
+import re
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ ANSWERS = TEMPLATE / "hooks" / "answers.py"
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 # What it reads and remembers: the contract, and the rules.
 VERSIONED = (ANSWERS, PROJECT / "contract.json", PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")
+
+# One line whose only Jinja is names of answers: nothing that could span its parts, as comments, tags and strings can.
+PATH = re.compile(r"[^{}\r\n]*({{[\w.]+}}[^{}\r\n]*)*")
 
 
 @functools.cache
@@ -53,10 +57,8 @@ class Answers(Extension):
         compiled_once = functools.cache(compiled)
 
         def from_string(source: Any, *rest: Any, **options: Any) -> Any:
-            # An expression that spans parts is none of ours, nor is a text of several lines.
-            parts = source.split("/") if isinstance(source, str) and "\n" not in source else ["{{"]
-            if all(part.count("{{") == part.count("}}") and "{%" not in part for part in parts):
-                return TemplatedPath(parts, compiled_once)
+            if isinstance(source, str) and PATH.fullmatch(source):
+                return TemplatedPath(source.split("/"), compiled_once)
             return compiled(source, *rest, **options)
 
         environment.from_string = from_string  # type: ignore[method-assign]
