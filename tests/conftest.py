@@ -12,6 +12,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from cookiecutter.main import cookiecutter
 from hypothesis import settings
 
 TEMPLATE = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+"""Where the tools of the tests lie."""
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 RULES = SimpleNamespace(**runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")))
@@ -77,6 +80,14 @@ def need(command):
     if os.environ.get("CI"):
         pytest.fail(f"{command} is missing, and .ci/run should have installed it")
     pytest.skip(f"{command} is not installed on this machine")
+
+
+def eventually(holds, seconds=60):
+    """Wait until something holds, and return it; what it was at last if the time is over."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
 
 
 @functools.cache

@@ -8,12 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import QUESTIONS, TEMPLATE, need, tree
-
-BIN = Path(sys.executable).parent
+from conftest import BIN, QUESTIONS, TEMPLATE, need, tree
 
 
 def contract_of(folder):

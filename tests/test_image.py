@@ -7,38 +7,23 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import COMBINATIONS, PROJECT, label, need
+from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need
+from test_terraform import run
 
 pytestmark = pytest.mark.timeout(900)
 
-BIN = Path(sys.executable).parent
 # A build takes Python's packages from wherever this machine takes them.
 BUILD = ("--isolation", "chroot", "--network", "host")
 WORKER = "worker-high"
 
 
-def run(*command, cwd=None, timeout=600, **options):
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, **options)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout.strip()
-
-
 def status(*command):
     return subprocess.run(command, capture_output=True, timeout=60).returncode
-
-
-def eventually(holds, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := holds()) and time.monotonic() < end:
-        time.sleep(0.5)
-    return found
 
 
 class Containers:
@@ -49,7 +34,7 @@ class Containers:
         self.image = "localhost/acme-jobs"
 
     def compose(self, *arguments):
-        return run(str(BIN / "podman-compose"), f"--podman-build-args={' '.join(BUILD)}", *arguments, cwd=self.folder)
+        return run(BIN / "podman-compose", f"--podman-build-args={' '.join(BUILD)}", *arguments, cwd=self.folder)
 
     def name(self, service):
         return f"{self.folder.name}_{service}_1"
@@ -104,12 +89,12 @@ def up(built):
 
 
 def test_dockerfile_is_clean():
-    run(str(BIN / "hadolint"), str(PROJECT / "Dockerfile"))
+    run(BIN / "hadolint", PROJECT / "Dockerfile")
 
 
 def test_compose_files_are_valid(bake):
-    files = [str(bake(**answers) / "compose.yaml") for answers in COMBINATIONS]
-    run(str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files)
+    files = [bake(**answers) / "compose.yaml" for answers in COMBINATIONS]
+    run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
 
 
 @pytest.mark.slow

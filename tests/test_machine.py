@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -21,12 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import need
-from test_terraform import eventually, initialize, run
+from conftest import BIN, eventually, need
+from test_terraform import initialize, run
 
 pytestmark = pytest.mark.timeout(300)
-
-SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 # The client is the container here: alive while `healthy` is there, gone when told to stop unless `stubborn` is.
 DOCKER = """#!/bin/bash
@@ -108,7 +105,7 @@ def test_scripts_and_commands_are_clean(user_data, tmp_path):
             scripts.append(tmp_path / Path(file["path"]).name)
             scripts[-1].write_text(file["content"], encoding="utf-8")
     assert len(scripts) == 4
-    run(SHELLCHECK, *scripts, cwd=tmp_path)
+    run(BIN / "shellcheck", *scripts, cwd=tmp_path)
 
 
 class Machine:

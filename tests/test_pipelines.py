@@ -11,18 +11,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 import yaml
-from conftest import TEMPLATE, label, need
+from conftest import BIN, TEMPLATE, label, need
 from test_terraform import EMULATED, FLAVOURS, Deployment, clean_environment, emulator
 
-BIN = Path(sys.executable).parent
 BAKES = {
     "ecs": {"compute": "ecs", "credentials": "role", "queues": "high, low"},
     "ec2": {"compute": "ec2", "credentials": "keys", "queues": "high, low", "results": "redis"},
@@ -88,7 +85,7 @@ def triggers(workflow):
 
 
 def lint(*command, cwd):
-    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

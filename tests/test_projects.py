@@ -8,12 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 from allpairspy import AllPairs
-from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, label, mostly_slow, need
+from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, eventually, label, mostly_slow, need
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(900)
@@ -188,13 +187,6 @@ def mine(mark):
     return found
 
 
-def wait_for(holds, seconds):
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.2)
-    return holds()
-
-
 OWN_TASK = '''
 
 @app.task
@@ -224,14 +216,14 @@ def test_dev_runs_a_task_of_the_owners_and_ctrl_c_leaves_nothing(project, tmp_pa
         )
     try:
         done = "-> sent" if answers["results"] == "none" else "-> 'desserts'"
-        assert wait_for(lambda: log.read_text().count(done) >= 2, 60), log.read_text()
-        assert wait_for(lambda: "reverse" in log.read_text() and "succeeded" in log.read_text(), 30), log.read_text()
+        assert eventually(lambda: log.read_text().count(done) >= 2, 60), log.read_text()
+        assert eventually(lambda: "reverse" in log.read_text() and "succeeded" in log.read_text(), 30), log.read_text()
         assert len(mine(str(tmp_path))) > 5
         wait = "" if answers["results"] == "none" else " --wait 30"
         send = f". ./{reach.name}; python -m acme_jobs send low.shout 'hear me' --group g{wait}"
         said = succeed("sh", "-c", send, cwd=folder, PYTHONPATH="src")
         assert ('"HEAR ME"' in said) == bool(wait)
-        assert wait_for(lambda: "low.shout" in log.read_text(), 30), log.read_text()
+        assert eventually(lambda: "low.shout" in log.read_text(), 30), log.read_text()
         os.killpg(dev.pid, 2)  # As a terminal does: to all of its foreground processes.
         assert dev.wait(timeout=30) == 0, log.read_text()
         assert mine(str(tmp_path)) == []
@@ -256,7 +248,7 @@ def test_killed_dev_takes_its_emulator_along(project, tmp_path):
     assert len(mine(str(tmp_path))) == 2
     emulator.kill()
     emulator.wait()
-    assert wait_for(lambda: mine(str(tmp_path)) == [], 15)
+    assert eventually(lambda: mine(str(tmp_path)) == [], 15)
 
 
 @pytest.mark.slow
@@ -279,7 +271,7 @@ def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
             start_new_session=True,
         )
     try:
-        assert wait_for(lambda: "-> 9" in log.read_text(), 300), log.read_text()
+        assert eventually(lambda: "-> 9" in log.read_text(), 300), log.read_text()
     finally:
         os.killpg(dev.pid, signal.SIGINT)
         dev.wait(timeout=60)

@@ -11,15 +11,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, TEMPLATE, label, mostly_slow, need
+from conftest import BIN, CHOICES, COMBINATIONS, PROJECT, RULES, TEMPLATE, eventually, label, mostly_slow, need
 from test_rules import BOUNDARIES, CONTRACT, QUEUE, bounds, changed
 
 pytestmark = pytest.mark.timeout(900)
@@ -66,12 +64,13 @@ def clean_environment(**more):
     return {**kept, "CHECKPOINT_DISABLE": "true", "TF_IN_AUTOMATION": "true", **more}
 
 
-def run(*command, cwd, environment=None, status=0):
+def run(*command, cwd=None, environment=None, status=0, timeout=600):
+    """Run a command that must end with a status, and return what it said; in time, in seconds."""
     done = subprocess.run(
-        command, cwd=cwd, env=environment or clean_environment(), capture_output=True, text=True, timeout=600
+        command, cwd=cwd, env=environment or clean_environment(), capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == status, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-    return done.stdout + (done.stderr if status else "")
+    return (done.stdout + (done.stderr if status else "")).strip()
 
 
 @pytest.fixture
@@ -306,13 +305,6 @@ def emulator(folder, log):
             process.wait(timeout=20)
 
 
-def eventually(holds, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := holds()) and time.monotonic() < end:
-        time.sleep(0.2)
-    return found
-
-
 def denied(call, **arguments):
     """Tell whether a call is refused for lack of rights."""
     try:
@@ -463,9 +455,8 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
         stack.callback(process.terminate)
 
         def send(code):
-            return run(
-                sys.executable, "-c", code, cwd=folder, environment={**environment, **aws.environment(producer)}
-            ).strip()
+            sender = {**environment, **aws.environment(producer)}
+            return run(sys.executable, "-c", code, cwd=folder, environment=sender)
 
         try:
             follow_a_task(answers, aws, queues, producer, operator, send, tmp_path)
@@ -575,7 +566,7 @@ def aws_commands_work_for(operator, folder, aws):
     runbook = (folder / "docs" / "runbook.md").read_text(encoding="utf-8")
     blocks = [block for block in re.findall(r"```sh\n(.*?)```", runbook, re.DOTALL) if "aws " in block]
     assert len(blocks) == 2, blocks
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    path = os.pathsep.join((str(BIN), os.environ["PATH"]))
     environment = clean_environment(ENVIRONMENT="staging", PATH=path, **aws.environment(operator))
     for block in blocks:
         lines = "".join(line for line in block.splitlines(keepends=True) if "systemctl" not in line)
