@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, TemplateSyntaxError
 from jinja2.ext import Extension
 
 TEMPLATE = Path(__file__).parent
@@ -25,7 +25,7 @@ PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 VERSIONED = (ANSWERS, PROJECT / "contract.json", PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")
 
 # One line whose only Jinja is names of answers: nothing that could span its parts, as comments, tags and strings can.
-PATH = re.compile(r"[^{}\r\n]*({{[\w.]+}}[^{}\r\n]*)*")
+PATH = re.compile(r"[^{}\r\n]*({{cookiecutter\.[a-z_]+}}[^{}\r\n]*)*")
 
 
 @functools.cache
@@ -59,6 +59,10 @@ class Answers(Extension):
         def from_string(source: Any, *rest: Any, **options: Any) -> Any:
             if isinstance(source, str) and PATH.fullmatch(source):
                 return TemplatedPath(source.split("/"), compiled_once)
-            return compiled(source, *rest, **options)
+            try:
+                return compiled(source, *rest, **options)
+            except TemplateSyntaxError:
+                # An answer given as key=value, which cookiecutter renders: let the rules refuse it by its name.
+                return compiled("{{ as_it_is }}", globals={"as_it_is": source})
 
         environment.from_string = from_string  # type: ignore[method-assign]

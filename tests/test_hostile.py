@@ -1,4 +1,4 @@
-"""Whatever is typed: a refusal that names the question and leaves the disk alone, or a project that holds it as data.
+"""Whatever is answered: a refusal that names the question and leaves the disk alone, or a project that has it as data.
 
 Thousands of answers go the way of typed ones, through cookiecutter's own questions and the check of
 hooks/answers.py: each fragment below in each answer, and 2,000 that hypothesis puts together. What
@@ -6,6 +6,9 @@ passes is rendered into the files that carry answers, and those are looked at; t
 which no answer reaches. Some hundred are baked for good, over a project that is there already, and
 all of what comes out is looked at. The two worst that fit go through linter, Terraform and the
 project's own fast tests.
+
+Answers given as key=value go another way: an option can be any text there, and cookiecutter renders
+all of them before they are answers. Some hundred of these are held to the same.
 
 The examples are the same in every run. For others:
 
@@ -30,7 +33,7 @@ from pathlib import Path
 import pytest
 from conftest import CHOICES, PROJECT, QUESTIONS, RULES, TEMPLATE, need, tree
 from cookiecutter import prompt
-from cookiecutter.exceptions import FailedHookException
+from cookiecutter.exceptions import FailedHookException, UndefinedVariableInTemplate
 from cookiecutter.generate import generate_context
 from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context
@@ -105,15 +108,16 @@ def hostile_to(question):
 
 
 @st.composite
-def typed_answers(draw):
+def typed_answers(draw, *, given=False):
     """Answers to some questions, the defaults for the rest; at most two are made to be wrong."""
     hostile = draw(st.sets(st.sampled_from(ASKED), max_size=2))
     answered = hostile | draw(st.sets(st.sampled_from(ASKED)))
     if "project_name" in answered:
         answered.add("project_slug")  # What follows from an odd name is no name for a folder.
     # Nobody can type another option than those there are: a list is answered with a number.
+    may_be_wrong = hostile if given else hostile - CHOICES.keys()
     return {
-        question: draw(hostile_to(question) if question in hostile and question not in CHOICES else FITTING[question])
+        question: draw(hostile_to(question) if question in may_be_wrong else FITTING[question])
         for question in ASKED
         if question in answered
     }
@@ -143,6 +147,24 @@ def ask(answers):
     with typing(answers):
         known = prompt.prompt_for_config(context)
     return {**known, "_template": str(TEMPLATE)}
+
+
+COOKIECUTTERS_OWN = (ValueError, UndefinedVariableInTemplate)
+"""What it raises for an option that is not there, and for an answer that is a template of what is not there."""
+
+
+def give(answers):
+    """Return the same where answers are given as key=value, and what these became by being rendered.
+
+    Raises:
+        COOKIECUTTERS_OWN: an answer is refused before ours see it.
+    """
+    context = generate_context(context_file=str(TEMPLATE / "cookiecutter.json"), extra_context=answers)
+    known = {**prompt.prompt_for_config(context, no_input=True), "_template": str(TEMPLATE)}
+    rendered = {question: known[question] for question in answers}
+    plain = {question: answer for question, answer in answers.items() if not re.search(r"[{\r]", answer)}
+    assert {question: rendered[question] for question in plain} == plain
+    return known, rendered
 
 
 ENVIRONMENT = create_env_with_context({"cookiecutter": {"_extensions": QUESTIONS["_extensions"]}})
@@ -207,17 +229,25 @@ def is_refusal(error):
     return named
 
 
+def is_refusal_of_cookiecutters(error):
+    """Return the question it names."""
+    said = getattr(error, "message", str(error))
+    (named,) = re.findall(r" variable '?(\w+)(?:'$|, but the choices are )", said)
+    assert named in ASKED, said
+    return [named]
+
+
 @settings(max_examples=200)
 @given(typed_answers())
 def test_what_is_typed_is_refused_or_data(answers):
-    event("refused" if is_refused_or_data(answers) else "written")
+    event("refused" if is_refused_or_data(ask(answers), answers) else "written")
 
 
 @pytest.mark.slow
 @settings(max_examples=2_000)
 @given(typed_answers())
 def test_much_more_that_is_typed_is_refused_or_data(answers):
-    event("refused" if is_refused_or_data(answers) else "written")
+    event("refused" if is_refused_or_data(ask(answers), answers) else "written")
 
 
 USUAL = {
@@ -242,20 +272,42 @@ def test_each_fragment_in_each_answer_is_refused_or_data(question):
     right = USUAL[question]
     for fragment in FRAGMENTS:
         for wrong in (fragment, right[:2] + fragment + right[2:], right + fragment):
-            named = is_refused_or_data({**USUAL, question: wrong})
+            answers = {**USUAL, question: wrong}
+            named = is_refused_or_data(ask(answers), answers)
             # A number can fit by itself and yet be too long for another.
             assert not named or question in named or question in NUMBERS
 
 
-def is_refused_or_data(answers):
-    """Return the questions that a refusal names, or none if what was typed is data."""
-    known = ask(answers)
+def is_refused_or_data(known, answers):
+    """Return the questions that a refusal names, or none if what was answered is data."""
     try:
         files = write(known)
     except FailedHookException as error:
         return is_refusal(error)
     is_data(answers, known, files)
     return []
+
+
+@settings(max_examples=300)
+@given(typed_answers(given=True))
+def test_what_is_given_is_refused_or_data(answers):
+    event("refused" if is_given_refused_or_data(answers) else "written")
+
+
+def is_given_refused_or_data(answers):
+    """Return the questions that a refusal names, or none if what was given is data."""
+    try:
+        understood = give(answers)
+    except COOKIECUTTERS_OWN as error:
+        return is_refusal_of_cookiecutters(error)
+    return is_refused_or_data(*understood)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", [*USUAL, *CHOICES])
+def test_each_fragment_given_as_each_answer_is_refused_or_data(question):
+    for fragment in FRAGMENTS:
+        is_given_refused_or_data({**USUAL, question: fragment})
 
 
 COPIES = {path.read_bytes() for path in PROJECT.rglob("*") if path.is_file()}
@@ -265,32 +317,41 @@ COPIES = {path.read_bytes() for path in PROJECT.rglob("*") if path.is_file()}
 @settings(max_examples=120, phases=[Phase.generate])  # To shrink what bakes takes minutes.
 @given(answers=typed_answers())
 def test_typed_over_a_project_it_is_left_alone_or_a_whole_one_is_baked(bake, answers):
+    with typing(answers):
+        leave_alone_or_bake_a_whole_one(bake(), lambda: (ask(answers), answers))
+
+
+@pytest.mark.slow
+@settings(max_examples=60, phases=[Phase.generate])
+@given(answers=typed_answers(given=True))
+def test_given_over_a_project_it_is_left_alone_or_a_whole_one_is_baked(bake, answers):
+    leave_alone_or_bake_a_whole_one(bake(), lambda: give(answers), no_input=True, extra_context=answers)
+
+
+def leave_alone_or_bake_a_whole_one(existing, understood, **options):
     with tempfile.TemporaryDirectory() as temporary:
         here = Path(temporary)
-        shutil.copytree(bake(), here / "acme-jobs")
+        shutil.copytree(existing, here / "acme-jobs")
         (here / "acme-jobs" / "mine.txt").write_text("mine")
         before = tree(here)
+        options |= {"default_config": True, "overwrite_if_exists": True, "output_dir": temporary}
         try:
-            with typing(answers):
-                project = Path(
-                    cookiecutter(str(TEMPLATE), default_config=True, overwrite_if_exists=True, output_dir=temporary)
-                )
-        except FailedHookException as error:
+            project = Path(cookiecutter(str(TEMPLATE), **options))
+        except (FailedHookException, *COOKIECUTTERS_OWN) as error:
             event("refused")
-            is_refusal(error)
+            assert (is_refusal if isinstance(error, FailedHookException) else is_refusal_of_cookiecutters)(error)
             assert tree(here) == before
             return
         event("baked")
         assert project.parent.samefile(here)
-        is_whole(answers, project)
+        is_whole(*understood(), project)
         others = {name: text for name, text in tree(here).items() if not name.startswith(f"{project.name}/")}
         assert others == {name: text for name, text in before.items() if not name.startswith(f"{project.name}/")}
 
 
-def is_whole(answers, project):
+def is_whole(known, answers, project):
     """Check that all of a project is there: what carries answers, the copies, a module for each queue."""
     files = {name: path.read_text(encoding="utf-8") for name, path in paths(project).items()}
-    known = ask(answers)
     is_data(answers, known, files)
     package = known["__package"]
     for name, text in files.items():
@@ -347,7 +408,7 @@ def test_worst_answers_that_fit_bake_a_project_that_passes_lint_and_tests(tmp_pa
     need("terraform")
     with typing(answers):
         project = Path(cookiecutter(str(TEMPLATE), default_config=True, output_dir=str(tmp_path)))
-    is_whole(answers, project)
+    is_whole(ask(answers), answers, project)
     python = (sys.executable, "-m")
     for command in (
         (*python, "ruff", "check", "--no-cache", "."),

@@ -19,6 +19,12 @@ WRONG = [
     ("project_slug", "../elsewhere", "must be lower-case letters", "elsewhere"),
     ("project_slug", "import", "must not make a package that Python", "import-jobs"),
     ("description", "two\nlines", "must be 1 to 200 printable characters", "twolines"),
+    (
+        "description",
+        "100 {% off",
+        "must be 1 to 200 printable characters, and no brace may begin template syntax",
+        "100  off",
+    ),
     ("region", "mars", "must look like an AWS region", "eu-west-1"),
     ("queues", ",", "must be lower-case letters", "default"),
     ("queues", "high, high", "must be unique", "each queue once"),
