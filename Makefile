@@ -36,7 +36,12 @@ test: $(READY) check ## Run all checks, and a choice of the tests that takes min
 
 .PHONY: test-all
 test-all: $(READY) check ## Run all of them, which takes half an hour or more
-	$(PYTEST) $(TESTS)
+	@rm -f .proven.json
+	$(PYTEST) --proven .proven.json $(TESTS)
+
+.PHONY: badges
+badges: $(READY) ## Show in README what the last run of all tests has proven
+	@$(BIN)/python tools/badges.py
 
 .PHONY: check
 check: $(READY) ## Lint and check types

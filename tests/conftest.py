@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import runpy
 import shutil
 import subprocess
@@ -47,14 +48,57 @@ def mostly_slow(cases, kept):
     return [pytest.param(case, marks=[] if n % step == 0 else [pytest.mark.slow]) for n, case in enumerate(cases)]
 
 
+RAN = Counter()
+"""How tests have ended, and what was shown by those that passed."""
+SHOWN = Counter()
+"""What the test that is running has shown."""
+
+
+def show(what, count=1):
+    """Count something for a badge, such as "mutants caught", if the test that shows it passes: see tools/badges.py."""
+    SHOWN[what] += count
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    SHOWN.clear()
+    result = yield
+    item.user_properties += SHOWN.items()
+    return result
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" or not report.passed:
+        RAN[f"tests {report.outcome}"] += 1
+    if report.when == "call" and report.passed:
+        RAN.update(dict(report.user_properties))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--proven", type=Path, help="file to be told what the run has proven")
+
+
+def tell(path, config, exitstatus):
+    """Write what the whole run has shown, in all of its processes."""
+    named = config.args_source is not config.ArgsSource.TESTPATHS
+    left_out = named or config.stash.get(LEFT, []) or RAN["tests skipped"]
+    is_whole = exitstatus == 0 and bool(RAN["tests passed"]) and not left_out
+    python = ".".join(platform.python_version_tuple()[:2])
+    proven = {"Python": python, **{name: RAN[name] for name in sorted(RAN) if RAN[name]}}
+    path.write_text(json.dumps({"is_whole": is_whole, "proven": proven}), encoding="utf-8")
+
+
 def pytest_deselected(items):
     for item in items:
         item.config.stash.setdefault(LEFT, []).append(item.path.stem)
 
 
-def pytest_sessionfinish(session):
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["left"] = session.config.stash.get(LEFT, [])
+def pytest_sessionfinish(session, exitstatus):
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left"] = config.stash.get(LEFT, [])
+    elif config.option.proven:
+        tell(config.option.proven, config, exitstatus)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import CHOICES, COMBINATIONS, PROJECT, TEMPLATE, label, tree
+from conftest import CHOICES, COMBINATIONS, PROJECT, TEMPLATE, label, show, tree
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -70,6 +70,7 @@ def test_combination(bake, answers):
     for command in (["check"], ["format", "--check"]):
         run = subprocess.run([*ruff, *command, "--no-cache", "."], cwd=project, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
+    show("combinations baked")
 
 
 def test_what_the_contract_says_is_written_nowhere_else(bake):

@@ -31,7 +31,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from conftest import CHOICES, PROJECT, QUESTIONS, RULES, TEMPLATE, need, tree
+from conftest import CHOICES, PROJECT, QUESTIONS, RULES, TEMPLATE, need, show, tree
 from cookiecutter import prompt
 from cookiecutter.exceptions import FailedHookException, UndefinedVariableInTemplate
 from cookiecutter.generate import generate_context
@@ -280,6 +280,7 @@ def test_each_fragment_in_each_answer_is_refused_or_data(question):
 
 def is_refused_or_data(known, answers):
     """Return the questions that a refusal names, or none if what was answered is data."""
+    show("sets of answers tried")
     try:
         files = write(known)
     except FailedHookException as error:
@@ -299,6 +300,7 @@ def is_given_refused_or_data(answers):
     try:
         understood = give(answers)
     except COOKIECUTTERS_OWN as error:
+        show("sets of answers tried")
         return is_refusal_of_cookiecutters(error)
     return is_refused_or_data(*understood)
 
@@ -329,6 +331,7 @@ def test_given_over_a_project_it_is_left_alone_or_a_whole_one_is_baked(bake, ans
 
 
 def leave_alone_or_bake_a_whole_one(existing, understood, **options):
+    show("sets of answers tried")
     with tempfile.TemporaryDirectory() as temporary:
         here = Path(temporary)
         shutil.copytree(existing, here / "acme-jobs")

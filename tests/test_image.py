@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need
+from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need, show
 from test_terraform import run
 
 pytestmark = pytest.mark.timeout(900)
@@ -110,6 +110,7 @@ def test_image_holds_no_secret_and_nothing_a_worker_does_not_need(built):
     pinned = (built.folder / "requirements.txt").read_text(encoding="utf-8")
     assert packages
     assert [package for package in packages if f"{package}==" not in pinned] == ["acme-jobs"]
+    show("images built")
 
 
 def built_packages(built):

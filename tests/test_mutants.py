@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from conftest import label
+from conftest import label, show
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -179,3 +179,4 @@ def test_mutant_is_caught(bake, tmp_path, name):
     # 1: tests failed; anything else is no test, or one that could not run.
     assert tests.returncode == 1, tests.stdout[-3000:] + tests.stderr[-2000:]
     assert " error" not in tests.stdout.splitlines()[-1]
+    show("mutants caught")

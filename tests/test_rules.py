@@ -9,7 +9,7 @@ import re
 from importlib.metadata import distributions, packages_distributions
 
 import pytest
-from conftest import PROJECT, RULES
+from conftest import PROJECT, RULES, show
 
 QUEUE = {
     "name": "default",
@@ -191,6 +191,7 @@ BOUNDARIES = [
 def test_rule_holds_at_its_boundary_and_breaks_beyond(field, holds, breaks):
     assert broken(holds) == set()
     assert field in broken(breaks)
+    show("boundaries of rules tried")
 
 
 def test_every_rule_is_broken_by_some_boundary():
@@ -216,6 +217,7 @@ def test_rule_holds_at_the_bounds_it_names_and_breaks_beyond_both(rule, low, hig
     for beyond, nearest in ((math.nextafter(low, -math.inf), low), (math.nextafter(high, math.inf), high)):
         assert not rule.holds({rule.field: beyond})
         assert rule.suggest({rule.field: beyond}) == nearest
+        show("boundaries of rules tried")
 
 
 def _is(says, problem):

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from conftest import BIN, CHOICES, COMBINATIONS, PROJECT, RULES, TEMPLATE, eventually, label, mostly_slow, need
+from conftest import BIN, CHOICES, COMBINATIONS, PROJECT, RULES, TEMPLATE, eventually, label, mostly_slow, need, show
 from test_rules import BOUNDARIES, CONTRACT, QUEUE, bounds, changed
 
 pytestmark = pytest.mark.timeout(900)
@@ -335,6 +335,7 @@ def test_applied_service_works_with_its_own_rights_and_no_more(project, tmp_path
         assert deployment.changes() <= READ_BACK_WRONG
         deployment.destroy()
         assert everything_in(aws) == {}
+    show("stacks applied")
 
 
 class Deployment:
