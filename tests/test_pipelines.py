@@ -94,7 +94,7 @@ def lint(*command, cwd):
 
 def test_linters_find_nothing(folder):
     lint("zizmor", "--offline", "--no-progress", "--persona=auditor", ".github", cwd=folder)
-    configurations = [path for path in folder.glob(".*.yaml") if path.is_file()]
+    configurations = folder.glob("*.yaml")  # With those that begin with a dot, and compose.yaml.
     lint("yamllint", "--strict", "-d", YAMLLINT, ".github", *configurations, cwd=folder)
     files = [str(path) for path in (folder / ".github" / "workflows").iterdir()]
     for schema in ("vendor.github-workflows", "custom.github-workflows-require-timeout"):
@@ -104,7 +104,7 @@ def test_linters_find_nothing(folder):
 
 
 def test_shell_is_sound(folder, tmp_path):
-    scripts = [*folder.glob("terraform/*.sh")]
+    scripts = [*folder.glob("terraform/*.sh"), *folder.glob(".ci/run")]
     for number, (_, step) in enumerate(steps(folder)):
         if "run" in step:
             script = tmp_path / f"{number}.sh"
