@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from allpairspy import AllPairs
 from cookiecutter.main import cookiecutter
 from hypothesis import settings
 
@@ -30,6 +31,8 @@ QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-
 RULES = SimpleNamespace(**runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")))
 
 CHOICES = {name: options for name, options in QUESTIONS.items() if isinstance(options, list) and name[0] != "_"}
+PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]
+"""As few combinations as hold every two options together."""
 COMBINATIONS = [dict(zip(CHOICES, options, strict=True)) for options in itertools.product(*CHOICES.values())]
 
 # The same examples in every run, so that nobody's change fails for what somebody else wrote; and others on demand.

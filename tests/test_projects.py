@@ -12,13 +12,11 @@ import sys
 
 import psutil
 import pytest
-from allpairspy import AllPairs
-from conftest import CHOICES, COMBINATIONS, PROJECT, RULES, eventually, label, mostly_slow, need, show
+from conftest import CHOICES, COMBINATIONS, PAIRS, PROJECT, RULES, eventually, label, mostly_slow, need, show
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(900)
 
-PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]
 QUEUES = ("high, default, low", "only", "urgent-mail, bulk")
 
 
