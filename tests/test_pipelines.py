@@ -341,17 +341,16 @@ def pretended(project, tmp_path):
         return subprocess.run(
             ["make", "--no-print-directory", *words],
             cwd=project,
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-                "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
-                "MAKEFLAGS": "",
-                "PRETENDED": str(folder),
-                "PAUSE_SECONDS": "0",
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws.server.server_port}",
-                "AWS_ACCESS_KEY_ID": "x",
-                "AWS_SECRET_ACCESS_KEY": "x",
+            env=clean_environment(
+                PATH=f"{folder}{os.pathsep}{os.environ['PATH']}",
+                MAKEFLAGS="",
+                PRETENDED=str(folder),
+                PAUSE_SECONDS="0",
+                AWS_ENDPOINT_URL=f"http://127.0.0.1:{aws.server.server_port}",
+                AWS_ACCESS_KEY_ID="x",
+                AWS_SECRET_ACCESS_KEY="x",
                 **variables,
-            },
+            ),
             capture_output=True,
             text=True,
         )
