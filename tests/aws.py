@@ -27,7 +27,7 @@ from moto.s3.models import FakeBucket
 from moto.sqs.models import Queue
 from moto.sqs.responses import SQSResponse
 
-from dev import moto_gaps
+from dev import emulator
 
 
 def return_all_queue_attributes():
@@ -144,6 +144,6 @@ if __name__ == "__main__":
     tag_scalable_targets()
     give_replication_groups_their_nodes()
     IamResponse.list_service_specific_credentials = lambda self: ActionResult({"ServiceSpecificCredentials": []})
-    with moto_gaps.server() as url:
+    with emulator.moto() as url:
         print(url, flush=True)
         sys.stdin.read()

@@ -106,7 +106,11 @@ def broken_links(root):
                 yield f"{page.relative_to(root)}: {target}"
 
 
-@pytest.mark.parametrize("answers", [{}, {"broker": "sqs-fifo", "compute": "ec2", "credentials": "keys"}], ids=str)
+@pytest.mark.parametrize(
+    "answers",
+    [{}, {"broker": "sqs-fifo", "compute": "ec2", "credentials": "keys"}, {"broker": "rabbitmq"}],
+    ids=str,
+)
 def test_links_between_pages_lead_somewhere(bake, answers):
     assert list(broken_links(bake(**answers))) == []
     assert list(broken_links(TEMPLATE)) == []
@@ -151,3 +155,18 @@ def test_no_code_of_an_option_not_chosen(bake, answers):
             assert not found or allowed, f"{option} in {path.relative_to(project)}"
         if answers["broker"] != "sqs-fifo" and "ordering" in path.name:
             assert "deduplication" not in text
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
+def test_no_word_of_a_broker_not_chosen(bake, answers):
+    words = ("rabbitmq", "amqps?:", "amazon mq") if answers["broker"] != "rabbitmq" else ("sqs",)
+    project = bake(**answers)
+    found = [
+        f"{name}: {line.strip()}"
+        for name in files(project)
+        # The rules know every option, and pins and types name what they are not asked for.
+        if not name.endswith(("/contract.py", ".txt"))
+        for line in (project / name).read_text(encoding="utf-8").splitlines()
+        if re.search("|".join(words), line, re.IGNORECASE) and "must be one of" not in line
+    ]
+    assert found == []

@@ -129,7 +129,7 @@ def test_a_slug_that_exists_is_left_alone(cookiecutter_command):
 def test_an_option_that_is_not_offered_is_refused(cookiecutter_command):
     run = cookiecutter_command(TEMPLATE, "--no-input", "broker=kafka")
     assert run.returncode == 1
-    assert run.stderr.rstrip().endswith("but the choices are ['sqs-standard', 'sqs-fifo'].")
+    assert run.stderr.rstrip().endswith("but the choices are ['sqs-standard', 'sqs-fifo', 'rabbitmq'].")
     assert list(cookiecutter_command.here.iterdir()) == []
 
 

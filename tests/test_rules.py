@@ -55,7 +55,15 @@ def changed(changes):
     contract = copy.deepcopy(CONTRACT)
     for name, value in changes.items():
         (contract if name in contract else contract["queues"][0])[name] = value
+    if contract["broker"] == "rabbitmq" and isinstance(contract["queues"], list):
+        for home in (contract, *contract["queues"]):
+            for name in RULES.SQS_ALONE:
+                home.pop(name, None)
     return contract
+
+
+def on_rabbitmq(**changes):
+    return {"broker": "rabbitmq", **changes}
 
 
 def broken(changes):
@@ -124,7 +132,17 @@ BOUNDARIES = [
         {"max_countdown_seconds": 42_840, "visibility_timeout_seconds": 43_200, "retention_seconds": 216_001},
         {"max_countdown_seconds": 42_841, "visibility_timeout_seconds": 43_200},
     ),
+    (
+        "max_countdown_seconds",
+        on_rabbitmq(max_countdown_seconds=268_435_455),
+        on_rabbitmq(max_countdown_seconds=268_435_456),
+    ),
     ("visibility_timeout_seconds", {"visibility_timeout_seconds": 660}, {"visibility_timeout_seconds": 659}),
+    (
+        "visibility_timeout_seconds",
+        on_rabbitmq(visibility_timeout_seconds=360),
+        on_rabbitmq(visibility_timeout_seconds=359),
+    ),
     ("visibility_timeout_seconds", {"visibility_timeout_seconds": 43_200}, {"visibility_timeout_seconds": 43_201}),
     ("retry_backoff_seconds", {"retry_backoff_seconds": 0.1}, {"retry_backoff_seconds": 0}),
     ("max_receive_count", {"max_receive_count": 1}, {"max_receive_count": 0}),
@@ -306,6 +324,29 @@ def test_few_receives_are_worth_a_word_but_allowed():
     (word,) = RULES.advice(contract)
     assert word.field == "max_receive_count"
     assert RULES.advice(CONTRACT) == []
+
+
+def test_field_of_another_broker_is_refused():
+    contract = changed(on_rabbitmq())
+    assert RULES.problems(contract) == []
+    contract["wait_time_seconds"] = contract["queues"][0]["heartbeat_seconds"] = 0
+    found = {(problem.field, problem.rule) for problem in RULES.problems(contract)}
+    no_part = "is not part of the contract"
+    assert found == {("wait_time_seconds", no_part), ("heartbeat_seconds", no_part)}
+
+
+def test_keys_that_would_open_nothing_are_worth_a_word():
+    assert RULES.advice(changed(on_rabbitmq(credentials="keys", results="s3"))) == []
+    (word,) = RULES.advice(changed(on_rabbitmq(credentials="keys", results="redis")))
+    assert word.field == "credentials"
+
+
+def test_queues_of_rabbitmq_have_short_names_since_the_broker_is_their_own():
+    contract = RULES.parse(changed(on_rabbitmq()))
+    (queue,) = contract.queues
+    assert contract.celery_name(queue) == contract.queue_name(queue, "staging") == "default"
+    assert contract.dead_letter_queue_name(queue, "staging") == "default-dlq"
+    assert contract.idle_requests_per_month == 0
 
 
 def test_derived_names_and_numbers(tmp_path):

@@ -88,6 +88,10 @@ class Server:
             subprocess.run(command, env=self.environment, check=True, timeout=PATIENCE_SECONDS)
 
 
+def prepare_moto() -> None:
+    """Leave moto as it is: it is not the broker here."""
+
+
 def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, Any], dict[str, str], str]:
     """Return services and variables for compose.yaml, and the Python that succeeds if the emulator is ready."""
     ready = "import boto3; boto3.client('sts').get_caller_identity()"

@@ -8,10 +8,17 @@ from typing import Any
 
 import boto3
 
+from . import moto_gaps
+
 ACCOUNT = "123456789012"
 
 UNREACHABLE: dict[str, str] = {"QUEUE_URL_BASE": f"http://127.0.0.1:9/{ACCOUNT}"}
 """Environment variables that fit and lead nowhere, for tests that want no broker."""
+
+
+def prepare_moto() -> None:
+    """Change moto before it starts."""
+    moto_gaps.fill()
 
 
 def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, Any], dict[str, str], str]:

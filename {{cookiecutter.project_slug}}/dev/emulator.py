@@ -118,9 +118,25 @@ def environment_of(contract: Any, url: str) -> dict[str, str]:
     }
 
 
+@contextlib.contextmanager
+def moto(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Run moto in this process, on a free port of this machine alone unless told otherwise, and yield its URL."""
+    from moto.server import ThreadedMotoServer
+
+    from .broker import prepare_moto
+
+    prepare_moto()
+    server = ThreadedMotoServer(host, port=port, verbose=False)
+    server.start()
+    try:
+        _, port = server.get_host_and_port()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+
+
 def main() -> None:
     """Run the emulator until standard input ends."""
-    from . import moto_gaps
     from .broker import create_broker
     from .results import create_results
 
@@ -132,7 +148,7 @@ def main() -> None:
     contract = contracts.read(CONTRACT)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(moto_gaps.server(arguments.host, arguments.port))
+        url = stack.enter_context(moto(arguments.host, arguments.port))
         environment = environment_of(contract, url)
         os.environ.update(environment)
         environment.update(create_results(contract, stack))

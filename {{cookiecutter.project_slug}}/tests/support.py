@@ -25,7 +25,7 @@ PROJECT = Path(__file__).parents[1]
 HURRIED = emulator.write_hurried_contract(Path(tempfile.mkdtemp()) / "contract.json")
 CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
 HAS_RESULTS = CONTRACT["results"] != "none"
-IS_FIFO = CONTRACT["broker"] == "sqs-fifo"
+IS_FIFO = CONTRACT["broker"].endswith("fifo")
 
 
 def module(name: str) -> Any:

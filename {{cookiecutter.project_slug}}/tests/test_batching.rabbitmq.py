@@ -41,7 +41,8 @@ def flush(channel, bodies):
     """Send bodies in a batch; return whose were not sent."""
     batch = batching.Batch(channel)
     for body in bodies:
-        message = SimpleNamespace(body=body, properties={"application_headers": {"id": body, "task": "t"}})
+        headers = {"id": body, "task": "t"}
+        message = SimpleNamespace(body=body, properties={"application_headers": headers})
         batch.publish(message, exchange="tasks", routing_key="high")
     try:
         batch.flush()

@@ -54,7 +54,7 @@ def test_group_becomes_the_message_group(sent):
 
 
 @pytest.mark.parametrize("group", ["with space", "ü", "x" * 129])
-def test_a_group_that_sqs_would_refuse_is_refused(sent, group):
+def test_a_group_that_is_none_is_refused(sent, group):
     with pytest.raises(ValueError, match="MessageGroupId"):
         publish.send(anything, group=group)
     assert sent == []

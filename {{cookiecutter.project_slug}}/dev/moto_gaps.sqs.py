@@ -1,20 +1,17 @@
-"""moto's server, with what it lacks of SQS filled in.
+"""Fills in what moto lacks of SQS.
 
 Each gap names what AWS does. https://docs.getmoto.org/en/latest/docs/services/sqs.html
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.server import ThreadedMotoServer
 from moto.sqs.exceptions import SQSException
 from moto.sqs.models import Message, Queue, SQSBackend
 from moto.sqs.responses import SQSResponse
@@ -26,21 +23,13 @@ is then hidden for its whole visibility timeout. AWS notices. Short polls keep t
 _moves: list[_Move] = []
 
 
-@contextlib.contextmanager
-def server(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Run moto, on a free port of this machine alone unless told otherwise, and yield its URL."""
+def fill() -> None:
+    """Change moto, in this process."""
     SQSBackend.receive_message = _short_poll(SQSBackend.receive_message)  # type: ignore[method-assign]
     SQSResponse.start_message_move_task = _start_message_move_task  # type: ignore[attr-defined]
     SQSResponse.list_message_move_tasks = _list_message_move_tasks  # type: ignore[attr-defined]
     SQSResponse.cancel_message_move_task = _cancel_message_move_task  # type: ignore[attr-defined]
     _hurry()
-    moto = ThreadedMotoServer(host, port=port, verbose=False)
-    moto.start()
-    try:
-        _, port = moto.get_host_and_port()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        moto.stop()
 
 
 def _hurry() -> None:
