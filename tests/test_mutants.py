@@ -42,8 +42,8 @@ MUTANTS = {
     ),
     "permanent failures are tried again": Mutant(
         "delivery.py",
-        "if permanent and self.message",
-        "if not permanent and self.message",
+        "hopeless = permanent or",
+        "hopeless = not permanent or",
         "test_failures.py::test_failure_declared_permanent_is_dead_lettered_at_once_with_its_reason",
     ),
     "a late start runs twice": Mutant(
@@ -157,6 +157,62 @@ MUTANTS = {
         "self._get_message_estimate()",
         "test_order.py::test_groups_run_side_by_side_and_each_in_order_also_with_failures[1]",
         "sqs-fifo",
+    ),
+    "RabbitMQ brings what failed back at once": Mutant(
+        "transport.py",
+        "        if pause:\n",
+        "        if False:\n",
+        "test_failures.py::test_pause_is_the_tasks_own_where_it_has_one",
+        "rabbitmq",
+    ),
+    "RabbitMQ counts deliveries from the last failure on": Mutant(
+        "transport.py",
+        'headers = {**message.headers, EARLIER_DELIVERIES: info["receive_count"]}\n',
+        "headers = dict(message.headers)\n",
+        "test_faults.py::test_failures_and_deaths_are_counted_together",
+        "rabbitmq",
+    ),
+    "RabbitMQ delivers once too often to workers that die": Mutant(
+        "broker.py",
+        '"x-delivery-limit": queue.max_receive_count - 1',
+        '"x-delivery-limit": queue.max_receive_count',
+        "test_faults.py::test_message_that_kills_its_worker_each_time_is_dead_lettered_after_the_same_count",
+        "rabbitmq",
+    ),
+    "RabbitMQ drops what no queue would have": Mutant(
+        "transport.py",
+        "mandatory=True",
+        "mandatory=False",
+        "test_faults.py::test_sender_is_told_if_the_queue_is_gone",
+        "rabbitmq",
+    ),
+    "RabbitMQ's certificate may be anybody's": Mutant(
+        "broker.py",
+        ', "server_hostname": parts.hostname}',
+        "}",
+        "test_topology.py::test_certificate_and_host_name_are_verified[other.example-True-Hostname mismatch]",
+        "rabbitmq",
+    ),
+    "a task runs on when its message is another's": Mutant(
+        "broker.py",
+        '"worker_cancel_long_running_tasks_on_connection_loss": True',
+        '"worker_cancel_long_running_tasks_on_connection_loss": False',
+        "test_faults.py::test_task_whose_connection_is_lost_is_cancelled_here_and_done_again",
+        "rabbitmq",
+    ),
+    "RabbitMQ delivers early": Mutant(
+        "ordering.py",
+        "math.ceil(delay_seconds)",
+        "math.floor(delay_seconds)",
+        "test_topology.py::test_delayed_task_is_never_early[2.5]",
+        "rabbitmq",
+    ),
+    "what expired is dead-lettered": Mutant(
+        "transport.py",
+        '        kept.pop("expiration", None)\n',
+        "",
+        "test_faults.py::test_task_that_expired_is_dropped_by_its_worker",
+        "rabbitmq",
     ),
 }
 
