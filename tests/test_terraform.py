@@ -118,17 +118,25 @@ def test_every_combination_is_formatted_and_valid(project, answers):
     run("terraform", "validate", "-no-color", cwd=folder)
 
 
-def test_terraform_says_of_every_boundary_what_the_contract_says(tmp_path):
-    """All of them in one run, since rules.tf needs nothing but a contract."""
+@pytest.mark.parametrize("broker", ["sqs", "rabbitmq"])
+def test_terraform_says_of_every_boundary_what_the_contract_says(tmp_path, broker):
+    """All of them in one run, since the rules need nothing but a contract."""
     need("terraform")
-    numbers = {rule.field for rule in NUMBER_RULES}
+    rules = [rule for rule in NUMBER_RULES if rule.is_for(broker)]
+    numbers = {rule.field for rule in rules}
     asked, expected = {}, {}
-    for index, changes in enumerate(contracts_around_every_boundary()):
+    for index, changes in enumerate(contracts_around_every_boundary(rules, broker)):
         contract = changed(changes)
+        if broker == "rabbitmq":
+            contract["broker"] = broker
+            for values in (contract, *contract["queues"]):
+                for name in RULES.SQS_ALONE:
+                    values.pop(name, None)
         asked[str(index)] = contract
         expected[str(index)] = [problem for problem in RULES.problems(contract) if problem.field in numbers]
     (tmp_path / "rules").mkdir()
-    shutil.copy(PROJECT / "terraform" / "rules.tf", tmp_path / "rules")
+    for file in ("rules.tf", f"broker_rules.{broker}.tf"):
+        shutil.copy(PROJECT / "terraform" / file, tmp_path / "rules")
     (tmp_path / "rules" / "contract.tf").write_text(
         'variable "contract" { type = any }\n'
         "locals { contract = var.contract }\n"
@@ -153,7 +161,7 @@ def test_terraform_says_of_every_boundary_what_the_contract_says(tmp_path):
         assert first == [text for text in said[index] if text in first], (asked[index], said[index])
         assert bool(first) == bool(said[index]), (asked[index], said[index])
         repeated |= {re.sub(r" \(.*?\)", "", text.partition("\n")[0]) for text in said[index]}
-    assert {f"{rule.field} {rule.says}" for rule in NUMBER_RULES} - {
+    assert {f"{rule.field} {rule.says}" for rule in rules} - {
         text.removeprefix("queue default: ") for text in repeated
     } == set()
 
@@ -165,15 +173,21 @@ NUMBER_RULES = [
 ]
 
 
-def contracts_around_every_boundary():
+def contracts_around_every_boundary(rules, broker):
     """Yield changes to a contract, whether they break rules or not."""
     for _, holds, breaks in BOUNDARIES:
         for changes in (holds, breaks):
-            if "queues" not in changes and not any(value != value for value in changes.values()):  # JSON has no NaN.
+            if changes.get("broker", broker).partition("-")[0] != broker or "queues" in changes:
+                continue
+            if not any(value != value for value in changes.values()):  # JSON has no NaN.
                 yield changes
     for rule, low, high in bounds():
         step = 1 if isinstance(low, int) else 0.0001
-        yield from ({rule.field: value} for value in (low - step, low, high, high + 1))
+        if rule in rules:
+            yield from ({rule.field: value} for value in (low - step, low, high, high + 1))
+    if broker == "rabbitmq":
+        yield from ({"max_countdown_seconds": value} for value in (2**28 - 1, 2**28))
+        yield from ({"visibility_timeout_seconds": value} for value in (360, 359))
     yield {"max_receive_count": "5"}
     yield {"workers_max": 1.5}
 

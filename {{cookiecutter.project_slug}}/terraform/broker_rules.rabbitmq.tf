@@ -1,0 +1,20 @@
+# The rules about numbers that hold for RabbitMQ alone; see rules.tf.
+
+locals {
+  broker_service_bounds = {}
+  broker_queue_bounds   = {}
+  broker_queue_rules = [for queue in local.contract.queues : [
+    {
+      field = "max_countdown_seconds"
+      holds = queue.max_countdown_seconds <= 268435455
+      says  = "must be at most 268435455, the longest that Celery's delayed delivery can do"
+      try   = 268435455
+    },
+    {
+      field = "visibility_timeout_seconds"
+      holds = queue.hard_limit_seconds + 60 <= queue.visibility_timeout_seconds
+      says  = "must be at least hard_limit_seconds (${queue.hard_limit_seconds}) + 60, or tasks are taken back while they run"
+      try   = queue.hard_limit_seconds + 60
+    },
+  ]]
+}
