@@ -239,8 +239,8 @@ def test_checkov_would_be_heard(project, checkov):
 
 
 MISTAKES = {
-    "a right too many": ("policies.tf", '"sqs:DeleteMessage", ', '"sqs:DeleteMessage", "sqs:GetQueueUrl", '),
-    "the wrong queue watched": ("alarms.tf", "= queue.dead_letter_name", "= queue.queue_name"),
+    "a right too many": ("queues.tf", '"sqs:DeleteMessage", ', '"sqs:DeleteMessage", "sqs:GetQueueUrl", '),
+    "the wrong queue watched": ("metrics.tf", "= queue.dead_letter_name", "= queue.queue_name"),
     "killed too early": ("compute.tf", "= local.contract.stop_timeout_seconds\n", "= 30\n"),
 }
 

@@ -1,65 +1,19 @@
-# Each alarm is one section of the runbook. Thresholds follow from the contract.
-
-locals {
-  alarms = merge([
-    for name, queue in local.queues : {
-      "${name}-dead-letters" = {
-        section     = "dead-letters"
-        description = "Messages lie in the dead-letter queue of ${name}."
-        queue_name  = queue.dead_letter_name
-        metric      = "ApproximateNumberOfMessagesVisible"
-        statistic   = "Maximum"
-        threshold   = 0
-        minutes     = 1
-      }
-      # A message counts while it is in work, too; hence one whole delivery.
-      "${name}-age" = {
-        section     = "age"
-        description = "A message of ${name} waits longer than is acceptable."
-        queue_name  = queue.queue_name
-        metric      = "ApproximateAgeOfOldestMessage"
-        statistic   = "Maximum"
-        threshold   = queue.acceptable_latency_seconds + max(queue.visibility_timeout_seconds, queue.longest_delivery_seconds)
-        minutes     = 5
-      }
-      "${name}-backlog" = {
-        section     = "backlog"
-        description = "More waits in ${name} than all workers it may have can clear within the acceptable latency."
-        queue_name  = queue.queue_name
-        metric      = "ApproximateNumberOfMessagesVisible"
-        statistic   = "Maximum"
-        threshold   = queue.backlog_per_worker * queue.workers_max
-        minutes     = 15
-      }
-      # Three times what all workers would ask for if there were never a message.
-      "${name}-empty-receives" = {
-        section     = "empty-receives"
-        description = "${name} is polled far more often than long polls explain, and every poll costs."
-        queue_name  = queue.queue_name
-        metric      = "NumberOfEmptyReceives"
-        statistic   = "Sum"
-        threshold   = ceil(3 * queue.workers_max * 60 / (local.contract.wait_time_seconds + local.contract.polling_interval_seconds))
-        minutes     = 15
-      }
-    }
-  ]...)
-}
+# Each alarm is one section of the runbook. Thresholds follow from the contract; see also metrics.tf.
 
 resource "aws_cloudwatch_metric_alarm" "queue" {
   for_each = local.alarms
 
   alarm_name          = "${local.name}-${each.key}"
   alarm_description   = "${each.value.description} ${var.runbook_url}#${each.value.section}"
-  namespace           = "AWS/SQS"
+  namespace           = each.value.namespace
   metric_name         = each.value.metric
-  dimensions          = { QueueName = each.value.queue_name }
+  dimensions          = each.value.dimensions
   statistic           = each.value.statistic
   comparison_operator = "GreaterThanThreshold"
   threshold           = each.value.threshold
   period              = 60
   evaluation_periods  = each.value.minutes
-  # SQS stops measuring a queue that nobody uses.
-  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-monitoring-using-cloudwatch.html
+  # A queue that nobody uses is not measured.
   treat_missing_data = "notBreaching"
   alarm_actions      = [aws_sns_topic.alarms.arn]
   ok_actions         = [aws_sns_topic.alarms.arn]
@@ -69,7 +23,7 @@ resource "aws_cloudwatch_metric_alarm" "nobody_works" {
   for_each = local.queues
 
   alarm_name          = "${local.name}-${each.key}-nobody-works"
-  alarm_description   = "Messages wait in ${each.key} and nobody polls. ${var.runbook_url}#nobody-works"
+  alarm_description   = "Messages wait in ${each.key} and ${local.nobody_works.says}. ${var.runbook_url}#nobody-works"
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   evaluation_periods  = 10
@@ -80,11 +34,11 @@ resource "aws_cloudwatch_metric_alarm" "nobody_works" {
   metric_query {
     id          = "nobody"
     label       = "Messages wait and nobody works"
-    expression  = local.nobody_works_expression
+    expression  = local.nobody_works.expression
     return_data = true
   }
   dynamic "metric_query" {
-    for_each = { for id in ["visible", "received", "empty", "in_flight"] : id => local.metrics[each.key][id] }
+    for_each = { for id in local.nobody_works.metrics : id => local.metrics[each.key][id] }
     content {
       id = metric_query.key
       metric {

@@ -41,7 +41,7 @@ locals {
     IMAGE                = local.image
     STOP_TIMEOUT_SECONDS = local.contract.stop_timeout_seconds
     LOG_GROUP            = aws_cloudwatch_log_group.workers.name
-    ACCESS_KEY_ARN       = local.access_key_arn
+    SECRETS              = join(" ", [for secret in local.secrets : "${secret.prefix}=${secret.arn}"])
     AWS_DEFAULT_REGION   = local.region
   }
 

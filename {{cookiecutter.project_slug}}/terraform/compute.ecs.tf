@@ -89,9 +89,11 @@ resource "aws_ecs_task_definition" "worker" {
     essential   = true
     command     = [local.contract.service, "worker", each.key]
     environment = [for name, value in local.environment : { name = name, value = value }]
-    secrets = local.access_key_arn == "" ? [] : [
-      for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] : { name = name, valueFrom = "${local.access_key_arn}:${name}::" }
-    ]
+    secrets = flatten([
+      for secret in local.secrets : [
+        for key in secret.keys : { name = "${secret.prefix}${upper(key)}", valueFrom = "${secret.arn}:${key}::" }
+      ]
+    ])
     stopTimeout            = local.contract.stop_timeout_seconds
     readonlyRootFilesystem = !var.enable_exec
     # Fargate gives it to root alone, unless the image declares it a VOLUME.

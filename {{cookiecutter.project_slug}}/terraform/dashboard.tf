@@ -1,27 +1,10 @@
 # Read from the top: is anything wrong, does anything wait, do workers follow, is anything lost.
 locals {
-  charts = [
-    { title = "Waiting messages", metrics = [
-      for name, metric in local.metrics : ["AWS/SQS", metric.visible.name, "QueueName", metric.visible.dimensions.QueueName, { label = name, stat = "Maximum" }]
-    ] },
-    { title = "Age of the oldest message, in seconds", metrics = [
-      for name, queue in local.queues : ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue.queue_name, { label = name, stat = "Maximum" }]
-    ] },
-    { title = "Workers", metrics = [
-      for name, metric in local.running_workers_metrics : concat(
-        [metric.namespace, metric.name], flatten([for key, value in metric.dimensions : [key, value]]), [{ label = name, stat = "Average" }]
-      )
-    ] },
-    { title = "Done per minute", metrics = [
-      for name, queue in local.queues : ["AWS/SQS", "NumberOfMessagesDeleted", "QueueName", queue.queue_name, { label = name, stat = "Sum" }]
-    ] },
-    { title = "Dead letters", metrics = [
-      for name, queue in local.queues : ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", queue.dead_letter_name, { label = name, stat = "Maximum" }]
-    ] },
-    { title = "In work, or hidden until they are tried again", metrics = [
-      for name, metric in local.metrics : ["AWS/SQS", metric.in_flight.name, "QueueName", metric.in_flight.dimensions.QueueName, { label = name, stat = "Maximum" }]
-    ] },
-  ]
+  workers_chart = { title = "Workers", metrics = [
+    for name, metric in local.running_workers_metrics : concat(
+      [metric.namespace, metric.name], flatten([for key, value in metric.dimensions : [key, value]]), [{ label = name, stat = "Average" }]
+    )
+  ] }
 }
 
 resource "aws_cloudwatch_dashboard" "this" {
@@ -36,6 +19,7 @@ resource "aws_cloudwatch_dashboard" "this" {
             values(aws_cloudwatch_metric_alarm.queue)[*].arn,
             values(aws_cloudwatch_metric_alarm.nobody_works)[*].arn,
             values(aws_cloudwatch_metric_alarm.utilization)[*].arn,
+            local.broker_alarm_arns,
           )
         }
       }],

@@ -3,7 +3,9 @@
 
 locals {
   identity_services = ["secretsmanager"]
-  access_key_arn    = aws_secretsmanager_secret.access_key.arn
+  identity_secrets = [
+    { arn = aws_secretsmanager_secret.access_key.arn, prefix = "", keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] },
+  ]
 }
 
 resource "aws_iam_user" "worker" {

@@ -2,7 +2,7 @@
 
 locals {
   identity_services = []
-  access_key_arn    = ""
+  identity_secrets  = []
 }
 
 resource "aws_iam_role_policy_attachment" "worker" {

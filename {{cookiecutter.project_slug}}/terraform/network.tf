@@ -32,7 +32,7 @@ locals {
   subnet_ids = var.vpc_id == "" ? values(aws_subnet.private)[*].id : var.subnet_ids
 
   # Workers call nothing else, so their own VPC needs no way to the internet, and has none.
-  interface_services = var.vpc_id == "" ? toset(concat(["sqs"], local.compute_services, local.identity_services)) : []
+  interface_services = var.vpc_id == "" ? toset(concat(local.broker_interface_services, local.compute_services, local.identity_services)) : []
   gateway_services   = var.vpc_id == "" ? toset(concat(["s3"], local.results_gateway_services)) : []
 }
 

@@ -3,16 +3,6 @@ output "environment" {
   value       = local.environment
 }
 
-output "queues" {
-  description = "Names of every queue and its dead-letter queue."
-  value = {
-    for name, queue in local.queues : name => {
-      queue        = aws_sqs_queue.main[name].name
-      dead_letters = aws_sqs_queue.dead_letters[name].name
-    }
-  }
-}
-
 output "policy_arns" {
   description = "Policies to attach to whoever sends (producer), works (worker) and is on call (operator)."
   value       = { for name, policy in aws_iam_policy.this : name => policy.arn }

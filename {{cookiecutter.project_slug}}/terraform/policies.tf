@@ -1,15 +1,8 @@
-# Three policies, for whoever sends, works and is on call. Batches are authorised by the single
-# action: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
+# Three policies, for whoever sends, works and is on call.
 
 data "aws_iam_policy_document" "producer" {
-  statement {
-    sid       = "Send"
-    actions   = ["sqs:SendMessage"]
-    resources = local.queue_arns
-  }
-
   dynamic "statement" {
-    for_each = local.results_read_statements
+    for_each = merge(local.broker_producer_statements, local.results_read_statements)
     content {
       sid       = statement.key
       actions   = statement.value.actions
@@ -28,21 +21,8 @@ data "aws_iam_policy_document" "producer" {
 }
 
 data "aws_iam_policy_document" "worker" {
-  statement {
-    sid       = "Work"
-    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
-    resources = local.queue_arns
-  }
-
-  # Tasks send tasks; what failed for good is sent to the dead-letter queue at once.
-  statement {
-    sid       = "Send"
-    actions   = ["sqs:SendMessage"]
-    resources = concat(local.queue_arns, local.dead_letter_arns)
-  }
-
   dynamic "statement" {
-    for_each = local.results_worker_statements
+    for_each = merge(local.broker_worker_statements, local.results_worker_statements)
     content {
       sid       = statement.key
       actions   = statement.value.actions
@@ -63,36 +43,8 @@ data "aws_iam_policy_document" "worker" {
 data "aws_iam_policy_document" "operator" {
   source_policy_documents = [data.aws_iam_policy_document.look_at_workers.json]
 
-  statement {
-    sid       = "Look"
-    actions   = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
-    resources = concat(local.queue_arns, local.dead_letter_arns)
-  }
-
-  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
-  statement {
-    sid = "HandleDeadLetters"
-    actions = [
-      "sqs:StartMessageMoveTask",
-      "sqs:ListMessageMoveTasks",
-      "sqs:CancelMessageMoveTask",
-      "sqs:ReceiveMessage",
-      "sqs:DeleteMessage",
-      "sqs:ChangeMessageVisibility",
-      "sqs:PurgeQueue",
-    ]
-    resources = local.dead_letter_arns
-  }
-
-  # Back to the queue, or from a file to where it was.
-  statement {
-    sid       = "Send"
-    actions   = ["sqs:SendMessage"]
-    resources = concat(local.queue_arns, local.dead_letter_arns)
-  }
-
   dynamic "statement" {
-    for_each = local.results_look_statements
+    for_each = merge(local.broker_operator_statements, local.results_look_statements)
     content {
       sid       = statement.key
       actions   = statement.value.actions

@@ -1,3 +1,46 @@
+locals {
+  queue_name_prefix = "${local.name}-"
+
+  # ARNs are built from names, not read from resources: so they are known in a plan, and tests can
+  # look at whole policies before anything exists.
+  sqs_arn          = "arn:${local.partition}:sqs:${local.region}:${local.account}"
+  queue_arns       = [for queue in local.queues : "${local.sqs_arn}:${queue.queue_name}"]
+  dead_letter_arns = [for queue in local.queues : "${local.sqs_arn}:${queue.dead_letter_name}"]
+
+  broker_environment        = { QUEUE_URL_BASE = "https://sqs.${local.region}.${local.dns_suffix}/${local.account}" }
+  broker_secrets            = []
+  broker_interface_services = ["sqs"]
+
+  # Batches are authorised by the single action.
+  # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
+  broker_producer_statements = {
+    Send = { actions = ["sqs:SendMessage"], resources = local.queue_arns }
+  }
+  broker_worker_statements = {
+    Work = { actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"], resources = local.queue_arns }
+    # Tasks send tasks; what failed for good is sent to the dead-letter queue at once.
+    Send = { actions = ["sqs:SendMessage"], resources = concat(local.queue_arns, local.dead_letter_arns) }
+  }
+  broker_operator_statements = {
+    Look = { actions = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"], resources = concat(local.queue_arns, local.dead_letter_arns) }
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
+    HandleDeadLetters = {
+      actions = [
+        "sqs:StartMessageMoveTask",
+        "sqs:ListMessageMoveTasks",
+        "sqs:CancelMessageMoveTask",
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:ChangeMessageVisibility",
+        "sqs:PurgeQueue",
+      ]
+      resources = local.dead_letter_arns
+    }
+    # Back to the queue, or from a file to where it was.
+    Send = { actions = ["sqs:SendMessage"], resources = concat(local.queue_arns, local.dead_letter_arns) }
+  }
+}
+
 resource "aws_sqs_queue" "main" {
   for_each = local.queues
 
@@ -60,6 +103,16 @@ data "aws_iam_policy_document" "tls_only" {
       test     = "Bool"
       variable = "aws:SecureTransport"
       values   = ["false"]
+    }
+  }
+}
+
+output "queues" {
+  description = "Names of every queue and its dead-letter queue."
+  value = {
+    for name, queue in local.queues : name => {
+      queue        = aws_sqs_queue.main[name].name
+      dead_letters = aws_sqs_queue.dead_letters[name].name
     }
   }
 }

@@ -3,35 +3,15 @@
 # https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-target-tracking-metric-math.html
 
 locals {
-  sqs_metrics = {
-    visible   = { name = "ApproximateNumberOfMessagesVisible", stat = "Maximum" }
-    in_flight = { name = "ApproximateNumberOfMessagesNotVisible", stat = "Maximum" }
-    delayed   = { name = "ApproximateNumberOfMessagesDelayed", stat = "Maximum" }
-    received  = { name = "NumberOfMessagesReceived", stat = "Sum" }
-    empty     = { name = "NumberOfEmptyReceives", stat = "Sum" }
-  }
-
-  # Queue by queue, what metric math below calls by these names.
+  # Queue by queue, what metric math calls by these names.
   metrics = {
-    for name, queue in local.queues : name => merge(
-      {
-        for id, metric in local.sqs_metrics : id => {
-          namespace  = "AWS/SQS"
-          name       = metric.name
-          dimensions = { QueueName = queue.queue_name }
-          stat       = metric.stat
-        }
-      },
-      { running = merge(local.running_workers_metrics[name], { stat = "Average" }) },
-    )
+    for name, metrics in local.queue_metrics : name => merge(metrics, {
+      running = merge(local.running_workers_metrics[name], { stat = "Average" })
+    })
   }
 
   # Messages that wait, for each worker there is; no worker counts as one.
   backlog_per_worker_expression = "visible / IF(FILL(running, 0) < 1, 1, FILL(running, 0))"
-
-  # No metric counts consumers. But a worker with room polls all the time, and one without room has
-  # messages in flight.
-  nobody_works_expression = "IF(visible > 0 AND FILL(received, 0) + FILL(empty, 0) + FILL(in_flight, 0) == 0, 1, 0)"
 
   # A queue whose workers_min is 0 sleeps when it is empty. Target tracking can neither wake it, as
   # it multiplies what is there, nor see that the last worker is still busy.
@@ -52,11 +32,11 @@ resource "aws_cloudwatch_metric_alarm" "wake" {
   metric_query {
     id          = "asleep"
     label       = "Messages wait and nobody works"
-    expression  = local.nobody_works_expression
+    expression  = local.nobody_works.expression
     return_data = true
   }
   dynamic "metric_query" {
-    for_each = { for id in ["visible", "received", "empty", "in_flight"] : id => local.metrics[each.key][id] }
+    for_each = { for id in local.nobody_works.metrics : id => local.metrics[each.key][id] }
     content {
       id = metric_query.key
       metric {
@@ -74,22 +54,22 @@ resource "aws_cloudwatch_metric_alarm" "sleep" {
   for_each = local.sleeping_queues
 
   alarm_name          = "${local.name}-${each.key}-sleep"
-  alarm_description   = "Not for people: no message waits, is in work or is delayed, so no worker is needed."
+  alarm_description   = "Not for people: ${local.nothing_left.says}, so no worker is needed."
   comparison_operator = "LessThanOrEqualToThreshold"
   threshold           = 0
   evaluation_periods  = 10
-  # SQS stops measuring a queue that nobody uses; then there is nothing to stop either.
+  # A queue that nobody uses is not measured; then there is nothing to stop either.
   treat_missing_data = "notBreaching"
   alarm_actions      = [local.sleep_policy_arns[each.key]]
 
   metric_query {
     id          = "all"
-    label       = "Messages that wait, are in work or are delayed"
-    expression  = "visible + in_flight + delayed"
+    label       = local.nothing_left.label
+    expression  = local.nothing_left.expression
     return_data = true
   }
   dynamic "metric_query" {
-    for_each = { for id in ["visible", "in_flight", "delayed"] : id => local.metrics[each.key][id] }
+    for_each = { for id in local.nothing_left.metrics : id => local.metrics[each.key][id] }
     content {
       id = metric_query.key
       metric {

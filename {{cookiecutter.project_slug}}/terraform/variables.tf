@@ -34,7 +34,7 @@ variable "log_retention_days" {
 
 variable "kms_key_arn" {
   description = <<-EOT
-    A KMS key of yours for queues, results and the alarm topic; empty for the keys AWS manages, which cost nothing.
+    A KMS key of yours for everything that takes one; empty for the keys AWS manages, which cost nothing.
     Its policy must let cloudwatch.amazonaws.com use it, or no alarm arrives.
   EOT
   type        = string

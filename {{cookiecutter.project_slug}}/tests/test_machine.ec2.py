@@ -5,6 +5,7 @@ Docker, AWS and systemd are programs that note how they were called; the machine
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -125,7 +126,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             "IMAGE": IMAGE,
             "STOP_TIMEOUT_SECONDS": str(contract.stop_timeout_seconds),
             "LOG_GROUP": "/log/group",
-            "ACCESS_KEY_ARN": "",
+            "SECRETS": "",
             "AWS_DEFAULT_REGION": contract.region,
         },
     )
@@ -161,22 +162,31 @@ KEY = {"AWS_ACCESS_KEY_ID": "AKIDAKIDAKID", "AWS_SECRET_ACCESS_KEY": "se/cr+et=$
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:worker"
 
 
-def test_access_key_is_for_root_alone_and_never_said(machine):
-    (machine.here / "secret").write_text(str(KEY).replace("'", '"'), encoding="utf-8")
-    status, said = prepare(machine, ACCESS_KEY_ARN=ARN)
+def test_secrets_are_for_root_alone_and_never_said(machine):
+    (machine.here / "secret").write_text(json.dumps(KEY), encoding="utf-8")
+    status, said = prepare(machine, SECRETS=f"={ARN} OTHER_={ARN}-2")
     assert status == 0, said
     path = machine.here / "run" / "secrets.env"
-    assert path.read_text().splitlines() == [f"{name}={value}" for name, value in KEY.items()]
+    assert path.read_text().splitlines() == [
+        f"{prefix}{name}={value}" for prefix in ("", "OTHER_") for name, value in KEY.items()
+    ]
     assert path.stat().st_mode & 0o777 == 0o600
     assert not [value for value in (*KEY.values(), "password") if value in said]
+    assert [re.sub(r".*--secret-id (\S+) .*", r"\1", call) for call in machine.calls("aws")[:2]] == [ARN, f"{ARN}-2"]
+
+
+def test_keys_of_a_secret_are_variables_in_capitals(machine):
+    (machine.here / "secret").write_text('{"username": "a", "password": "b=c"}', encoding="utf-8")
+    assert prepare(machine, SECRETS=f"OTHER_={ARN}")[0] == 0
+    assert (machine.here / "run" / "secrets.env").read_text() == "OTHER_USERNAME=a\nOTHER_PASSWORD=b=c\n"
 
 
 @pytest.mark.parametrize("secret", ['"se/cr+et"', "se/cr+et", '{"AWS_SECRET_ACCESS_KEY": "se/cr+et"'])
-def test_secret_that_is_no_access_key_is_not_said_either(machine, secret):
+def test_secret_that_does_not_hold_what_it_should_is_not_said_either(machine, secret):
     (machine.here / "secret").write_text(secret, encoding="utf-8")
-    status, said = prepare(machine, ACCESS_KEY_ARN=ARN)
+    status, said = prepare(machine, SECRETS=f"={ARN}")
     assert status == 1
-    assert f"The secret {ARN} holds no access key: was one made?" in said
+    assert f"The secret {ARN} does not hold what it should: was that made?" in said
     assert "se/cr+et" not in said
     assert "pull" not in str(machine.calls("docker"))
 

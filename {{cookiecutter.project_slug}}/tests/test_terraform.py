@@ -19,7 +19,7 @@ settings = importlib.import_module(f"{CONTRACT['package']}.settings")
 
 TERRAFORM = PROJECT / "terraform"
 ROOTS = [TERRAFORM, TERRAFORM / "bootstrap", TERRAFORM / "pipeline"]
-SECRETS = {"aws_access_key_id", "aws_secret_access_key"}
+SECRETS = {"aws_access_key_id", "aws_secret_access_key", "broker_username", "broker_password"}
 
 # The first `terraform init` loads the provider from the network.
 pytestmark = pytest.mark.timeout(600)
@@ -105,27 +105,36 @@ def test_service_gets_the_environment_it_reads(environment):
     read = set(settings.Settings.model_fields) - SECRETS
     assert {name.lower() for name in environment} == read | {"aws_default_region"}
     assert environment["AWS_DEFAULT_REGION"] == CONTRACT["region"]
-    settings.Settings(**{name.lower(): value for name, value in environment.items()})
+    given = {name.lower(): value for name, value in environment.items()}
+    settings.Settings(**given, **dict.fromkeys(SECRETS, "sixteen characters"))
 
 
-def test_service_sends_to_the_queues_that_are_made(state, environment):
-    configured = settings.Settings(**{name.lower(): value for name, value in environment.items()})
-    known = app.create_app(app.contract, configured).conf.broker_transport_options["predefined_queues"]
-    made = {queue["name"] for queue in resources(state, "aws_sqs_queue")}
-    dead = {app.contract.dead_letter_queue_name(queue, "staging") for queue in app.contract.queues}
-    assert {queue["url"].rpartition("/")[2] for queue in known.values()} == made - dead
-    assert {queue["url"].rpartition("/")[0] for queue in known.values()} == {environment["QUEUE_URL_BASE"]}
-    assert dead < made
+@pytest.fixture(scope="session")
+def queues(state):
+    """Return the queues that there are, as Terraform says."""
+    return state["outputs"]["queues"]["value"]
 
 
-def test_every_queue_is_watched_by_alarms_of_its_own(state):
+def test_queues_are_those_that_the_service_uses(queues):
+    contract = app.contract
+    assert queues == {
+        queue.name: {
+            "queue": contract.queue_name(queue, "staging"),
+            "dead_letters": contract.dead_letter_queue_name(queue, "staging"),
+        }
+        for queue in contract.queues
+    }
+
+
+def test_every_queue_is_watched_by_alarms_of_its_own(state, queues):
     watched = {
-        dimensions["QueueName"]
+        value
         for alarm in resources(state, "aws_cloudwatch_metric_alarm")
         for dimensions in [
             alarm["dimensions"] or {},
             *(metric["dimensions"] or {} for query in alarm["metric_query"] for metric in query["metric"]),
         ]
-        if "QueueName" in dimensions
+        for name, value in dimensions.items()
+        if name in ("QueueName", "Queue")
     }
-    assert watched == {queue["name"] for queue in resources(state, "aws_sqs_queue")}
+    assert watched == {name for both in queues.values() for name in both.values()}

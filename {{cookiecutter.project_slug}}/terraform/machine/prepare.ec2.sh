@@ -1,5 +1,5 @@
 #!/bin/bash
-# Gets what the worker of a queue needs to start: the image, and the access key if it has one.
+# Gets what the worker of a queue needs to start: the image, and what is secret, if anything is.
 #   usage: prepare.sh <queue>    from worker@.service
 set -euo pipefail
 umask 077
@@ -11,12 +11,14 @@ install --directory --mode=1777 "$RUNTIME_DIRECTORY/alive"
 
 secrets=$RUNTIME_DIRECTORY/secrets.env
 : >"$secrets"
-if [ -n "$ACCESS_KEY_ARN" ]; then
+for secret in $SECRETS; do # each as <what its variables begin with>=<ARN>
+    arn=${secret#*=}
     # Not what jq itself says, which quotes what it was given.
-    aws secretsmanager get-secret-value --secret-id "$ACCESS_KEY_ARN" --query SecretString --output text |
-        jq --raw-output 'to_entries[] | "\(.key)=\(.value)"' 2>/dev/null >"$secrets" ||
-        { echo "The secret $ACCESS_KEY_ARN holds no access key: was one made?" >&2 && exit 1; }
-fi
+    aws secretsmanager get-secret-value --secret-id "$arn" --query SecretString --output text |
+        jq --raw-output --arg prefix "${secret%%=*}" \
+            'to_entries[] | "\($prefix)\(.key | ascii_upcase)=\(.value)"' 2>/dev/null >>"$secrets" ||
+        { echo "The secret $arn does not hold what it should: was that made?" >&2 && exit 1; }
+done
 
 aws ecr get-login-password | docker login --username AWS --password-stdin "${IMAGE%%/*}"
 docker pull --quiet "$IMAGE"

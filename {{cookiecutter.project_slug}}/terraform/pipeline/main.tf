@@ -48,7 +48,7 @@ locals {
 
   # How the ARNs of most services begin, and of those that know no region.
   arn = {
-    for service in ["application-autoscaling", "autoscaling", "cloudtrail", "cloudwatch", "dynamodb", "ec2", "ecr", "ecs", "elasticache", "kms", "logs", "secretsmanager", "sns", "sqs"] :
+    for service in ["application-autoscaling", "autoscaling", "cloudwatch", "dynamodb", "ec2", "ecr", "ecs", "elasticache", "kms", "logs", "secretsmanager", "sns"] :
     service => "arn:${local.partition}:${service}:${local.region}:${local.account}"
   }
   global_arn = {

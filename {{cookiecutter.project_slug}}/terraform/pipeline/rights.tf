@@ -4,15 +4,9 @@
 locals {
   # How things are set up, never what is in them: no message, result, log line, secret or object.
   # Most of it cannot be limited to names, and it is the same for whoever makes a plan.
-  look_actions = concat(local.compute_look_actions, local.identity_look_actions, local.results_look_actions, [
+  look_actions = concat(local.broker_look_actions, local.compute_look_actions, local.identity_look_actions, local.results_look_actions, [
     "budgets:ListTagsForResource",
     "budgets:ViewBudget",
-    "cloudtrail:DescribeTrails",
-    "cloudtrail:GetEventSelectors",
-    "cloudtrail:GetInsightSelectors",
-    "cloudtrail:GetTrail",
-    "cloudtrail:GetTrailStatus",
-    "cloudtrail:ListTags",
     "cloudwatch:DescribeAlarms",
     "cloudwatch:GetDashboard",
     "cloudwatch:ListTagsForResource",
@@ -33,15 +27,11 @@ locals {
     "sns:GetSubscriptionAttributes",
     "sns:GetTopicAttributes",
     "sns:ListTagsForResource",
-    "sqs:GetQueueAttributes",
-    "sqs:GetQueueUrl",
-    "sqs:ListQueueTags",
   ])
 
   # Whoever deploys can give workers any right, and so has it: a pull request to terraform/ is to be
   # read like one that hands out rights, and production to be guarded by people who agree.
-  change_statements = merge(local.compute_change_statements, local.identity_change_statements, local.results_change_statements, {
-    Queues = { actions = ["sqs:*"], resources = ["${local.arn.sqs}:${local.name}-*"] }
+  change_statements = merge(local.broker_change_statements, local.compute_change_statements, local.identity_change_statements, local.results_change_statements, {
     Alarms = {
       actions   = ["cloudwatch:*"]
       resources = ["${local.arn.cloudwatch}:alarm:${local.name}-*", "${local.global_arn.cloudwatch}:dashboard/${local.name}"]
@@ -54,9 +44,7 @@ locals {
       actions   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:GetDownloadUrlForLayer"]
       resources = ["${local.arn.ecr}:repository/${local.contract.service}-staging"]
     }
-    LogIn  = { actions = ["ecr:GetAuthorizationToken"], resources = ["*"] } # It cannot be limited to one repository.
-    Trail  = { actions = ["cloudtrail:*"], resources = ["${local.arn.cloudtrail}:trail/${local.name}"] }
-    Bucket = { actions = ["s3:*"], resources = ["${local.bucket_arn}-${local.account}-trail", "${local.bucket_arn}-${local.account}-trail/*"] }
+    LogIn = { actions = ["ecr:GetAuthorizationToken"], resources = ["*"] } # It cannot be limited to one repository.
     Budget = {
       actions   = ["budgets:ModifyBudget", "budgets:TagResource", "budgets:UntagResource"]
       resources = ["${local.global_arn.budgets}:budget/${local.name}"]
@@ -176,7 +164,7 @@ data "aws_iam_policy_document" "deploy" {
     condition {
       test     = "StringEquals"
       variable = "iam:AWSServiceName"
-      values   = concat(local.compute_first_uses, local.results_first_uses)
+      values   = concat(local.broker_first_uses, local.compute_first_uses, local.results_first_uses)
     }
   }
 

@@ -1,30 +1,8 @@
 # What would run the workers, applied to a provider that only pretends.
 
 mock_provider "aws" {
-  mock_data "aws_caller_identity" {
-    defaults = { account_id = "123456789012" }
-  }
-  mock_data "aws_partition" {
-    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
-  }
-  mock_data "aws_availability_zones" {
-    defaults = { names = ["zone-a", "zone-b", "zone-c"] }
-  }
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{\"Statement\":[]}" }
-  }
-  mock_resource "aws_iam_role" {
-    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
-  }
-  mock_resource "aws_iam_policy" {
-    defaults = { arn = "arn:aws:iam::123456789012:policy/mock" }
-  }
-  mock_resource "aws_sns_topic" {
-    defaults = { arn = "arn:aws:sns:eu-west-1:123456789012:mock" }
-  }
-  mock_resource "aws_secretsmanager_secret" {
-    defaults = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:mock" }
-  }
+  source = "./tests/pretended"
+
   mock_resource "aws_iam_instance_profile" {
     defaults = { arn = "arn:aws:iam::123456789012:instance-profile/mock" }
   }
@@ -75,7 +53,7 @@ run "workers" {
   }
 
   assert {
-    condition     = (local.machine_environment.ACCESS_KEY_ARN == "") == (local.contract.credentials == "role")
+    condition     = startswith(local.machine_environment.SECRETS, "=") == (local.contract.credentials == "keys")
     error_message = "A machine gets other secrets than it needs."
   }
 
@@ -103,7 +81,7 @@ run "workers" {
         for metric in policy.target_tracking_configuration[0].customized_metric_specification[0].metrics : [
           for stat in metric.metric_stat : [for dimension in stat.metric[0].dimensions : dimension.value]
         ]
-      ])) == toset([aws_sqs_queue.main[name].name, aws_autoscaling_group.worker[name].name])
+      ])) == toset(concat(values(local.queue_metrics[name].visible.dimensions), [aws_autoscaling_group.worker[name].name]))
     ])
     error_message = "Scaling follows another queue or counts another group's machines."
   }

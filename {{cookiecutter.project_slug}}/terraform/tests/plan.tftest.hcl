@@ -31,59 +31,6 @@ run "plan" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
-      aws_sqs_queue.main[queue.name].visibility_timeout_seconds == queue.visibility_timeout_seconds &&
-      aws_sqs_queue.main[queue.name].message_retention_seconds == queue.retention_seconds &&
-      aws_sqs_queue.main[queue.name].receive_wait_time_seconds == jsondecode(file("../contract.json")).wait_time_seconds &&
-      aws_sqs_queue.dead_letters[queue.name].message_retention_seconds == jsondecode(file("../contract.json")).dead_letter_retention_seconds
-    ])
-    error_message = "A queue's numbers are not the contract's."
-  }
-
-  assert {
-    condition = alltrue([
-      for name, queue in aws_sqs_queue.main :
-      queue.name == join("", [local.contract.service, "-staging-", name, local.contract.broker == "sqs-fifo" ? ".fifo" : ""]) &&
-      aws_sqs_queue.dead_letters[name].name == join("", [local.contract.service, "-staging-", name, "-dlq", local.contract.broker == "sqs-fifo" ? ".fifo" : ""]) &&
-      queue.fifo_queue == (local.contract.broker == "sqs-fifo") &&
-      aws_sqs_queue.dead_letters[name].fifo_queue == queue.fifo_queue
-    ])
-    error_message = "A queue's name or kind is not what the service expects."
-  }
-
-  assert {
-    condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues : jsondecode(aws_sqs_queue.main[queue.name].redrive_policy) == {
-        deadLetterTargetArn = "arn:aws:sqs:${local.contract.region}:123456789012:${aws_sqs_queue.dead_letters[queue.name].name}"
-        maxReceiveCount     = queue.max_receive_count
-      }
-    ])
-    error_message = "A queue does not dead-letter into its own dead-letter queue after max_receive_count deliveries."
-  }
-
-  assert {
-    condition = alltrue([
-      for name, queue in aws_sqs_queue.dead_letters :
-      jsondecode(queue.redrive_allow_policy).redrivePermission == "byQueue" &&
-      jsondecode(queue.redrive_allow_policy).sourceQueueArns[0] == "arn:aws:sqs:${local.contract.region}:123456789012:${aws_sqs_queue.main[name].name}"
-    ])
-    error_message = "A dead-letter queue takes messages of another queue than its own."
-  }
-
-  assert {
-    condition = alltrue([
-      for queue in concat(values(aws_sqs_queue.main), values(aws_sqs_queue.dead_letters)) :
-      queue.sqs_managed_sse_enabled &&
-      jsondecode(queue.policy).Statement[0].Effect == "Deny" &&
-      jsondecode(queue.policy).Statement[0].Condition.Bool["aws:SecureTransport"] == "false"
-    ])
-    error_message = "A queue is not encrypted or can be reached in plain text."
-  }
-
-  # Policies, as AWS would get them.
-
-  assert {
-    condition = alltrue([
       for policy in ["producer", "worker", "operator"] : alltrue([
         for statement in jsondecode(local.policies[policy]).Statement :
         statement.Effect == "Allow" &&
@@ -95,76 +42,6 @@ run "plan" {
       ])
     ])
     error_message = "A policy allows more than named actions on named resources."
-  }
-
-  assert {
-    condition = jsonencode(sort(distinct(flatten([
-      for statement in jsondecode(local.policies["producer"]).Statement : statement.Action if strcontains(jsonencode(statement.Action), "sqs:")
-    ])))) == jsonencode(["sqs:SendMessage"])
-    error_message = "A producer may do more than send."
-  }
-
-  assert {
-    condition = jsonencode(sort(distinct(flatten([
-      for statement in jsondecode(local.policies["worker"]).Statement : statement.Action if strcontains(jsonencode(statement.Action), "sqs:")
-    ])))) == jsonencode(["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage", "sqs:SendMessage"])
-    error_message = "A worker's rights are not those it needs."
-  }
-
-  assert {
-    condition = jsonencode({
-      for statement in jsondecode(local.policies["worker"]).Statement : statement.Sid => sort(flatten([statement.Resource])) if contains(["Work", "Send"], statement.Sid)
-      }) == jsonencode({
-      Work = sort([for queue in aws_sqs_queue.main : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
-      Send = sort([for queue in concat(values(aws_sqs_queue.main), values(aws_sqs_queue.dead_letters)) : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
-    })
-    error_message = "A worker works on other queues than the service's, or takes messages from dead-letter queues."
-  }
-
-  assert {
-    condition = jsonencode({
-      for statement in jsondecode(local.policies["operator"]).Statement : statement.Sid => sort(flatten([statement.Resource])) if statement.Sid == "HandleDeadLetters"
-      }) == jsonencode({
-      HandleDeadLetters = sort([for queue in aws_sqs_queue.dead_letters : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
-    })
-    error_message = "An operator may take or purge messages of queues that are no dead-letter queues."
-  }
-
-  assert {
-    condition = alltrue(flatten([
-      for policy in ["producer", "worker"] : [
-        for statement in jsondecode(local.policies[policy]).Statement : [
-          for action in flatten([statement.Action]) :
-          contains(["sqs", lookup({ s3 = "s3", dynamodb = "dynamodb" }, local.contract.results, "sqs")], split(":", action)[0])
-        ]
-      ]
-    ]))
-    error_message = "A policy names services that the chosen result store does not need."
-  }
-
-  # Alarms
-
-  assert {
-    condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].dimensions.QueueName == aws_sqs_queue.dead_letters[queue.name].name &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].metric_name == "ApproximateNumberOfMessagesVisible" &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].threshold == 0 &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-age"].dimensions.QueueName == aws_sqs_queue.main[queue.name].name &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-age"].metric_name == "ApproximateAgeOfOldestMessage" &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-age"].threshold > queue.hard_limit_seconds + queue.acceptable_latency_seconds &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= queue.workers_max &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-empty-receives"].threshold > queue.workers_max * 60 / (20 + 1)
-    ])
-    error_message = "An alarm looks at the wrong queue, metric or threshold."
-  }
-
-  assert {
-    condition = alltrue([
-      for name, alarm in aws_cloudwatch_metric_alarm.nobody_works :
-      toset(flatten([for query in alarm.metric_query : [for metric in query.metric : metric.dimensions.QueueName]])) == toset([aws_sqs_queue.main[name].name])
-    ])
-    error_message = "The alarm for queues nobody works on looks at another queue."
   }
 
   assert {
@@ -200,9 +77,7 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
   }
 
   assert {
-    condition = alltrue([
-      for queue in concat(values(aws_sqs_queue.main), values(aws_sqs_queue.dead_letters)) : queue.kms_master_key_id == var.kms_key_arn
-    ]) && aws_sns_topic.alarms.kms_master_key_id == var.kms_key_arn
+    condition     = aws_sns_topic.alarms.kms_master_key_id == var.kms_key_arn
     error_message = "Something is not encrypted with the owner's key."
   }
 
@@ -213,31 +88,6 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
       ])
     ])
     error_message = "Somebody could not read what is encrypted with the owner's key."
-  }
-}
-
-run "trail_tells_who_touches_dead_letters" {
-  command = plan
-
-  variables {
-    keep_trail_days = 90
-  }
-
-  assert {
-    condition = anytrue([
-      for selector in aws_cloudtrail.this["this"].advanced_event_selector : anytrue([
-        for field in selector.field_selector : field.field == "resources.ARN" && toset(field.equals) == toset(local.dead_letter_arns)
-      ])
-    ])
-    error_message = "The trail does not record who touches dead letters."
-  }
-
-  assert {
-    condition = alltrue([
-      for statement in jsondecode(aws_s3_bucket_policy.trail["this"].policy).Statement :
-      statement.Condition.StringEquals["aws:SourceArn"] == local.trail_arn if statement.Effect == "Allow"
-    ])
-    error_message = "Somebody else's trail may write into the bucket."
   }
 }
 
@@ -253,7 +103,6 @@ run "wrong_values_are_refused" {
     vpc_cidr           = "10.0.0.0/28"
     architecture       = "AMIGA"
     monthly_budget_usd = -1
-    keep_trail_days    = 1.5
   }
 
   expect_failures = [
@@ -265,6 +114,5 @@ run "wrong_values_are_refused" {
     var.vpc_cidr,
     var.architecture,
     var.monthly_budget_usd,
-    var.keep_trail_days,
   ]
 }

@@ -83,7 +83,7 @@ run "a_plan_reads_how_things_are_set_up_and_no_data" {
     condition = alltrue(flatten([
       for statement in jsondecode(aws_iam_role_policy.this["plan"].policy).Statement : [
         for action in flatten([statement.Action]) :
-        can(regex("^[a-z0-9-]+:(Describe|Get|List|View)", action)) && !contains(["s3:Get*", "s3:GetObject*", "sqs:*"], action)
+        can(regex("^[a-z0-9-]+:(Describe|Get|List|View)", action)) && !contains(["s3:Get*", "s3:GetObject*"], action)
       ]
     ]))
     error_message = "A plan could change something."
@@ -103,7 +103,7 @@ run "a_plan_reads_how_things_are_set_up_and_no_data" {
     condition = !anytrue(flatten([
       for statement in jsondecode(aws_iam_role_policy.this["plan"].policy).Statement : [
         for action in flatten([statement.Action]) : [
-          for secret in ["dynamodb:GetItem", "ecr:GetAuthorizationToken", "logs:GetLogEvents", "s3:GetObject", "secretsmanager:GetSecretValue", "sqs:ReceiveMessage"] :
+          for secret in ["dynamodb:GetItem", "ecr:GetAuthorizationToken", "logs:GetLogEvents", "s3:GetObject", "secretsmanager:GetSecretValue"] :
           can(regex("^${replace(action, "*", ".*")}$", secret)) && statement.Sid != "ReadState"
         ]
       ]
@@ -120,7 +120,7 @@ run "a_deployment_changes_what_has_the_environments_name" {
       for statement in jsondecode(aws_iam_role_policy.this["deploy"].policy).Statement : [
         for resource in flatten([statement.Resource]) :
         strcontains(resource, "${local.contract.service}-staging") || strcontains(resource, "/${local.contract.service}/staging/") ||
-        contains(["Look", "LogIn", "FirstUse", "OwnKey", "Network", "OldVersions", "Scaling", "Machines", "StartMachines", "NewestImage", "EndpointNames"], statement.Sid) ||
+        contains(["Look", "LogIn", "FirstUse", "OwnKey", "Network", "OldVersions", "Scaling", "Machines", "StartMachines", "NewestImage", "EndpointNames", "MakeBroker", "ConfigureBroker"], statement.Sid) ||
         endswith(resource, ":parametergroup:default.*")
       ]
     ]))
@@ -138,9 +138,8 @@ run "a_deployment_changes_what_has_the_environments_name" {
             "arn:aws:s3:::${local.contract.service}-staging-state-123456789012/pipeline.tfstate",
             "arn:aws:s3:::${local.contract.service}-production-state-123456789012/${local.contract.service}.tfstate",
             "arn:aws:ecr:${local.contract.region}:123456789012:repository/${local.contract.service}-production",
-            "arn:aws:sqs:${local.contract.region}:123456789012:${local.contract.service}-production-high",
           ] :
-          can(regex("^${replace(resource, "*", ".*")}$", foreign)) && !contains(["Look", "FindBuckets", "LogIn", "OldVersions"], statement.Sid)
+          can(regex("^${replace(resource, "*", ".*")}$", foreign)) && !contains(["Look", "FindBuckets", "LogIn", "OldVersions", "MakeBroker"], statement.Sid)
         ]
       ]
     ]))
