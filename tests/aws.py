@@ -6,6 +6,7 @@ posts `0` to /moto-api/reset-auth switches IAM on.
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 import json
 import os
@@ -20,10 +21,14 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.elasticache.models import CacheCluster, ElastiCacheBackend
 from moto.elasticache.responses import ElastiCacheResponse
-from moto.iam.access_control import IAMRequestBase, PermissionResult
+from moto.iam.access_control import IAMPolicyStatement, IAMRequestBase, PermissionResult
 from moto.iam.responses import IamResponse
 from moto.logs.responses import LogsResponse
+from moto.mq.models import Broker, mq_backends
+from moto.mq.responses import MQResponse
 from moto.s3.models import FakeBucket
+from moto.secretsmanager.models import secretsmanager_backends
+from moto.secretsmanager.responses import SecretsManagerResponse
 from moto.sqs.models import Queue
 from moto.sqs.responses import SQSResponse
 
@@ -64,6 +69,8 @@ def authorize_as_aws_does():
         initialize(self, *arguments, **named)
         self._action = self._action.removesuffix("Batch").replace("monitoring:", "cloudwatch:")
         self._action = self._action.replace("s3:HeadBucket", "s3:ListBucket")
+        if self._service == "mq" and not self._body:
+            self._data = {}  # What is in the path is not signed a second time.
 
     def named(self):
         name = self._get_param("QueueName")
@@ -82,6 +89,18 @@ def authorize_as_aws_does():
     def log_group(self):
         return f"arn:aws:logs:{self.region}:{self.current_account}:log-group:{self._get_param('logGroupName')}:*"
 
+    def secret(self):
+        secrets, asked = secretsmanager_backends[self.current_account][self.region].secrets, self._get_param("SecretId")
+        return secrets[asked].arn if asked and asked in secrets else "*"
+
+    def broker(self):
+        known = mq_backends[self.current_account][self.region].brokers
+        name = self.path.partition("/v1/brokers/")[2].partition("/")[0]
+        return known[name].arn if name in known else "*"
+
+    IAMPolicyStatement._match = staticmethod(lambda pattern, text: fnmatch.fnmatchcase(text, pattern) or None)
+    SecretsManagerResponse._determine_resource = secret
+    MQResponse._determine_resource = broker
     IAMRequestBase.__init__ = request
     SQSResponse._determine_resource = lambda self: self._get_param("SourceArn") or named(self) or queue(self)
     DynamoHandler._determine_resource = table
@@ -138,11 +157,25 @@ def give_replication_groups_their_nodes():
     ElastiCacheResponse.delete_cache_subnet_group = delete_subnet_group
 
 
+def make_brokers_as_aws_does():
+    """Their ids begin with b-, which is after the name in their ARNs, and nobody is told who their users are."""
+    make = Broker.__init__
+
+    def broker(self, name, account_id, region, *arguments, **named):
+        make(self, name, account_id, region, *arguments, **named)
+        self.id = f"b-{self.id}"
+        self.arn = f"arn:aws:mq:{region}:{account_id}:broker:{name}:{self.id}"
+
+    Broker.__init__ = broker
+    Broker.users = property(lambda self: [])
+
+
 if __name__ == "__main__":
     return_all_queue_attributes()
     authorize_as_aws_does()
     tag_scalable_targets()
     give_replication_groups_their_nodes()
+    make_brokers_as_aws_does()
     IamResponse.list_service_specific_credentials = lambda self: ActionResult({"ServiceSpecificCredentials": []})
     with emulator.moto() as url:
         print(url, flush=True)
