@@ -65,6 +65,7 @@ locals {
 
 # Exchanges and queues are declared by the service.
 resource "aws_mq_broker" "this" {
+  # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-amazonmq-broker-encryptionoptions.html
   #checkov:skip=CKV_AWS_209:Its disks are encrypted with a key of AWS's, as RabbitMQ's brokers take no other.
   broker_name        = local.name
   engine_type        = "RabbitMQ"

@@ -21,6 +21,18 @@ locals {
       actions   = ["mq:CreateTags", "mq:DeleteConfiguration", "mq:DeleteTags", "mq:UpdateConfiguration"]
       resources = ["${local.mq_arn}:configuration:*"]
     }
+    # Whoever makes a broker must be allowed what Amazon MQ does to connect it with the network.
+    # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/security-api-authentication-authorization.html
+    ConnectBroker = {
+      actions = [
+        "ec2:CreateNetworkInterface",
+        "ec2:CreateNetworkInterfacePermission",
+        "ec2:DeleteNetworkInterface",
+        "ec2:DeleteNetworkInterfacePermission",
+        "ec2:DetachNetworkInterface",
+      ]
+      resources = ["${local.arn.ec2}:*"]
+    }
     BrokerSecret = {
       actions = [
         "secretsmanager:CreateSecret",

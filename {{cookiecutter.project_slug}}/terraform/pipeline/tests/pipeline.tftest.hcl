@@ -120,7 +120,7 @@ run "a_deployment_changes_what_has_the_environments_name" {
       for statement in jsondecode(aws_iam_role_policy.this["deploy"].policy).Statement : [
         for resource in flatten([statement.Resource]) :
         strcontains(resource, "${local.contract.service}-staging") || strcontains(resource, "/${local.contract.service}/staging/") ||
-        contains(["Look", "LogIn", "FirstUse", "OwnKey", "Network", "OldVersions", "Scaling", "Machines", "StartMachines", "NewestImage", "EndpointNames", "MakeBroker", "ConfigureBroker"], statement.Sid) ||
+        contains(["Look", "LogIn", "FirstUse", "OwnKey", "Network", "OldVersions", "Scaling", "Machines", "StartMachines", "NewestImage", "EndpointNames", "MakeBroker", "ConfigureBroker", "ConnectBroker"], statement.Sid) ||
         endswith(resource, ":parametergroup:default.*")
       ]
     ]))
