@@ -13,7 +13,8 @@ from unittest import mock
 import pytest
 
 from tests import broker
-from tests.commands import COMMAND, Commands, bodies, celery_body, exported_bodies, put
+from tests.commands import COMMAND, Commands, exported_bodies
+from tests.letters import bodies, celery_body, put
 from tests.support import IS_FIFO, eventually, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]

@@ -14,7 +14,8 @@ import time
 import boto3
 import pytest
 
-from tests.commands import Commands, celery_body, put
+from tests.commands import Commands
+from tests.letters import celery_body, put
 from tests.support import CONTRACT, PROJECT, module, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]

@@ -10,7 +10,8 @@ import boto3
 import pytest
 
 from tests import broker
-from tests.commands import Commands, celery_body, put
+from tests.commands import Commands
+from tests.letters import celery_body, put
 from tests.support import CONTRACT, module, running_service
 
 pytestmark = pytest.mark.end_to_end

@@ -9,8 +9,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +19,10 @@ from rich.console import Console
 from ..contract import Queue
 from ..health import NotAliveError, check
 from .shared import results
-from .shared.findings import Finding, unknown, well, wrong
-from .shared.metrics import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
+from .shared.findings import Finding, clock, report, unknown, well, wrong
+from .shared.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
 from .shared.place import Place, place
-from .shared.terminal import Command, age, console, error_code, explanation, is_denied, live_options, plain, table
+from .shared.terminal import Command, age, error_code, explanation, is_denied, live_options
 
 CHECKS: Mapping[str, str] = MappingProxyType(
     {
@@ -51,9 +49,6 @@ CHECKS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Every check by its code, in the order they are made."""
-
-MAX_SKEW_SECONDS = 60
-"""AWS refuses requests five minutes off."""
 
 APPLY = "apply Terraform again, or change contract.json if the world is right"
 
@@ -159,15 +154,6 @@ def _credentials(here: Place) -> tuple[str, list[Finding]]:
         return "", [unknown("D101", "credentials", explanation(error), "log in, or look at the network")]
     date = answered.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return account, [found, clock(date, time.time())] if date else [found]
-
-
-def clock(date: str, now: float) -> Finding:
-    """Compare this machine's clock with the `Date` of an answer of AWS (D104)."""
-    skew_seconds = now - parsedate_to_datetime(date).timestamp()
-    says = f"{abs(skew_seconds):.0f} s {'ahead of' if skew_seconds > 0 else 'behind'} AWS"
-    if abs(skew_seconds) <= MAX_SKEW_SECONDS:
-        return well("D104", "clock", says)
-    return wrong("D104", "clock", says, "set the clock (chrony, ntpd); AWS refuses requests that are 300 s off")
 
 
 def _variables(here: Place, account: str) -> Iterator[Finding]:
@@ -336,26 +322,6 @@ def command(role: str, show_all: bool, environment: str, as_json: bool) -> None:
     It changes nothing and sends nothing. Exits with 1 if something is wrong, with 2 if something could not be looked
     at. docs/operations.md lists the checks by their codes.
     """
-    found = []
-    made = table()
-    for title in ("CODE", "ABOUT"):
-        made.add_column(title, no_wrap=True)
-    made.add_column("FOUND", overflow="fold")
     with Console(stderr=True).status("looking"):
-        for finding in findings(place(environment), role):
-            found.append(finding)
-            if not finding.is_well or show_all:
-                style = "green" if finding.is_well else "yellow" if finding.is_well is None else "red"
-                mark = "" if finding.is_well else " ?" if finding.is_well is None else " !"
-                text = plain(finding.says)
-                if finding.advice:
-                    text.append(f"\n-> {finding.advice}", style="dim")
-                made.add_row(f"[{style}]{finding.code}{mark}[/]", plain(finding.subject), text)
-    counts = [sum(finding.is_well is state for finding in found) for state in (True, False, None)]
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in found]))
-    else:
-        if made.row_count:
-            console().print(made)
-        click.echo(f"{counts[0]} checks are well, {counts[1]} wrong, {counts[2]} could not be made")
-    raise SystemExit(1 if counts[1] else 2 if counts[2] else 0)
+        found = list(findings(place(environment), role))
+    report(found, as_json=as_json, show_all=show_all)

@@ -9,38 +9,86 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from ...batching import ENTRIES_PER_REQUEST, MAX_REQUEST_BYTES, send_batch, size_bytes
+from ...contract import Queue
+from .letters import Sent
 from .messages import Message, received
+from .place import Place, place
 
 WAIT_SECONDS = 2
 """A long poll asks every server of SQS, so one that brings nothing has seen that there is nothing."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which messages a command is about; all of them, unless told otherwise."""
+class DeadLetters:
+    """The dead-letter queue of one queue."""
 
-    ids: tuple[str, ...] = ()
-    """Beginnings of the ids of tasks or messages."""
-    task: str = ""
-    """Name of the task, in full or its end: `high.count_words`."""
-    older_than_seconds: float = 0
+    PAGE = ENTRIES_PER_REQUEST
+    """Messages that are sent at a time."""
+
+    def __init__(self, queue: str, environment: str) -> None:
+        self.place: Place = place(environment)
+        self.queue: Queue = self.place.contract.queue(queue)
+        self.name = self.place.name(self.queue, dead=True)
+        self.target = self.place.name(self.queue)
+        self.url = self.place.url(self.queue, dead=True)
+        self.depth = self.place.depth(self.queue, dead=True)
+        """About how many messages there are."""
+        self.ordered = self.name.endswith(".fifo")
+        self.unseen = 0
+        """Messages that a look did not show, though they are there."""
 
     @property
-    def everything(self) -> bool:
-        """Whether it leaves nothing out."""
-        return self == Selection()
+    def why_unseen(self) -> str:
+        """Why a look does not show everything."""
+        if self.ordered:
+            return "SQS shows ten of a group at a time, or others hold them"
+        return "others hold them; look again in a minute"
 
-    def has(self, message: Message) -> bool:
-        """Return whether a message is selected."""
-        if self.ids and not any(own.startswith(self.ids) for own in (message.id, message.message_id)):
-            return False
-        if self.task and not f".{message.task}".endswith(f".{self.task}"):
-            return False
-        return message.age_seconds >= self.older_than_seconds
+    def look(self) -> Look:
+        """Return a look at all messages."""
+        return Look(self.place.sqs, self.url, self.depth)
+
+    def resend(self, messages: list[Message]) -> Sent[Message]:
+        """Send messages to the queue they came from; what SQS takes for a repetition of that is there."""
+        # The id follows from the message: were this command killed between sending and deleting, and run again within
+        # five minutes, SQS would see the repetition. A message that fails again has another id.
+        outcome, repeated = self._send(
+            messages,
+            to_dead=False,
+            make=lambda m: entry(m, f"{m.message_id}:resent" if self.ordered else "", with_reason=False),
+        )
+        return Sent(outcome.accepted + repeated, outcome.refused)
+
+    def put(self, messages: list[Message], *, to_dead: bool) -> Sent[Message]:
+        """Send exported messages to the dead-letter queue, or to the queue."""
+        outcome, repeated = self._send(messages, to_dead=to_dead, make=lambda m: self._imported(m, to_dead))
+        late = tuple((message, "SQS got it less than five minutes ago") for message in repeated)
+        return Sent(outcome.accepted, outcome.refused + late)
+
+    def _imported(self, message: Message, to_dead: bool) -> dict[str, Any]:
+        deduplication_id = ""
+        if self.ordered:
+            # Into the queue it came from, its own id could be taken for a repetition of its first sending.
+            deduplication_id = message.deduplication_id if to_dead else f"{message.message_id}:import"
+        return entry(message, deduplication_id, with_reason=to_dead)
+
+    def _send(
+        self, messages: list[Message], *, to_dead: bool, make: Callable[[Message], dict[str, Any]]
+    ) -> tuple[Sent[Message], tuple[Message, ...]]:
+        return send(self.place.sqs, self.place.url(self.queue, dead=to_dead), messages, make, ordered=self.ordered)
+
+    def complaint(self, message: Message) -> str:
+        """Return why an exported message cannot be sent here, or nothing if it can."""
+        if self.ordered and not (message.group and message.deduplication_id):
+            return "a FIFO queue needs its group and deduplication_id"
+        return ""
+
+    def purge(self) -> tuple[int, str]:
+        """Delete all messages; return how many, and a sentence about it."""
+        self.place.sqs.purge_queue(QueueUrl=self.url)
+        return self.depth, f"about {self.depth} messages deleted; SQS takes up to a minute"
 
 
 class Look:
@@ -128,21 +176,13 @@ class Look:
             self.sqs.change_message_visibility_batch(QueueUrl=self.url, Entries=entries)
 
 
-@dataclass(frozen=True)
-class Sent:
-    """What became of messages that were to be sent."""
-
-    accepted: tuple[Message, ...]
-    refused: tuple[tuple[Message, str], ...]
-    """Those SQS did not take, with its reason."""
-    repeated: tuple[Message, ...] = ()
-    """Those of them that SQS took for a repetition of what it got within five minutes, and dropped."""
-
-
 def send(
     sqs: Any, url: str, messages: Iterable[Message], entry: Callable[[Message], dict[str, Any]], *, ordered: bool
-) -> Sent:
+) -> tuple[Sent[Message], tuple[Message, ...]]:
     """Send a page of messages, in as few requests as may be.
+
+    Returns:
+        What became of them; and those that SQS took for a repetition of what it got within five minutes, and dropped.
 
     Args:
         sqs: client of SQS.
@@ -171,7 +211,7 @@ def send(
                 repeated.append(message)
             else:
                 accepted.append(message)
-    return Sent(tuple(accepted), tuple(refused), tuple(repeated))
+    return Sent(tuple(accepted), tuple(refused)), tuple(repeated)
 
 
 def entry(message: Message, deduplication_id: str, *, with_reason: bool) -> dict[str, Any]:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+
+import click
+
+from .terminal import console, plain, table
+
+MAX_SKEW_SECONDS = 60
+"""AWS refuses requests five minutes off."""
 
 
 @dataclass(frozen=True)
@@ -33,3 +43,36 @@ def wrong(code: str, subject: str, says: str, advice: str) -> Finding:
 def unknown(code: str, subject: str, says: str, advice: str) -> Finding:
     """Return a finding that something could not be looked at."""
     return Finding(code, subject, None, says, advice)
+
+
+def clock(date: str, now: float, whose: str = "AWS") -> Finding:
+    """Compare this machine's clock with the `Date` of an answer (D104)."""
+    skew_seconds = now - parsedate_to_datetime(date).timestamp()
+    says = f"{abs(skew_seconds):.0f} s {'ahead of' if skew_seconds > 0 else 'behind'} {whose}"
+    if abs(skew_seconds) <= MAX_SKEW_SECONDS:
+        return well("D104", "clock", says)
+    return wrong("D104", "clock", says, "set the clock (chrony, ntpd); AWS refuses requests that are 300 s off")
+
+
+def report(found: Sequence[Finding], *, as_json: bool, show_all: bool) -> None:
+    """Print what was found, and end the command with 1 if something is wrong, with 2 if something is not known."""
+    made = table()
+    for title in ("CODE", "ABOUT"):
+        made.add_column(title, no_wrap=True)
+    made.add_column("FOUND", overflow="fold")
+    for finding in found:
+        if not finding.is_well or show_all:
+            style = "green" if finding.is_well else "yellow" if finding.is_well is None else "red"
+            mark = "" if finding.is_well else " ?" if finding.is_well is None else " !"
+            text = plain(finding.says)
+            if finding.advice:
+                text.append(f"\n-> {finding.advice}", style="dim")
+            made.add_row(f"[{style}]{finding.code}{mark}[/]", plain(finding.subject), text)
+    counts = [sum(finding.is_well is state for finding in found) for state in (True, False, None)]
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found]))
+    else:
+        if made.row_count:
+            console().print(made)
+        click.echo(f"{counts[0]} checks are well, {counts[1]} wrong, {counts[2]} could not be made")
+    raise SystemExit(1 if counts[1] else 2 if counts[2] else 0)

@@ -1,41 +1,24 @@
-"""One environment of the service in AWS: clients, queue URLs, queue attributes."""
+"""One environment of the service in AWS: queue URLs, queue attributes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...contract import Contract, Queue, read
+from ...contract import Queue, read
+from .environment import Environment
 
 
 @dataclass
-class Place:
+class Place(Environment):
     """Where a command looks. It needs credentials and the environment's name, and no other variable of the service."""
 
-    contract: Contract
-    environment: str
-    _clients: dict[str, Any] = field(default_factory=dict)
     _urls: dict[str, str] = field(default_factory=dict)
-
-    def client(self, service: str) -> Any:
-        """Return a boto3 client that gives up within half a minute."""
-        if service not in self._clients:
-            import boto3
-            from botocore.config import Config
-
-            config = Config(connect_timeout=5, read_timeout=25, retries={"mode": "standard", "total_max_attempts": 4})
-            self._clients[service] = boto3.client(service, region_name=self.contract.region, config=config)
-        return self._clients[service]
 
     @property
     def sqs(self) -> Any:
         """A client of SQS."""
         return self.client("sqs")
-
-    def name(self, queue: Queue, *, dead: bool = False) -> str:
-        """Return the name in AWS of a queue or of its dead-letter queue."""
-        naming = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
-        return naming(queue, self.environment)
 
     def url(self, queue: Queue, *, dead: bool = False) -> str:
         """Return the URL of a queue or of its dead-letter queue, as SQS tells it."""

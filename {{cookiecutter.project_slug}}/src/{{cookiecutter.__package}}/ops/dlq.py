@@ -10,17 +10,17 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import click
 
 from ..cli import Failure
-from ..contract import Queue
-from .shared.dead_letters import Look, Selection, Sent, entry, send
+from .shared.dead_letters import DeadLetters, Look
+from .shared.letters import Selection, Sent
 from .shared.messages import Message, imported
-from .shared.place import Place, place
+from .shared.redrive import redrive
 from .shared.terminal import (
     Decorated,
     Group,
@@ -35,8 +35,6 @@ from .shared.terminal import (
     table,
 )
 
-POLL_SECONDS = 1
-"""Between two questions how far a redrive is."""
 ROWS_PER_TABLE = 50
 """So that ten thousand messages are printed as they come, and none is kept."""
 
@@ -64,44 +62,19 @@ def selection(ids: tuple[str, ...], task: str, older_than: float) -> Selection:
     return Selection(ids, task, older_than)
 
 
-class DeadLetters:
-    """The dead-letter queue of one queue."""
+def pages(letters: DeadLetters, look: Look, chosen: Selection, what: str) -> Iterator[list[Message]]:
+    """Yield the selected messages of each page, which may be none, and show how far it is."""
+    with progress(what, letters.depth) as done:
+        for page in look.pages():
+            yield [message for message in page if chosen.has(message)]
+            done(look.seen)
+    letters.unseen = max(0, letters.depth - look.seen)
 
-    def __init__(self, queue: str, environment: str) -> None:
-        self.place: Place = place(environment)
-        self.queue: Queue = self.place.contract.queue(queue)
-        self.name = self.place.name(self.queue, dead=True)
-        self.url = self.place.url(self.queue, dead=True)
-        self.depth = self.place.depth(self.queue, dead=True)
-        self.ordered = self.name.endswith(".fifo")
-        self.unseen = 0
-        """Messages that a look did not show, though they are there."""
 
-    def look(self) -> Look:
-        """Return a look at all messages."""
-        return Look(self.place.sqs, self.url, self.depth)
-
-    def pages(self, look: Look, chosen: Selection, what: str) -> Iterator[list[Message]]:
-        """Yield the selected messages of each page, which may be none, and show how far it is."""
-        with progress(what, self.depth) as done:
-            for page in look.pages():
-                yield [message for message in page if chosen.has(message)]
-                done(look.seen)
-        self.unseen = max(0, self.depth - look.seen)
-
-    def send(self, messages: list[Message], *, to_dead: bool, make: Callable[[Message], dict[str, Any]]) -> Sent:
-        """Send a page of messages to the queue, or to its dead-letter queue."""
-        return send(self.place.sqs, self.place.url(self.queue, dead=to_dead), messages, make, ordered=self.ordered)
-
-    def warn_unseen(self) -> None:
-        """Say on standard error that SQS did not show everything."""
-        if self.unseen:
-            why = (
-                "SQS shows ten of a group at a time, or others hold them"
-                if self.ordered
-                else "others hold them; look again in a minute"
-            )
-            click.echo(f"about {self.unseen} more are there and were not shown: {why}", err=True)
+def warn_unseen(letters: DeadLetters) -> None:
+    """Say on standard error that not everything was shown."""
+    if letters.unseen:
+        click.echo(f"about {letters.unseen} more are there and were not shown: {letters.why_unseen}", err=True)
 
 
 def short(task: str) -> str:
@@ -138,7 +111,7 @@ def list_(
     kinds: collections.Counter[str] = collections.Counter()
     count = 0
     with letters.look() as look:
-        found = itertools.chain.from_iterable(letters.pages(look, chosen, "looking"))
+        found = itertools.chain.from_iterable(pages(letters, look, chosen, "looking"))
         rows: list[Message] = []
         for message in itertools.islice(found, limit):
             count += 1
@@ -159,7 +132,7 @@ def list_(
             for name, times in kinds.most_common(10):
                 console().print(plain(f"  {times} x {short(name) or 'foreign messages'}"))
     if limit is None or count < limit:
-        letters.warn_unseen()
+        warn_unseen(letters)
     finish(count or letters.unseen)
 
 
@@ -181,7 +154,7 @@ def _print(messages: list[Message], *, header: bool) -> None:
         made.add_row(
             plain(short(message.task) or "(foreign)"),
             plain(message.id[:8]),
-            age(message.age_seconds),
+            "-" if message.age_seconds is None else age(message.age_seconds),
             str(message.receive_count),
             plain(message.group),
             plain(message.reason),
@@ -198,9 +171,9 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
     chosen = selection((wanted,), "", 0)
     letters = DeadLetters(queue, environment)
     with letters.look() as look:
-        found = next(itertools.chain.from_iterable(letters.pages(look, chosen, "looking")), None)
+        found = next(itertools.chain.from_iterable(pages(letters, look, chosen, "looking")), None)
     if found is None:
-        letters.warn_unseen()
+        warn_unseen(letters)
         raise Failure(f"no message in {letters.name} has an id that begins with {wanted}")
     if as_json:
         click.echo(json.dumps({**found.summary(), **found.exported()}, ensure_ascii=False))
@@ -209,13 +182,14 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
     made.add_column(no_wrap=True)
     made.add_column(overflow="fold")
     rows = [("task", found.task or "none: no message of Celery"), ("id", found.id), ("message", found.message_id)]
-    rows += [("sent", f"{time.strftime('%F %T', time.gmtime(found.sent_at_seconds))} UTC")]
+    if found.sent_at_seconds:
+        rows += [("sent", f"{time.strftime('%F %T', time.gmtime(found.sent_at_seconds))} UTC")]
     rows += [("deliveries", str(found.receive_count)), ("group", found.group), ("why", found.reason)]
     rows += [(name.lower(), found.failure(name)) for name in ("Host", "Attempt")]
     if found.call:
         rows += [("args", found.call.args), ("kwargs", found.call.kwargs), ("eta", found.call.eta)]
     else:
-        rows += [("body", found.body)]
+        rows += [("body", found.text)]
     for name, value in rows:
         if value:
             made.add_row(name, plain(value))
@@ -225,104 +199,7 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
         to.print(plain(line))
 
 
-@command.command(
-    examples=(
-        "dlq redrive high --rate 10",
-        "dlq redrive high --status",
-        "dlq redrive high --cancel",
-    )
-)
-@click.argument("queue")
-@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second; SQS decides if left out.")
-@click.option("--status", is_flag=True, help="Show how far the last ones are, and start none.")
-@click.option("--cancel", is_flag=True, help="Stop the one that runs; what it moved stays moved.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
-@live_options
-def redrive(
-    queue: str,
-    rate: int | None,
-    status: bool,
-    cancel: bool,
-    no_wait: bool,
-    dry_run: bool,
-    environment: str,
-    as_json: bool,
-) -> None:
-    """Have SQS move all dead letters back to QUEUE.
-
-    SQS does it, so stopping this command does not stop the redrive. Exits with 1 if not all were moved.
-    """
-    letters = DeadLetters(queue, environment)
-    sqs, arn = letters.place.sqs, letters.place.arn(letters.queue, dead=True)
-    if status:
-        _print_moves(_moves(sqs, arn), as_json=as_json)
-        return
-    running = next((move for move in _moves(sqs, arn) if move["Status"] in ("RUNNING", "CANCELLING")), None)
-    if cancel:
-        if not running:
-            raise Failure(f"no redrive of {letters.name} is running")
-        moved = sqs.cancel_message_move_task(TaskHandle=running["TaskHandle"])["ApproximateNumberOfMessagesMoved"]
-        if not no_wait:  # SQS takes its time, and starts no other one meanwhile.
-            moved = _follow(sqs, arn, letters.depth).get("ApproximateNumberOfMessagesMoved", moved)
-        say(as_json, f"cancelled after about {moved} messages", cancelled=True, moved=moved)
-        return
-    if running:
-        raise Failure(f"a redrive of {letters.name} is running; --status shows it, --cancel stops it")
-    target = letters.place.name(letters.queue)
-    if dry_run or not letters.depth:
-        would = "would be moved" if dry_run else "are there to move"
-        say(as_json, f"about {letters.depth} messages {would} to {target}", moved=0, there=letters.depth)
-        return
-    # Always with its destination: what a worker dead-lettered by itself has no source that SQS knows of.
-    request = {"SourceArn": arn, "DestinationArn": letters.place.arn(letters.queue)}
-    sqs.start_message_move_task(**request, **({"MaxNumberOfMessagesPerSecond": rate} if rate else {}))
-    if no_wait:
-        say(as_json, f"started; `dlq redrive {queue} --status` shows how far it is", started=True)
-        return
-    last = _follow(sqs, arn, letters.depth)
-    moved, total = (last.get(f"ApproximateNumberOfMessages{what}", 0) for what in ("Moved", "ToMove"))
-    why = f": {last['FailureReason']}" if last.get("FailureReason") else ""
-    text = f"{last['Status'].lower()}: about {moved} of {total} messages moved to {target}{why}"
-    say(as_json, text, status=last["Status"], moved=moved, total=total)
-    finish(last["Status"] != "COMPLETED")
-
-
-def _moves(sqs: Any, arn: str) -> list[dict[str, Any]]:
-    """Return the last redrives, newest first."""
-    found = sqs.list_message_move_tasks(SourceArn=arn, MaxResults=10).get("Results", [])
-    return sorted(found, key=lambda move: -move["StartedTimestamp"])
-
-
-def _follow(sqs: Any, arn: str, total: int) -> dict[str, Any]:
-    """Show how far the newest redrive is until it has ended, and return it."""
-    with progress("moving", total) as done:
-        while True:
-            newest = next(iter(_moves(sqs, arn)), None)
-            if newest:
-                done(newest.get("ApproximateNumberOfMessagesMoved", 0))
-                if newest["Status"] not in ("RUNNING", "CANCELLING"):
-                    return newest
-            time.sleep(POLL_SECONDS)
-
-
-def _print_moves(moves: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps([{name: move[name] for name in move if name != "TaskHandle"} for move in moves]))
-        return
-    made = table()
-    for title in ("STARTED (UTC)", "STATUS", "MOVED", "OF", "RATE", "WHY"):
-        made.add_column(title, overflow="fold")
-    for move in moves:
-        made.add_row(
-            time.strftime("%F %T", time.gmtime(move["StartedTimestamp"] / 1_000)),
-            move["Status"],
-            str(move.get("ApproximateNumberOfMessagesMoved", 0)),
-            str(move.get("ApproximateNumberOfMessagesToMove", "?")),
-            str(move.get("MaxNumberOfMessagesPerSecond", "-")),
-            plain(move.get("FailureReason", "")),
-        )
-    console().print(made if moves else "no redrive is known")
+command.add_command(redrive)
 
 
 @command.command(
@@ -354,34 +231,28 @@ def resend(
     letters = DeadLetters(queue, environment)
     sent = left = 0
     with letters.look() as look:
-        for page in letters.pages(look, chosen, "resending"):
+        for page in pages(letters, look, chosen, "resending"):
             if dry_run:
                 for message in page:
                     click.echo(f"would resend {short(message.task) or 'a foreign message'} {message.id}", err=as_json)
                 sent += len(page)
                 continue
-            outcome = letters.send(page, to_dead=False, make=lambda message: _resent(message, letters.ordered))
-            look.delete([*outcome.accepted, *outcome.repeated])
-            sent += len(outcome.accepted) + len(outcome.repeated)
+            outcome = letters.resend(page)
+            look.delete(outcome.accepted)
+            sent += len(outcome.accepted)
             left += _report(outcome)
     if not dry_run and not sent + left:
-        letters.warn_unseen()
+        warn_unseen(letters)
         raise Failure(f"no message in {letters.name} fits")
     what = "would be sent" if dry_run else "sent"
-    text = f"{sent} messages {what} to {letters.place.name(letters.queue)}" + (f", {left} left" if left else "")
+    text = f"{sent} messages {what} to {letters.target}" + (f", {left} left" if left else "")
     say(as_json, text, sent=0 if dry_run else sent, left=left + (sent if dry_run else 0))
-    letters.warn_unseen()
+    warn_unseen(letters)
     finish(left)
 
 
-def _resent(message: Message, ordered: bool) -> dict[str, Any]:
-    # The id follows from the message: were this command killed between sending and deleting, and run again within five
-    # minutes, SQS would see the repetition. A message that fails again has another id.
-    return entry(message, f"{message.message_id}:resent" if ordered else "", with_reason=False)
-
-
-def _report(outcome: Sent) -> int:
-    """Say what SQS did not take, and return how many."""
+def _report(outcome: Sent[Message]) -> int:
+    """Say what was not taken, and return how many."""
     for message, reason in outcome.refused:
         click.echo(f"not sent: {message.id}: {reason}", err=True)
     return len(outcome.refused)
@@ -412,7 +283,7 @@ def export(
 ) -> None:
     """Write the dead letters of QUEUE to FILE, a line of JSON for each; - is standard output.
 
-    A FILE that is there already is not touched. Exits with 1 if SQS did not show all of them.
+    A FILE that is there already is not touched. Exits with 1 if not all of them were shown.
     """
     if remove and file == "-":
         raise click.UsageError("--remove needs a file: what is piped may not have arrived")
@@ -420,7 +291,7 @@ def export(
     written = _export(letters, file, selection(ids, task, older_than), remove=remove, dry_run=dry_run)
     what = "would be written" if dry_run else "written"
     say(as_json, f"{written} messages {what} to {file}", written=written, file=file, unseen=letters.unseen)
-    letters.warn_unseen()
+    warn_unseen(letters)
     finish(letters.unseen)
 
 
@@ -428,7 +299,7 @@ def _export(letters: DeadLetters, file: str, chosen: Selection, *, remove: bool,
     """Write messages to a file; return how many."""
     written = 0
     with _opened(os.devnull if dry_run else file) as to, letters.look() as look:
-        for page in letters.pages(look, chosen, "writing"):
+        for page in pages(letters, look, chosen, "writing"):
             for message in page:
                 to.write(json.dumps(message.exported(), ensure_ascii=True) + "\n")
             written += len(page)
@@ -472,38 +343,28 @@ def import_(queue: str, file: str, to: str, skip: int, dry_run: bool, environmen
     The whole file is checked first. Exits with 1 if some were not taken.
     """
     letters = DeadLetters(queue, environment)
-    total = sum(1 for _ in _lines(file, skip, letters.ordered))
+    total = sum(1 for _ in _lines(file, skip, letters))
     sent = left = 0
     to_dead = to == "dead-letters"
     if not dry_run:
-        lines = _lines(file, skip, letters.ordered)
+        lines = _lines(file, skip, letters)
         try:
             with progress("sending", total) as done:
-                while page := list(itertools.islice(lines, 10)):
-                    outcome = letters.send(page, to_dead=to_dead, make=lambda m: _imported(m, letters.ordered, to_dead))
+                while page := list(itertools.islice(lines, letters.PAGE)):
+                    outcome = letters.put(page, to_dead=to_dead)
                     sent += len(outcome.accepted)
-                    left += _report(outcome) + len(outcome.repeated)
-                    for message in outcome.repeated:
-                        click.echo(f"not sent: {message.id}: SQS got it less than five minutes ago", err=True)
+                    left += _report(outcome)
                     done(sent + left)
         except BaseException:
             click.echo(f"stopped: go on with --skip {skip + sent + left}", err=True)
             raise
-    name = letters.place.name(letters.queue, dead=to_dead)
+    name = letters.name if to_dead else letters.target
     text = f"{total} messages would be sent to {name}" if dry_run else f"{sent} messages sent to {name}, {left} left"
     say(as_json, text, sent=sent, left=left, total=total)
     finish(left)
 
 
-def _imported(message: Message, ordered: bool, to_dead: bool) -> dict[str, Any]:
-    deduplication_id = ""
-    if ordered:
-        # Into the queue it came from, its own id could be taken for a repetition of its first sending.
-        deduplication_id = message.deduplication_id if to_dead else f"{message.message_id}:import"
-    return entry(message, deduplication_id, with_reason=to_dead)
-
-
-def _lines(file: str, skip: int, ordered: bool) -> Iterator[Message]:
+def _lines(file: str, skip: int, letters: DeadLetters) -> Iterator[Message]:
     """Yield the messages of an exported file."""
     with Path(file).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -513,8 +374,8 @@ def _lines(file: str, skip: int, ordered: bool) -> Iterator[Message]:
                 message = imported(line)
             except ValueError as error:
                 raise Failure(f"{file}, line {number}: {error}; nothing was sent") from None
-            if ordered and not (message.group and message.deduplication_id):
-                raise Failure(f"{file}, line {number}: a FIFO queue needs its group and deduplication_id")
+            if complaint := letters.complaint(message):
+                raise Failure(f"{file}, line {number}: {complaint}")
             yield message
 
 
@@ -536,9 +397,9 @@ def purge(queue: str, yes: bool, dry_run: bool, environment: str, as_json: bool)
             file = click.prompt("To which file", default=f"{letters.name}-{time.strftime('%F-%H%M%S')}.jsonl", err=True)
             written = _export(letters, file, Selection(), remove=False)
             click.echo(f"{written} messages written to {file}", err=True)
-            letters.warn_unseen()
+            warn_unseen(letters)
         typed = click.prompt(f"Type {letters.name} to delete them", default="", show_default=False, err=True)
         if typed != letters.name:
             raise Failure("that is not its name; nothing was deleted")
-    letters.place.sqs.purge_queue(QueueUrl=letters.url)
-    say(as_json, f"about {letters.depth} messages deleted; SQS takes up to a minute", purged=letters.depth)
+    purged, text = letters.purge()
+    say(as_json, text, purged=purged)

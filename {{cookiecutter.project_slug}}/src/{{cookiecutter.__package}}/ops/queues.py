@@ -1,0 +1,62 @@
+"""`queues`: how full the queues are."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+
+import click
+from rich.live import Live
+
+from .shared.depths import HELP, depths, drawn
+from .shared.place import Place, place
+from .shared.terminal import Command, console, finish, live_options
+
+
+@click.command(
+    name="queues",
+    cls=Command,
+    help=f"Show how full the queues and their dead-letter queues are.\n{HELP}",
+    examples=("queues --environment production", "queues --watch", "queues --json"),
+)
+@click.option("--watch", is_flag=True, help="Redraw it in place until Ctrl-C.")
+@click.option("--every", type=click.FloatRange(0.5), default=5, metavar="SECONDS", help="How often; default: 5.")
+@live_options
+def command(watch: bool, every: float, environment: str, as_json: bool) -> None:
+    """Show how full the queues and their dead-letter queues are, once or again and again."""
+    here = place(environment)
+    if watch:
+        _watch(here, every, as_json=as_json)
+        return
+    found = depths(here)
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found]))
+    else:
+        console().print(drawn(found, _title(here)))
+    finish(not all(each.is_well for each in found))
+
+
+def _watch(here: Place, every: float, *, as_json: bool) -> None:
+    """Redraw in place on a terminal; elsewhere print anew each time."""
+    to = console()
+    try:
+        if as_json or not to.is_terminal:
+            while True:
+                found = depths(here)
+                shown = [asdict(each) for each in found]
+                if as_json:
+                    click.echo(json.dumps({"at": time.time(), "queues": shown}))
+                else:
+                    to.print(drawn(found, _title(here)))
+                time.sleep(every)
+        with Live(drawn(depths(here), _title(here)), console=to, auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(drawn(depths(here), _title(here)), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _title(here: Place) -> str:
+    return f"{here.contract.service} {here.environment}, {time.strftime('%H:%M:%S', time.gmtime())} UTC"

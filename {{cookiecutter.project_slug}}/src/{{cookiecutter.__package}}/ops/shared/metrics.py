@@ -1,0 +1,93 @@
+"""Values over time, as CloudWatch has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, and how its values of a period become one."""
+
+    name: str
+    statistic: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values of a metric over time, oldest first; nothing where CloudWatch has none."""
+
+    starts_at_seconds: float
+    """When the first period began, as seconds since 1970."""
+    period_seconds: int
+    values: tuple[float | None, ...]
+
+
+def read(
+    cloudwatch: Any,
+    namespace: str,
+    subjects: Mapping[str, Mapping[str, str]],
+    metrics: Sequence[Metric],
+    seconds: int,
+    period_seconds: int,
+) -> dict[tuple[str, str], Series]:
+    """Return metrics, by subject and metric name, in a request for every 500.
+
+    Args:
+        cloudwatch: its client.
+        namespace: of the metrics.
+        subjects: what is measured, by what it is called here; their dimensions.
+        metrics: which metrics.
+        seconds: how far back.
+        period_seconds: of one value; a multiple of 60.
+    """
+    wanted = [(subject, metric) for subject in subjects for metric in metrics]
+    end = datetime.now(timezone.utc).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    count = max(1, seconds // period_seconds)
+    start = end - timedelta(seconds=count * period_seconds)
+    found: dict[str, dict[float, float]] = {}
+    for first in range(0, len(wanted), 500):
+        request: dict[str, Any] = {
+            "MetricDataQueries": [
+                {
+                    "Id": f"m{index}",
+                    "MetricStat": {
+                        "Metric": {
+                            "Namespace": namespace,
+                            "MetricName": metric.name,
+                            "Dimensions": [{"Name": name, "Value": of} for name, of in subjects[subject].items()],
+                        },
+                        "Period": period_seconds,
+                        "Stat": metric.statistic,
+                    },
+                }
+                for index, (subject, metric) in enumerate(wanted[first : first + 500], first)
+            ],
+            "StartTime": start,
+            "EndTime": end,
+            "ScanBy": "TimestampAscending",
+        }
+        while True:
+            answer = cloudwatch.get_metric_data(**request)
+            for result in answer["MetricDataResults"]:
+                values = zip(result["Timestamps"], result["Values"], strict=True)
+                found.setdefault(result["Id"], {}).update({at.timestamp(): value for at, value in values})
+            if not answer.get("NextToken"):
+                break
+            request["NextToken"] = answer["NextToken"]
+    return {
+        (subject, metric.name): _series(found.get(f"m{index}", {}), start.timestamp(), period_seconds, count)
+        for index, (subject, metric) in enumerate(wanted)
+    }
+
+
+def _series(values: dict[float, float], start: float, period_seconds: int, count: int) -> Series:
+    placed: list[float | None] = [None] * count
+    for at, value in values.items():
+        index = int((at - start) // period_seconds)
+        if 0 <= index < count:
+            placed[index] = value
+    return Series(start, period_seconds, tuple(placed))
