@@ -74,6 +74,7 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
 
     Example: send high.count_words "one two three" --wait 10
     """
+    from amqp.exceptions import AMQPError
     from botocore.exceptions import BotoCoreError, ClientError
     from celery.exceptions import TimeoutError as NoResultYet
     from kombu.exceptions import OperationalError
@@ -83,7 +84,7 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
     try:
         result = publish(task, *map(_value, arguments), group=group, countdown=countdown)
     # TypeError: the arguments are not the task's; RuntimeError: the result store is out of reach.
-    except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError) as error:
+    except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError, AMQPError) as error:
         raise Failure(f"nothing was sent: {str(error).strip()}") from error
     click.echo(result.id)
     if wait is not None:
