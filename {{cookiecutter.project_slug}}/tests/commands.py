@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pexpect
 
-from tests import broker
 from tests.support import CONTRACT, PROJECT, RunningService
 
 COMMAND = (sys.executable, "-m", CONTRACT["package"])

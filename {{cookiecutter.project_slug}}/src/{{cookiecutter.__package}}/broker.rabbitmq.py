@@ -6,7 +6,7 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from kombu import Exchange, Queue
@@ -14,9 +14,6 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 from .contract import Contract
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 TASKS = Exchange("tasks", type="topic", durable=True, no_declare=True)
 """What everything is sent to. Celery's delayed delivery needs a topic exchange.
@@ -56,6 +53,16 @@ class BrokerEnvironment(BaseSettings):
             raise ValueError("must be amqps://<host>:5671; plain amqp:// is for this machine alone")
         if "@" in parts.netloc:
             raise ValueError("must hold no name and password: they are BROKER_USERNAME and BROKER_PASSWORD")
+        return url
+
+    @field_validator("broker_management_url")
+    @classmethod
+    def management_encrypted_unless_local(cls, url: str) -> str:
+        """Refuse to send the password in plain text from one machine to another."""
+        parts = urlsplit(url)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1", "broker")
+        if url and (not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and local))):
+            raise ValueError("must be https://<host>; plain http:// is for this machine alone")
         return url
 
 
@@ -108,7 +115,7 @@ def dead_letter_queue(name: str, contract: Contract) -> Queue:
     )
 
 
-def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
+def celery_broker(contract: Contract, settings: BrokerEnvironment) -> dict[str, Any]:
     """Return Celery's settings of broker and queues."""
     parts = urlsplit(settings.broker_url)
     return {

@@ -6,10 +6,10 @@ The chosen broker, credentials and result store bring their own variables with t
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .broker import BrokerEnvironment
 from .credentials import CredentialsEnvironment
@@ -37,6 +37,26 @@ class Settings(CredentialsEnvironment, ResultsEnvironment, BrokerEnvironment):
     )
 
 
+Some = TypeVar("Some", bound=BaseSettings)
+
+
+def read_some(kind: type[Some]) -> Some:
+    """Read some of the environment variables: those that an option brings, or all of `Settings`.
+
+    Raises:
+        SettingsError: variables are missing or wrong.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False):
+            name = str(problem["loc"][0])
+            about = kind.model_fields[name].description
+            lines.append(f"  {name.upper()}: {problem['msg']}\n    {about}")
+        raise SettingsError("environment variables do not fit:\n" + "\n".join(lines)) from None
+
+
 @lru_cache(maxsize=1)
 def read() -> Settings:
     """Read the environment, once per process.
@@ -44,12 +64,4 @@ def read() -> Settings:
     Raises:
         SettingsError: variables are missing or wrong.
     """
-    try:
-        return Settings()  # type: ignore[call-arg]  # The values come from the environment.
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_input=False):
-            name = str(problem["loc"][0])
-            about = Settings.model_fields[name].description
-            lines.append(f"  {name.upper()}: {problem['msg']}\n    {about}")
-        raise SettingsError("environment variables do not fit:\n" + "\n".join(lines)) from None
+    return read_some(Settings)

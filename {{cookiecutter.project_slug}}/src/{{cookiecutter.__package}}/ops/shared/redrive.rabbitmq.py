@@ -1,0 +1,70 @@
+"""`dlq redrive`: everything is moved back, page by page."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from .dead_letters import DeadLetters
+from .terminal import Command, finish, live_options, progress, say
+
+
+@click.command(name="redrive", cls=Command, examples=("dlq redrive high", "dlq redrive high --rate 10"))
+@click.argument("queue")
+@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second, at the most.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
+@live_options
+def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_json: bool) -> None:
+    """Move all dead letters back to QUEUE, to be tried as if new; Ctrl-C stops it after a page.
+
+    A message is deleted after the new one is confirmed. Exits with 1 if not all were moved.
+    """
+    letters = DeadLetters(queue, environment)
+    if dry_run or not letters.depth:
+        would = "would be moved" if dry_run else "are there to move"
+        say(as_json, f"{letters.depth} messages {would} to {letters.target}", moved=0, there=letters.depth)
+        return
+    moved = 0
+    with stoppable() as is_stopped, progress("moving", letters.depth) as done, letters.look(rate or 100) as look:
+        next_page_at = time.monotonic()
+        for page in look.pages():
+            outcome = letters.resend(page)
+            look.delete(outcome.accepted)
+            moved += len(outcome.accepted)
+            done(moved)
+            for message, reason in outcome.refused[:1]:
+                click.echo(f"not sent: {message.id}: {reason}", err=True)
+            next_page_at += len(page) / rate if rate else 0
+            while not (stopped := is_stopped()) and (pause := next_page_at - time.monotonic()) > 0:
+                time.sleep(min(pause, 0.2))
+            if stopped or outcome.refused:
+                break
+    status = "COMPLETED" if moved == letters.depth else "STOPPED"
+    text = f"{status.lower()}: {moved} of {letters.depth} messages moved to {letters.target}"
+    say(as_json, text, status=status, moved=moved, total=letters.depth)
+    finish(moved < letters.depth)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM wait until a page is moved, but not the second; yield what tells whether one came."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
