@@ -7,7 +7,9 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +22,11 @@ pytestmark = pytest.mark.timeout(900)
 # A build takes Python's packages from wherever this machine takes them.
 BUILD = ("--isolation", "chroot", "--network", "host")
 WORKER = "worker-high"
+
+
+def logs_of(container):
+    done = subprocess.run(("podman", "logs", container), capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
 
 
 def status(*command):
@@ -40,8 +47,7 @@ class Containers:
         return f"{self.folder.name}_{service}_1"
 
     def logs(self, service):
-        done = subprocess.run(("podman", "logs", self.name(service)), capture_output=True, text=True, timeout=60)
-        return done.stdout + done.stderr
+        return logs_of(self.name(service))
 
     def is_healthy(self, service):
         """Ask as the engine does, which here has no systemd to remind it."""
@@ -194,3 +200,35 @@ def test_worker_as_first_process_heeds_sigterm(up):
         assert run("podman", "inspect", "first-process", "--format", "{{.State.ExitCode}}") == "0"
     finally:
         status("podman", "rm", "--force", "first-process")
+
+
+@pytest.mark.slow
+def test_image_works_on_rabbitmq(bake):
+    """On the server of this machine, since compose.yaml wants RabbitMQ's own image, which may be out of reach."""
+    need("podman")
+    need("rabbitmqctl")
+    folder = bake(broker="rabbitmq", results="none", queues="only")
+    image, name = "localhost/acme-rabbitmq", "on-rabbitmq"
+    run("podman", "build", "--quiet", *BUILD, "--tag", image, folder)
+    emulator = subprocess.Popen(
+        [sys.executable, "-m", "dev.emulator"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        variables = json.loads(emulator.stdout.readline())
+        flags = [f"--env={name}={value}" for name, value in variables.items()]
+        contained = ("--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", *flags)
+        run("podman", "run", "--detach", "--name", name, *contained, image, "acme-jobs", "worker", "only")
+        inside = ("podman", "exec", name, "acme-jobs")
+        assert eventually(lambda: status(*inside, "health", "only") == 0)
+        task = run(*inside, "send", "only.number_pages", "30", "0.1")
+        time.sleep(1)  # Until it has begun: the stop lets it end.
+        run("podman", "stop", "--time", "60", name)
+        assert run("podman", "inspect", name, "--format", "{{.State.ExitCode}}") == "0"
+        assert re.search(rf'"succeeded in [3-6].*"task_id": "{task}"', logs_of(name)), logs_of(name)[-3000:]
+        assert variables["BROKER_PASSWORD"] not in logs_of(name)
+        show("images built")
+    finally:
+        status("podman", "rm", "--force", name)
+        status("podman", "rmi", "--force", image)
+        emulator.stdin.close()
+        emulator.wait(60)
