@@ -9,14 +9,14 @@ docker rm --force "worker-$1" || true # what a crash may have left
 # The image's user is not root, whichever it is; nobody else gets through the folder above.
 install --directory --mode=1777 "$RUNTIME_DIRECTORY/alive"
 
-secrets=$RUNTIME_DIRECTORY/secrets.env
-: >"$secrets"
+kept=$RUNTIME_DIRECTORY/secrets.env
+: >"$kept"
 for secret in $SECRETS; do # each as <what its variables begin with>=<ARN>
     arn=${secret#*=}
     # Not what jq itself says, which quotes what it was given.
     aws secretsmanager get-secret-value --secret-id "$arn" --query SecretString --output text |
         jq --raw-output --arg prefix "${secret%%=*}" \
-            'to_entries[] | "\($prefix)\(.key | ascii_upcase)=\(.value)"' 2>/dev/null >>"$secrets" ||
+            'to_entries[] | "\($prefix)\(.key | ascii_upcase)=\(.value)"' 2>/dev/null >>"$kept" ||
         { echo "The secret $arn does not hold what it should: was that made?" >&2 && exit 1; }
 done
 
