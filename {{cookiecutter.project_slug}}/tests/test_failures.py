@@ -91,7 +91,7 @@ def test_task_killed_at_its_hard_limit_comes_back_and_is_dead_lettered(strict, t
     assert eventually(lambda: strict.dead() == 1), strict.log()
     assert [note.suffix for note in notes(tmp_path)] == [".began", ".told"] * 3
     if HAS_RESULTS:
-        assert strict.state(result) == "FAILURE"
+        assert eventually(lambda: strict.state(result) == "FAILURE")
 
 
 def test_task_whose_process_dies_comes_back_and_is_dead_lettered(strict, tmp_path):
