@@ -114,6 +114,22 @@ def test_failures_and_deaths_are_counted_together(calm, tmp_path):
     calm.forget_dead()
 
 
+def test_what_is_no_failure_is_not_dead_lettered_even_on_its_last_delivery(tmp_path_factory, tmp_path):
+    retried, revoked = tmp_path / "retried", tmp_path / "revoked"
+    retried.mkdir()
+    revoked.mkdir()
+    with running_service(tmp_path_factory.mktemp("logs"), max_receive_count=1) as service:
+        service.start_worker()
+        assert service.ready(), service.log()
+        service.send("retry_until", str(retried), 3)
+        result = service.send("overrun", str(revoked), 60)
+        assert eventually(lambda: len(notes(retried)) == 3 and notes(revoked)), service.log()
+        with service.reached():
+            service.app.control.revoke(result.id, terminate=True)
+        assert eventually(lambda: service.waiting() == 0), service.log()
+        assert service.dead() == 0
+
+
 @pytest.mark.parametrize(
     ("body", "headers"),
     [

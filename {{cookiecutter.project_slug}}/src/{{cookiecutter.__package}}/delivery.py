@@ -14,8 +14,8 @@ from typing import Any
 
 import celery
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Reject, Retry, TaskPredicate
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry, TaskPredicate
 from celery.worker import consumer, request, state
 from kombu.message import Message
 
@@ -131,11 +131,15 @@ class Request(BaseRequest):  # type: ignore[misc]
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Dead-letter a message whose task must not be tried again; tell the result of one whose process died."""
         permanent = isinstance(exc_info.type, type) and issubclass(exc_info.type, self.task.permanent_errors)
-        hopeless = permanent or (self.is_last and self.message.channel.dead_letters_last_failures)
-        if hopeless and self.message.channel.dead_letter(self.message, self._reason(exc_info)):
+        # What the task asked for itself, and what was revoked or cancelled from outside, is no failure.
+        withdrawn = self._already_cancelled or self._already_revoked
+        failed = not withdrawn and not isinstance(_error(exc_info), (Ignore, Retry, Terminated))
+        hopeless = permanent or (failed and self.is_last and self.message.channel.dead_letters_last_failures)
+        dead_lettered = hopeless and self.message.channel.dead_letter(self.message, self._reason(exc_info))
+        if dead_lettered:
             self.acknowledge()
         super().on_failure(exc_info, send_failed_event, return_ok)
-        if self.rejected and isinstance(_error(exc_info), (WorkerLostError, SystemExit)):
+        if (self.rejected or dead_lettered) and isinstance(_error(exc_info), (WorkerLostError, SystemExit)):
             self._say("its process died", _error(exc_info))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
