@@ -45,7 +45,7 @@ class BrokerEnvironment(BaseSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def encrypted_unless_local(cls, url: str) -> str:
+    def broker_encrypted_unless_local(cls, url: str) -> str:
         """Refuse a connection that leaves the machine in plain text, and a password where logs could show it."""
         parts = urlsplit(url)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1", "broker")

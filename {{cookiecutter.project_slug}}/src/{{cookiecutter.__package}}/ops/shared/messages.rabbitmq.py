@@ -177,12 +177,13 @@ def _read(value: Any) -> Any:
         return [_read(held) for held in value]
     if not isinstance(value, dict):
         return value
-    if "$table" in value and len(value) == 1:
-        return {name: _read(held) for name, held in value["$table"].items()}
-    if "$base64" in value:
-        return base64.b64decode(value["$base64"], validate=True)
-    if "$time" in value:
-        return datetime.fromisoformat(value["$time"])
-    if "$decimal" in value:
-        return Decimal(value["$decimal"])
-    return {name: _read(held) for name, held in value.items()}
+    kind: str
+    held: Any
+    kind, held = next(iter(value.items())) if len(value) == 1 else ("", None)
+    if kind == "$base64":
+        return base64.b64decode(held, validate=True)
+    if kind == "$time":
+        return datetime.fromisoformat(held)
+    if kind == "$decimal":
+        return Decimal(held)
+    return {name: _read(each) for name, each in (held if kind == "$table" else value).items()}
