@@ -190,9 +190,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
     ) -> Any:
         """Make a message: its group is a header, and the time when it expires is for workers to see to.
 
-        RabbitMQ would dead-letter what expires in a queue; a worker drops it, as it does with any broker.
+        RabbitMQ would dead-letter what expires in a queue; a worker drops it, as it does with any broker. When it was
+        sent, RabbitMQ does not note, and the on-call commands want to know.
         """
-        kept = dict(properties or {})
+        kept = {"timestamp": int(time.time()), **(properties or {})}
         kept.pop("expiration", None)
         if group := kept.pop("MessageGroupId", None):
             headers = {**(headers or {}), "MessageGroupId": group}
