@@ -83,7 +83,10 @@ ANEW = (
     "and nothing delayed, delete it in the management console, and start a worker, which declares it; or change "
     "contract.json if the world is right"
 )
-"""What to do about a queue that is not as the contract says; `delete` keeps nothing, and knows no `if empty` here."""
+"""What to do about a queue that is not as the contract says: a quorum queue cannot be deleted only if it is empty.
+
+https://github.com/rabbitmq/rabbitmq-server/issues/10543
+"""
 
 DEAD_ANEW = (
     "RabbitMQ cannot change it: stop the workers, `dlq export --remove` what is in it, delete it in the management "
@@ -96,8 +99,8 @@ Probe = Callable[[Any, str], object]
 
 
 def _configure(channel: Any, name: str) -> object:
-    # A queue that is there with other properties, so RabbitMQ refuses it if the user may declare.
-    return channel.queue_declare(name, durable=False, exclusive=False, auto_delete=True)
+    # The argument has no such values, so RabbitMQ refuses it if the user may declare.
+    return channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-message-ttl": NOBODY})
 
 
 def _read(channel: Any, name: str) -> object:
