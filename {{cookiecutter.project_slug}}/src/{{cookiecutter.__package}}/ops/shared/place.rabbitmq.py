@@ -60,11 +60,6 @@ class Place(Environment):
         Raises:
             BrokerError: that cannot be done.
         """
-        with explained():
-            return self.connect_plainly()
-
-    def connect_plainly(self) -> Any:
-        """Connect; what goes wrong is left to the caller."""
         conf = celery_broker(self.contract, self.settings)
         connection = Connection(
             conf["broker_url"],
@@ -77,7 +72,8 @@ class Place(Environment):
         )
         connection.userid = self.settings.broker_username
         connection.password = self.settings.broker_password.get_secret_value()
-        return connection.transport.establish_connection()
+        with explained():
+            return connection.transport.establish_connection()
 
     def ask(self, path: str, *more: str) -> Any:
         """Ask the management API.
