@@ -95,7 +95,7 @@ def test_exported_line_is_the_message_byte_for_byte():
         "{}",
         '{"headers": [], "properties": {}, "receive_count": 1, "body": "x"}',
         '{"headers": {}, "properties": {}, "receive_count": 1, "body": 1}',
-        '{"headers": {"x": {"$time": "soon"}}, "properties": {}, "receive_count": 1, "body": ""}',
+        '{"headers": {"x": {"$time": "soon"} }, "properties": {}, "receive_count": 1, "body": ""}',
     ],
 )
 def test_a_line_that_is_none_is_refused(line):

@@ -36,10 +36,11 @@ def command(hours: float, file: str | None, environment: str, as_json: bool) -> 
     """
     here = place(environment)
     broker = f"{here.contract.service}-{environment}"
+    dimensions = {"Broker": broker}
     series = metrics.read(
         here.client("cloudwatch"),
         "AWS/AmazonMQ",
-        {broker: {"Broker": broker}},
+        {broker: dimensions},
         list(TITLES),
         round(hours * 3600),
         period_seconds(hours),
