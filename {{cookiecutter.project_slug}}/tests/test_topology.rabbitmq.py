@@ -174,9 +174,15 @@ def test_remote_control_reaches_the_worker(service):
         service.start_worker()
     assert service.ready(), service.log()
     with service.reached():
-        answers = service.app.control.inspect(timeout=5).active_queues()
-    (queues,) = answers.values()
+        inspect = service.app.control.inspect(timeout=5, limit=1)
+        (queues,) = inspect.active_queues().values()
+        (stats,) = inspect.stats().values()
+        (conf,) = inspect.conf().values()
     assert [queue["name"] for queue in queues] == [service.queue.name]
+    assert stats["pool"]["max-concurrency"] == service.queue.concurrency
+    # Whoever asks needs no more than to be let in, and is told nothing of the service's own settings.
+    assert service.environment["BROKER_PASSWORD"] not in f"{stats}{conf}"
+    assert "SecretStr" not in f"{stats}{conf}"
 
 
 @pytest.mark.end_to_end

@@ -6,6 +6,7 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,6 +65,20 @@ class BrokerEnvironment(BaseSettings):
         if url and (not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and local))):
             raise ValueError("must be https://<host>; plain http:// is for this machine alone")
         return url
+
+
+@dataclass(frozen=True, repr=False)
+class Known:
+    """What the transport needs to know, and no worker tells."""
+
+    contract: Contract
+    settings: BrokerEnvironment
+
+    def __repr__(self) -> str:
+        return "contract and settings"
+
+    # So that `inspect stats`, which tells all options of the transport as JSON, is answered.
+    __json__ = __repr__
 
 
 def work_queue(name: str, contract: Contract) -> Queue:
@@ -133,9 +148,7 @@ def celery_broker(contract: Contract, settings: BrokerEnvironment) -> dict[str, 
             # message, or for a hundred of a batch.
             # https://www.rabbitmq.com/docs/confirms#publisher-confirms
             "confirm_publish": True,
-            # What the transport needs to know; the password shows in neither.
-            "contract": contract,
-            "settings": settings,
+            "known": Known(contract, settings),
             # Nobody waits for ever on a broker that has gone in silence.
             "connect_timeout": 5,
             "read_timeout": 15,

@@ -24,9 +24,8 @@ from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing
 
 from . import topology
 from .batching import Batch, check_size
-from .broker import DEAD_LETTERS, HEARTBEAT_SECONDS, TASKS
+from .broker import DEAD_LETTERS, HEARTBEAT_SECONDS, TASKS, Known
 from .contract import Contract, Queue
-from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -283,8 +282,8 @@ class Connection(BaseConnection):  # type: ignore[misc]
 
     Channel = Channel
 
-    def __init__(self, *args: Any, contract: Contract, **options: Any) -> None:
-        self.contract = contract
+    def __init__(self, *args: Any, known: Known, **options: Any) -> None:
+        self.contract = known.contract
         super().__init__(*args, **options)
 
 
@@ -296,7 +295,7 @@ class Transport(BaseTransport):  # type: ignore[misc]
 
     def establish_connection(self) -> Any:
         """Connect, and see that all is there that the service needs."""
-        settings: Settings = self.client.transport_options["settings"]
+        settings = self.client.transport_options["known"].settings
         self.client.userid = settings.broker_username
         self.client.password = settings.broker_password.get_secret_value
         connection = super().establish_connection()
