@@ -72,6 +72,29 @@ def test_chord_of_the_examples_adds_up(service):
     assert (run.stdout, run.returncode) == ("6\n", 0), run.stderr
 
 
+@pytest.mark.skipif(not HAS_RESULTS, reason="progress is a result")
+def test_report_of_the_examples_tells_its_progress_and_ends_when_it_is_cancelled(service):
+    tasks = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
+    if not hasattr(importlib.import_module(tasks), "cancel_report"):
+        pytest.skip("the example is gone")
+    code = (
+        f"import time\n"
+        f"from celery.exceptions import TaskRevokedError\n"
+        f"from {CONTRACT['package']}.publish import send\n"
+        f"from {tasks} import cancel_report\n"
+        f"report = send('{QUEUES[0].name}.write_report', 'customer-7', 1000, 0.05, group='report')\n"
+        f"while report.state != 'PROGRESS': time.sleep(0.05)\n"
+        f"print(report.info['of'])\n"
+        f"send(cancel_report, report.id, group='another')\n"
+        f"try: report.get(timeout=40)\n"
+        f"except TaskRevokedError as error: print(report.state, error)\n"
+    )
+    run = service.python("-c", code)
+    assert (run.stdout, run.returncode) == ("1000\nREVOKED cancelled\n", 0), run.stderr
+    assert eventually(lambda: service.waiting() == 0), service.log()
+    assert service.dead() == 0
+
+
 @pytest.mark.skipif(HAS_RESULTS, reason="chords work where there are results")
 def test_chord_without_results_is_an_error_that_says_so(service):
     signature = service.probe("leave_trace", "folder")

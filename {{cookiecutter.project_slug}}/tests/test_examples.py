@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 
 import pytest
+from celery.backends.cache import CacheBackend
+from celery.exceptions import Ignore, TaskRevokedError
 
 from tests.support import CONTRACT
 
@@ -43,6 +45,52 @@ def test_receipt_is_sent_once_however_often_it_is_delivered(tmp_path):
 
 def test_slow_task_works_through_all_pages():
     assert first.number_pages(3, 0) == 3
+
+
+def test_report_called_directly_is_just_written():
+    assert first.write_report("me", 2, 0) == "Page 1 for me\nPage 2 for me"
+
+
+@pytest.fixture
+def report(monkeypatch):
+    """Run a report as a worker does, with results in memory; return what can be known of it."""
+    backend = CacheBackend(app=first.app, backend="memory://")
+    backend.client.cache.clear()
+    monkeypatch.setattr(type(first.app), "backend", backend)
+    first.write_report.push_request(id="report-1", called_directly=False)
+    yield first.app.AsyncResult("report-1")
+    first.write_report.pop_request()
+
+
+def test_report_tells_its_progress(report, monkeypatch):
+    seen = []
+    monkeypatch.setattr(first.time, "sleep", lambda _: seen.append((report.state, report.info)))
+    assert first.write_report.run("me", 3).count("\n") == 2
+    assert seen == [("PENDING", None), ("PROGRESS", {"done": 1, "of": 3}), ("PROGRESS", {"done": 2, "of": 3})]
+
+
+@pytest.mark.parametrize("page", [1, 3])
+def test_report_that_is_cancelled_ends_before_its_next_page(report, monkeypatch, page):
+    written = []
+
+    def write(_):
+        written.append(1)
+        if len(written) == page:
+            first.cancel_report("report-1")
+
+    monkeypatch.setattr(first.time, "sleep", write)
+    with pytest.raises(Ignore):
+        first.write_report.run("me", 5)
+    assert (len(written), report.state) == (page, "REVOKED")
+    with pytest.raises(TaskRevokedError, match="cancelled"):
+        report.get()
+
+
+def test_report_that_was_cancelled_before_it_began_writes_nothing(report, monkeypatch):
+    monkeypatch.setattr(first.time, "sleep", lambda _: pytest.fail("it began"))
+    first.cancel_report("report-1")
+    with pytest.raises(Ignore):
+        first.write_report.run("me", 5)
 
 
 @pytest.mark.parametrize(

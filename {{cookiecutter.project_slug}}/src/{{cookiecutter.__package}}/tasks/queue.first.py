@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from celery import Signature, chord, group
-from celery.exceptions import SoftTimeLimitExceeded
+from celery import Signature, Task, chord, group, states
+from celery.backends.base import DisabledBackend
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
+from celery.result import AsyncResult
 
 from ..app import app
 
@@ -83,6 +85,45 @@ def number_pages(pages: int, seconds_per_page: float = 0.01) -> int:
     return done
 
 
+@app.task(bind=True)
+def write_report(self: Task[Any, Any], customer: str, pages: int, seconds_per_page: float = 0.01) -> str:
+    """Write a report: a long task that tells how far it is, and can be cancelled between two pages.
+
+    Both go by way of the result store, which each page asks a few times, so a page should be worth
+    a second of work. Without a store it just writes.
+
+    Returns:
+        The report. Delivered again, it is the same one.
+    """
+    has_store = not self.request.called_directly and not isinstance(self.backend, DisabledBackend)
+    report_id = str(self.request.id)
+    written = []
+    for page in range(1, pages + 1):
+        if has_store and _cancellation(report_id).ready():
+            self.backend.mark_as_revoked(report_id, "cancelled", request=self.request)
+            raise Ignore("cancelled")
+        time.sleep(seconds_per_page)
+        written.append(f"Page {page} for {customer}")
+        if has_store:
+            self.update_state(state="PROGRESS", meta={"done": page, "of": pages})
+    return "\n".join(written)
+
+
+@app.task
+def cancel_report(report_id: str) -> None:
+    """Have a report end before its next page, whether it has begun or still waits.
+
+    Sent as a task, it waits for a free slot. Called as a function, it waits for nothing, but its
+    caller needs the right to write results.
+    """
+    app.backend.store_result(_cancellation(report_id).id, None, states.SUCCESS)
+
+
+def _cancellation(report_id: str) -> AsyncResult[Any]:
+    """Return where it stands that a report is cancelled: beside its result, which its progress would overwrite."""
+    return app.AsyncResult(f"{report_id}-cancelled")
+
+
 def count_words_of_all(texts: list[str]) -> Signature[Any]:
     """Count every text side by side, then add up: a group and its chord, which need results."""
     return chord(group(count_words.s(text) for text in texts), add_up.s())
@@ -93,3 +134,4 @@ def examples() -> Iterator[Signature[Any]]:
     yield count_words.s("the quick brown fox jumps over the lazy dog")
     yield count_words.s("one two three") | describe.s()
     yield number_pages.s(20)
+    yield write_report.s("customer-7", 3)
