@@ -1,8 +1,9 @@
 """Pins what generated projects install: `make lock` runs it.
 
 A project with Redis results needs a few packages that others do not, so two projects are resolved,
-and each result option gets its file of requirements. The template's own requirements come last,
-held to the same versions, because its tests run generated projects with its own interpreter.
+and each result option gets its file of requirements. A third tells what Flower needs. The template's
+own requirements come last, held to the same versions, because its tests run generated projects with
+its own interpreter.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ def compile_requirements(*what: str, folder: Path, target: Path) -> None:
     subprocess.run(command, check=True, cwd=folder)
 
 
-def bake(results: str, folder: Path) -> Path:
-    """Bake a project with these results and no requirements yet."""
+def bake(results: str, folder: Path, broker: str = "sqs-standard") -> Path:
+    """Bake a project with these results and this broker, and no requirements yet."""
     project = Path(
         cookiecutter(
             str(TEMPLATE),
             no_input=True,
             default_config=True,
-            extra_context={"project_slug": f"with-{results}", "results": results},
+            extra_context={"project_slug": f"{broker}-{results}", "results": results, "broker": broker},
             output_dir=str(folder),
         )
     )
@@ -60,7 +61,11 @@ def main() -> None:
                 chosen = redis if results == "redis" else other
                 text = (chosen / pinned.name).read_text(encoding="utf-8")
                 (PROJECT / f"{stem}.{results}.txt").write_text(text, encoding="utf-8")
-        same = ("--constraint", str(redis / "requirements-dev.txt"))
+        rabbitmq = bake("none", Path(name), "rabbitmq")
+        same = ("--constraint", str(redis / "requirements.txt"))
+        flower = PROJECT / "requirements-flower.rabbitmq.txt"
+        compile_requirements("--group", "flower", *same, folder=rabbitmq, target=flower)
+        same = ("--constraint", str(redis / "requirements-dev.txt"), "--constraint", str(flower))
         compile_requirements("requirements.in", *same, folder=TEMPLATE, target=TEMPLATE / "requirements.txt")
 
 

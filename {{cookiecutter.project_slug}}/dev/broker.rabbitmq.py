@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+FLOWER_PORT = 5555
 IMAGE = "docker.io/library/rabbitmq:4.2-management-alpine"
 PATIENCE_SECONDS = 90
 
@@ -115,6 +116,25 @@ def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, 
         "BROKER_MANAGEMENT_URL": MANAGEMENT_IN_CONTAINERS,
     }
     return {"broker": server}, variables, ready
+
+
+def beside(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
+    """Return the services for compose.yaml that look at the workers: Flower, if `--profile flower` asks for it."""
+    # The default is for this machine, where alone the port is open. Neither in a URL nor among the
+    # arguments, which all could see: https://flower.readthedocs.io/en/latest/auth.html
+    password = "${FLOWER_BASIC_AUTH:-developer:this-machine-alone}"  # noqa: S105
+    ready = f"import urllib.request; urllib.request.urlopen('http://{HOST}:{FLOWER_PORT}/healthcheck')"
+    flower = {
+        "build": {"context": ".", "dockerfile": "flower.Dockerfile"},
+        "image": f"{contract.service}-flower",
+        "profiles": ["flower"],
+        **contained,
+        "environment": {**contained["environment"], "FLOWER_BASIC_AUTH": password},
+        "command": ["celery", f"--app={contract.package}.app", "flower", f"--port={FLOWER_PORT}"],
+        "ports": [f"{HOST}:{FLOWER_PORT}:{FLOWER_PORT}"],
+        "healthcheck": {"test": ["CMD", "python", "-c", ready], "interval": "10s", "start_period": "30s"},
+    }
+    return {"flower": flower}
 
 
 def create_broker(

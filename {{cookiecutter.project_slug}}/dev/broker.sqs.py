@@ -28,6 +28,11 @@ def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, 
     return {}, {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}, ready
 
 
+def beside(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
+    """Return the services for compose.yaml that look at the workers: none."""
+    return {}
+
+
 def create_broker(
     contract: Any, url: str, environment: str, visibility_timeout_seconds: int | None, stack: ExitStack
 ) -> dict[str, str]:

@@ -70,6 +70,7 @@ def compose(contract: Any) -> dict[str, Any]:
             **after_aws,
         }
     services["sender"] = {**development, "command": ["python", "-m", "dev.sender"], **after_aws}
+    services.update(broker.beside(contract, {**contained, **after_aws}))
     return {"name": service, "services": services}
 
 

@@ -336,13 +336,13 @@ _LONGEST_SERVICE_NAME = 28
 _TAKEN_NAMES = """
 amqp annotated_types ast_serialize async_timeout backports billiard blinker boto3 botocore celery certifi cffi
 cffi_gen_src charset_normalizer click click_didyoumean click_plugins click_repl colorama cryptography curl
-dateutil dmypy docker dotenv exceptiongroup fakeredis flask flask_cors hatchling honcho idna iniconfig
-itsdangerous jinja2 jmespath kombu librt lupa markdown_it markupsafe mdurl moto moto_proxy moto_server mypy
-mypy_extensions mypyc normalizer packaging pathspec pexpect pluggy prompt_toolkit ptyprocess py py_partiql_parser
-pycparser pycurl pydantic pydantic_core pydantic_settings pygmentize pygments pytest pytest_timeout
-pythonjsonlogger redis requests responses rich ruff s3transfer six sortedcontainers stubgen stubtest tomli
-tomlkit trove_classifiers typing_extensions typing_inspection tzdata tzlocal urllib3 uv uvx vine wcwidth werkzeug
-xmltodict yaml yaml_stubs
+dateutil dmypy docker dotenv exceptiongroup fakeredis flask flask_cors flower hatchling honcho humanize idna
+iniconfig itsdangerous jinja2 jmespath kombu librt lupa markdown_it markupsafe mdurl moto moto_proxy moto_server
+mypy mypy_extensions mypyc normalizer packaging pathspec pexpect pluggy prometheus_client prompt_toolkit
+ptyprocess py py_partiql_parser pycparser pycurl pydantic pydantic_core pydantic_settings pygmentize pygments
+pytest pytest_timeout pythonjsonlogger pytz redis requests responses rich ruff s3transfer six sortedcontainers
+stubgen stubtest tomli tomlkit tornado trove_classifiers typing_extensions typing_inspection tzdata tzlocal
+urllib3 uv uvx vine wcwidth werkzeug xmltodict yaml yaml_stubs
 
 activate pip pkg_resources python python3 setuptools sitecustomize test usercustomize wheel
 
