@@ -175,6 +175,9 @@ WITH_ANSWERS = {
     if path.is_file() and not any(fnmatch(path.name, copied) for copied in QUESTIONS["_copy_without_render"])
 }
 
+# `delivery.sqs.md` and its like lose their option's name.
+BAKED = {re.sub(r"\.(sqs|rabbitmq)\.", ".", name) for name in WITH_ANSWERS}
+
 
 def write(known):
     """Return the files that carry answers, as they would be written.
@@ -360,7 +363,7 @@ def is_whole(known, answers, project):
     for name, text in files.items():
         if parse := PARSERS.get(name[name.rfind(".") :]):
             parse(text)
-        carries_answers = name.replace(f"src/{package}/", "src/{{cookiecutter.__package}}/") in WITH_ANSWERS
+        carries_answers = name.replace(f"src/{package}/", "src/{{cookiecutter.__package}}/") in BAKED
         others = ("mine.txt", "compose.yaml")  # A test of the project holds compose.yaml to the contract.
         assert carries_answers or name in others or text.encode() in COPIES, name
     for queue in json.loads(files["contract.json"])["queues"]:

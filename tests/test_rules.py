@@ -192,6 +192,7 @@ BOUNDARIES = [
     ("concurrency", {"concurrency": 1}, {"concurrency": 0}),
     ("concurrency", {"concurrency": 1_000}, {"concurrency": 1_001}),
     ("workers_min", {"workers_min": 0}, {"workers_min": -1}),
+    ("workers_min", on_rabbitmq(workers_min=1), on_rabbitmq(workers_min=0)),
     ("workers_max", {"workers_min": 10}, {"workers_min": 11}),
     ("workers_max", {"workers_max": 1, "workers_min": 0}, {"workers_max": 0, "workers_min": 0}),
     ("workers_max", {"workers_max": 120, "concurrency": 1_000}, {"workers_max": 121, "concurrency": 1_000}),

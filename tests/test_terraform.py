@@ -256,9 +256,8 @@ def test_mistakes_in_terraform_fail_its_tests(project, mistake):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compute", CHOICES["compute"])
-@pytest.mark.parametrize("broker", ["sqs-standard", "rabbitmq"])
-def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, broker, compute):
-    folder = project(broker=broker, compute=compute)
+def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, compute):
+    folder = project(compute=compute)
     edit_contract(folder, lambda contract: contract["queues"][0].update(workers_min=0))
     initialize(folder / "terraform")
     assert "Success!" in run("terraform", "test", "-no-color", cwd=folder / "terraform")

@@ -23,11 +23,11 @@ resource "aws_cloudwatch_metric_alarm" "nobody_works" {
   for_each = local.queues
 
   alarm_name          = "${local.name}-${each.key}-nobody-works"
-  alarm_description   = "Messages wait in ${each.key} and ${local.nobody_works.says}. ${var.runbook_url}#nobody-works"
+  alarm_description   = "${format(local.nobody_works.says, each.key)} ${var.runbook_url}#nobody-works"
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   evaluation_periods  = 10
-  treat_missing_data  = "notBreaching"
+  treat_missing_data  = local.nobody_works.if_silent
   alarm_actions       = [aws_sns_topic.alarms.arn]
   ok_actions          = [aws_sns_topic.alarms.arn]
 

@@ -44,7 +44,7 @@ locals {
   }
   # By way of its first value, so that no worker starts before there is one.
   broker_secrets            = [{ arn = aws_secretsmanager_secret_version.broker.arn, prefix = "BROKER_", keys = ["username", "password"] }]
-  broker_interface_services = ["secretsmanager"]
+  broker_interface_services = ["secretsmanager", "monitoring"]
 
   # ARNs are built from names, not read from resources: so they are known in a plan, and tests can look at
   # whole policies before anything exists. A secret's ends with six characters of AWS's.
@@ -57,7 +57,15 @@ locals {
   broker_producer_statements = {
     ReadPassword = { actions = ["secretsmanager:GetSecretValue"], resources = local.broker_secret_arns }
   }
-  broker_worker_statements = local.broker_producer_statements
+  # It cannot be limited to some metrics, but to those of one namespace.
+  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html
+  broker_worker_statements = merge(local.broker_producer_statements, {
+    ReportQueues = {
+      actions    = ["cloudwatch:PutMetricData"]
+      resources  = ["*"]
+      conditions = { "cloudwatch:namespace" = local.name }
+    }
+  })
   broker_operator_statements = merge(local.broker_producer_statements, {
     LookAtBroker = { actions = ["mq:DescribeBroker"], resources = local.broker_arns }
   })

@@ -2,7 +2,7 @@
 
 locals {
   broker_service_bounds = {}
-  broker_queue_bounds   = {}
+  broker_queue_bounds   = { workers_min = [1, 5000] }
   broker_queue_rules = [for queue in local.contract.queues : [
     {
       field = "max_countdown_seconds"

@@ -8,6 +8,7 @@ locals {
   broker_queue_bounds = {
     heartbeat_seconds       = [0, 14400]
     heartbeat_limit_seconds = [1, 43200]
+    workers_min             = [0, 5000]
   }
   broker_queue_rules = [for queue in local.contract.queues : [
     {

@@ -1,33 +1,35 @@
-# What Amazon MQ tells of broker and queues, what it means, and when it alarms.
+# What Amazon MQ tells of the broker, and workers of the queues, what it means, and when it alarms.
+# Of RabbitMQ 4, Amazon MQ tells nothing of single queues; see reporting.py.
 # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-logging-monitoring.html
 
 locals {
   queue_metrics = {
     for name, queue in local.queues : name => {
       for id, metric in {
-        visible   = "MessageReadyCount"
-        in_flight = "MessageUnacknowledgedCount"
-        consumers = "ConsumerCount"
+        visible   = "MessagesWaiting"
+        consumers = "Workers"
         } : id => {
-        namespace  = "AWS/AmazonMQ"
+        namespace  = local.name
         name       = metric
-        dimensions = { Broker = local.name, VirtualHost = "/", Queue = queue.queue_name }
+        dimensions = { Queue = queue.queue_name }
         stat       = "Maximum"
       }
     }
   }
 
   nobody_works = {
-    says       = "nobody takes them"
-    expression = "IF(visible > 0 AND FILL(consumers, 0) == 0, 1, 0)"
-    metrics    = ["visible", "consumers"]
+    says       = "Nobody works on %s."
+    expression = "IF(FILL(consumers, 0) == 0, 1, 0)"
+    metrics    = ["consumers"]
+    # Workers are who tells; from none, nothing is heard.
+    if_silent = "breaching"
   }
-  # What is delayed waits in queues of Celery's, and wakes this one when it arrives.
+  # No queue sleeps, as its workers are who would tell that it has work.
   nothing_left = {
-    says       = "no message waits or is in work"
-    label      = "Messages that wait or are in work"
-    expression = "visible + in_flight"
-    metrics    = ["visible", "in_flight"]
+    says       = "no message waits"
+    label      = "Messages that wait"
+    expression = "visible"
+    metrics    = ["visible"]
   }
 
   # No metric tells how old a message is.
@@ -47,9 +49,9 @@ locals {
       "${name}-dead-letters" = {
         section     = "dead-letters"
         description = "Messages lie in the dead-letter queue of ${name}."
-        namespace   = "AWS/AmazonMQ"
-        metric      = "MessageReadyCount"
-        dimensions  = { Broker = local.name, VirtualHost = "/", Queue = queue.dead_letter_name }
+        namespace   = local.name
+        metric      = "MessagesWaiting"
+        dimensions  = { Queue = queue.dead_letter_name }
         statistic   = "Maximum"
         threshold   = 0
         minutes     = 1
@@ -57,9 +59,9 @@ locals {
       "${name}-backlog" = {
         section     = "backlog"
         description = "More waits in ${name} than all workers it may have can clear within the acceptable latency."
-        namespace   = "AWS/AmazonMQ"
-        metric      = "MessageReadyCount"
-        dimensions  = { Broker = local.name, VirtualHost = "/", Queue = queue.queue_name }
+        namespace   = local.name
+        metric      = "MessagesWaiting"
+        dimensions  = { Queue = queue.queue_name }
         statistic   = "Maximum"
         threshold   = queue.backlog_per_worker * queue.workers_max
         minutes     = 15
@@ -90,17 +92,17 @@ locals {
 
   charts = [
     { title = "Waiting messages", metrics = [
-      for name, queue in local.queues : ["AWS/AmazonMQ", "MessageReadyCount", "Broker", local.name, "VirtualHost", "/", "Queue", queue.queue_name, { label = name, stat = "Maximum" }]
+      for name, queue in local.queues : [local.name, "MessagesWaiting", "Queue", queue.queue_name, { label = name, stat = "Maximum" }]
     ] },
-    { title = "In work", metrics = [
-      for name, queue in local.queues : ["AWS/AmazonMQ", "MessageUnacknowledgedCount", "Broker", local.name, "VirtualHost", "/", "Queue", queue.queue_name, { label = name, stat = "Maximum" }]
+    { title = "In work, of all queues", metrics = [
+      ["AWS/AmazonMQ", "MessageUnacknowledgedCount", "Broker", local.name, { label = "in work", stat = "Maximum" }]
     ] },
     local.workers_chart,
     { title = "Sent and done per second", metrics = [
       for label, metric in { sent = "PublishRate", done = "AckRate" } : ["AWS/AmazonMQ", metric, "Broker", local.name, { label = label, stat = "Average" }]
     ] },
     { title = "Dead letters", metrics = [
-      for name, queue in local.queues : ["AWS/AmazonMQ", "MessageReadyCount", "Broker", local.name, "VirtualHost", "/", "Queue", queue.dead_letter_name, { label = name, stat = "Maximum" }]
+      for name, queue in local.queues : [local.name, "MessagesWaiting", "Queue", queue.dead_letter_name, { label = name, stat = "Maximum" }]
     ] },
     { title = "Load of the broker, in percent", metrics = concat(
       [["AWS/AmazonMQ", "SystemCpuUtilization", "Broker", local.name, { label = "cpu", stat = "Maximum" }]],

@@ -23,9 +23,10 @@ locals {
   # No metric counts consumers. But a worker with room polls all the time, and one without room has
   # messages in flight.
   nobody_works = {
-    says       = "nobody polls"
+    says       = "Messages wait in %s and nobody polls."
     expression = "IF(visible > 0 AND FILL(received, 0) + FILL(empty, 0) + FILL(in_flight, 0) == 0, 1, 0)"
     metrics    = ["visible", "received", "empty", "in_flight"]
+    if_silent  = "notBreaching"
   }
   nothing_left = {
     says       = "no message waits, is in work or is delayed"

@@ -37,7 +37,6 @@ locals {
     max_receive_count          = [1, 1000]
     retention_seconds          = [60, 1209600]
     concurrency                = [1, 1000]
-    workers_min                = [0, 5000]
     workers_max                = [1, 5000]
     acceptable_latency_seconds = [1, 86400]
     seconds_per_task           = [0.001, 43200]

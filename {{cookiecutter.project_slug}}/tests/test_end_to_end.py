@@ -37,7 +37,7 @@ def test_failing_task_is_delivered_as_often_as_agreed_then_dead_lettered_then_re
 
     service.send("leave_trace", str(traces), str(obstacle), group="group-1")
     assert eventually(lambda: service.dead() == 1), service.log()
-    assert service.waiting() == 0
+    assert eventually(lambda: service.waiting() == 0)
     assert len(notes(traces)) == service.queue.max_receive_count
 
     obstacle.unlink()

@@ -49,7 +49,7 @@ def test_task_that_ends_in_time_is_finished_and_the_worker_does_not_wait_longer(
     assert worker.wait(20) == 0
     assert time.monotonic() - began < PATIENCE_SECONDS
     assert [note.suffix for note in notes(tmp_path)] == [".began", ".ended"]
-    assert patient.waiting() == 0
+    assert eventually(lambda: patient.waiting() == 0)
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
@@ -113,4 +113,4 @@ def test_sigint_once_finishes_as_sigterm_does(patient, busy, tmp_path):
     worker.send_signal(signal.SIGINT)
     worker.wait(20)
     assert [note.suffix for note in notes(tmp_path)] == [".began", ".ended"]
-    assert patient.waiting() == 0
+    assert eventually(lambda: patient.waiting() == 0)

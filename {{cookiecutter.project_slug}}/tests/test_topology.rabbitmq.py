@@ -131,11 +131,18 @@ def service(tmp_path_factory):
         yield running
 
 
+def work(service):
+    """See that it has a worker."""
+    if not service.workers:
+        service.start_worker()
+    assert service.ready(), service.log()
+
+
 @pytest.mark.end_to_end
 def test_sender_that_comes_before_any_worker_finds_all_it_needs(service, tmp_path):
     service.send("leave_trace", str(tmp_path))
     service.send("leave_trace", str(tmp_path), countdown=0.5)
-    service.start_worker()
+    work(service)
     assert eventually(lambda: len(notes(tmp_path)) == 2), service.log()
     assert eventually(lambda: service.waiting() == 0)
 
@@ -143,6 +150,7 @@ def test_sender_that_comes_before_any_worker_finds_all_it_needs(service, tmp_pat
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("seconds", [1, 2.5, 4])
 def test_delayed_task_is_never_early(service, tmp_path, seconds):
+    work(service)
     began = time.monotonic_ns()
     service.send("leave_trace", str(tmp_path), countdown=seconds)
     assert eventually(lambda: notes(tmp_path)), service.log()
@@ -170,9 +178,7 @@ def test_queue_keeps_its_numbers_when_the_contract_changes_and_the_log_says_so(s
 
 @pytest.mark.end_to_end
 def test_remote_control_reaches_the_worker(service):
-    if not service.workers:
-        service.start_worker()
-    assert service.ready(), service.log()
+    work(service)
     with service.reached():
         inspect = service.app.control.inspect(timeout=5, limit=1)
         (queues,) = inspect.active_queues().values()
@@ -187,9 +193,7 @@ def test_remote_control_reaches_the_worker(service):
 
 @pytest.mark.end_to_end
 def test_task_can_be_revoked_while_it_runs(service, tmp_path):
-    if not service.workers:
-        service.start_worker()
-    assert service.ready(), service.log()
+    work(service)
     result = service.send("overrun", str(tmp_path), 60)
     assert eventually(lambda: notes(tmp_path)), service.log()
     with service.reached():

@@ -23,6 +23,7 @@ from .contract import Contract, Queue, read
 from .liveness import Liveness
 from .ordering import BROKER_DELAY_SECONDS, message_properties
 from .protection import PROTECTION_STEPS
+from .reporting import BROKER_STEPS
 from .results import celery_results
 
 
@@ -38,11 +39,13 @@ class Service(Celery):
     """A Celery application whose messages carry what they need, wait where they may, and go out in batches if told."""
 
     contract: Contract
+    environment: str
     task_cls = f"{__package__}.delivery:Task"
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, environment: str) -> None:
         super().__init__(contract.package)
         self.contract = contract
+        self.environment = environment
         self._served = {contract.celery_name(queue): queue for queue in contract.queues}
         self._gathering = threading.local()
 
@@ -173,7 +176,7 @@ def route_by_module(
 
 def create_app(contract: Contract, settings: environment.Settings) -> Service:
     """Build the application of one environment."""
-    app = Service(contract)
+    app = Service(contract, settings.environment)
     app.steps["consumer"].add(Liveness)
     app.conf.update(celery_broker(contract, settings))
     app.conf.update(celery_results(contract, settings))
@@ -216,7 +219,7 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
             "interval_max": 0.5,
         },
     )
-    app.steps["consumer"].update(PROTECTION_STEPS)
+    app.steps["consumer"].update((*PROTECTION_STEPS, *BROKER_STEPS))
     return app
 
 

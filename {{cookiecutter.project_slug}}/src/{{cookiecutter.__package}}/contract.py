@@ -64,6 +64,7 @@ _CELERY_LIMITS = "https://docs.celeryq.dev/en/stable/userguide/workers.html#time
 _NATIVE_DELAY = (
     "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html#native-delayed-delivery"
 )
+_NO_QUEUE_METRICS = "https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-4.html"
 _CONSUMER_TIMEOUT = "https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout"
 _CELERY_ETA = "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/sqs.html#caveats"
 _CELERY_SHUTDOWN = "https://docs.celeryq.dev/en/stable/userguide/workers.html#soft-shutdown"
@@ -597,7 +598,8 @@ QUEUE_RULES: tuple[Rule, ...] = (
         broker="sqs",
     ),
     _between("concurrency", 1, 1_000),
-    _between("workers_min", 0, 5_000),
+    _between("workers_min", 0, 5_000, broker="sqs"),
+    _between("workers_min", 1, 5_000, _NO_QUEUE_METRICS, "rabbitmq"),
     _between("workers_max", 1, 5_000),
     Rule(
         "workers_max",

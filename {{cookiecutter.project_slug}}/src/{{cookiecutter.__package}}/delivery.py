@@ -135,6 +135,7 @@ class Request(BaseRequest):  # type: ignore[misc]
         withdrawn = self._already_cancelled or self._already_revoked
         failed = not withdrawn and not isinstance(_error(exc_info), (Ignore, Retry, Terminated))
         hopeless = permanent or (failed and self.is_last and self.message.channel.dead_letters_last_failures)
+        hopeless = hopeless and not self.acknowledged
         dead_lettered = hopeless and self.message.channel.dead_letter(self.message, self._reason(exc_info))
         if dead_lettered:
             self.acknowledge()

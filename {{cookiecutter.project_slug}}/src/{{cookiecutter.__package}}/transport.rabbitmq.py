@@ -76,6 +76,8 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
 
         Whether it is to be requeued makes no difference: the count of deliveries decides.
         """
+        if self.acknowledged:
+            raise self.MessageStateError(f"Message already acknowledged with state: {self._state}")
         channel: Any = self.channel
         if channel.is_stopping:
             super().reject(requeue=True)  # At once: another worker may have a slot for it.

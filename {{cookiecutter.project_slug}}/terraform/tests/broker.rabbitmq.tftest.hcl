@@ -78,13 +78,20 @@ run "broker" {
   assert {
     condition = alltrue(flatten([
       for policy in ["producer", "worker"] : [
-        for statement in jsondecode(local.policies[policy]).Statement : [
+        for statement in jsondecode(local.policies[policy]).Statement : statement.Sid == "ReportQueues" && policy == "worker" ? [true] : [
           for action in flatten([statement.Action]) :
           contains(["secretsmanager", lookup({ s3 = "s3", dynamodb = "dynamodb" }, local.contract.results, "secretsmanager")], split(":", action)[0])
         ]
       ]
     ]))
     error_message = "A policy names services that the chosen result store does not need."
+  }
+
+  assert {
+    condition = [
+      for statement in jsondecode(local.policies["worker"]).Statement : [statement.Action, statement.Condition.StringEquals] if statement.Sid == "ReportQueues"
+    ] == [["cloudwatch:PutMetricData", { "cloudwatch:namespace" = "${local.contract.service}-staging" }]]
+    error_message = "A worker could not report its queue, or could write anybody's metrics."
   }
 
   assert {
@@ -101,11 +108,9 @@ run "broker" {
       for queue in jsondecode(file("../contract.json")).queues :
       alltrue([
         for name, watched in { dead-letters = "${queue.name}-dlq", backlog = queue.name } :
-        aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].namespace == "AWS/AmazonMQ" &&
-        aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].metric_name == "MessageReadyCount" &&
-        aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].dimensions == tomap({
-          Broker = aws_mq_broker.this.broker_name, VirtualHost = "/", Queue = watched
-        })
+        aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].namespace == "${local.contract.service}-staging" &&
+        aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].metric_name == "MessagesWaiting" &&
+        aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].dimensions == tomap({ Queue = watched })
       ]) &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].threshold == 0 &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= queue.workers_max
@@ -117,9 +122,9 @@ run "broker" {
     condition = alltrue([
       for name, alarm in aws_cloudwatch_metric_alarm.nobody_works : alltrue(flatten([
         for query in alarm.metric_query : [
-          for metric in query.metric : metric.dimensions == tomap({ Broker = aws_mq_broker.this.broker_name, VirtualHost = "/", Queue = name })
+          for metric in query.metric : metric.metric_name == "Workers" && metric.dimensions == tomap({ Queue = name })
         ]
-      ]))
+      ])) && alarm.treat_missing_data == "breaching"
     ])
     error_message = "The alarm for queues nobody works on looks at another queue."
   }

@@ -35,7 +35,7 @@ run "plan" {
         for statement in jsondecode(local.policies[policy]).Statement :
         statement.Effect == "Allow" &&
         alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]) &&
-        (contains(["ReadMetrics", "ListWorkers"], statement.Sid) || alltrue([
+        (contains(["ReadMetrics", "ListWorkers", "ReportQueues"], statement.Sid) || alltrue([
           for resource in flatten([statement.Resource]) :
           startswith(resource, "arn:aws:") && (statement.Sid == "ReadLogs" || !endswith(resource, ":*"))
         ]))
@@ -50,8 +50,8 @@ run "plan" {
       strcontains(
         replace(lower(file("../docs/runbook.md")), " ", "-"),
         "\n##-${regex("docs/runbook.md#([a-z-]+)$", alarm.alarm_description)[0]}\n",
-      ) && alarm.treat_missing_data == "notBreaching"
-    ])
+      )
+    ]) && alltrue([for alarm in aws_cloudwatch_metric_alarm.queue : alarm.treat_missing_data == "notBreaching"])
     error_message = "An alarm links no section of the runbook."
   }
 }
