@@ -122,7 +122,7 @@ MUTANTS = {
         "liveness.py",
         "return bool(time.monotonic() - last <",
         "return bool(0 <",
-        "test_liveness.py::test_alive_while_polls_are_answered",
+        "test_liveness.py::test_alive_while_the_broker_answers",
     ),
     "an old sign of life counts": Mutant(
         "health.py",

@@ -181,7 +181,7 @@ def test_message_in_the_queue_is_readable_json(service):
         def send_message(self, **message):
             seen.append(message)
 
-    with service.app.connection_for_write() as connection:
+    with service.reached(), service.app.connection_for_write() as connection:
         channel = connection.default_channel
         channel.sqs = lambda **_: Recorder()
         service.probe("leave_trace", "ordner").apply_async(connection=connection)
