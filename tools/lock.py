@@ -65,8 +65,8 @@ def main() -> None:
         same = ("--constraint", str(redis / "requirements.txt"))
         flower = PROJECT / "requirements-flower.rabbitmq.txt"
         compile_requirements("--group", "flower", *same, folder=rabbitmq, target=flower)
-        same = ("--constraint", str(redis / "requirements-dev.txt"), "--constraint", str(flower))
-        compile_requirements("requirements.in", *same, folder=TEMPLATE, target=TEMPLATE / "requirements.txt")
+        both = ("--constraint", str(redis / "requirements-dev.txt"), "--constraint", str(flower))
+        compile_requirements("requirements.in", *both, folder=TEMPLATE, target=TEMPLATE / "requirements.txt")
 
 
 if __name__ == "__main__":
