@@ -95,7 +95,7 @@ def up(built):
 
 
 def test_dockerfile_is_clean():
-    run(BIN / "hadolint", PROJECT / "Dockerfile")
+    run(BIN / "hadolint", *PROJECT.glob("*Dockerfile"))
 
 
 def test_compose_files_are_valid(bake):
