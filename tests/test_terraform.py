@@ -349,10 +349,10 @@ def denied(call, **arguments):
 
 
 def hurry(contract):
-    contract["wait_time_seconds"] = 1
     for queue in contract["queues"]:
         queue["retry_backoff_seconds"] = 0.1
-    if contract["broker"] != "rabbitmq":  # Whose queues never sleep.
+    if contract["broker"] != "rabbitmq":  # Which is not polled, and whose queues never sleep.
+        contract["wait_time_seconds"] = 1
         contract["queues"][1]["workers_min"] = 0
 
 
