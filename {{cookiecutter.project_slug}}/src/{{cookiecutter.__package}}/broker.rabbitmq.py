@@ -180,7 +180,10 @@ def celery_broker(contract: Contract, settings: BrokerEnvironment) -> dict[str, 
         "worker_enable_remote_control": True,
         "worker_send_task_events": True,
         "task_send_sent_event": False,
-        # Exclusive, so that they go with the connection; RabbitMQ 4.3 takes no other that is not durable.
-        "control_queue_exclusive": True,
+        # An exclusive queue is locked until the broker has noticed that its connection is gone, and a
+        # worker that connects again meanwhile would end over it; RabbitMQ 4.3 takes no other but durable ones.
+        "control_queue_exclusive": False,
+        "control_queue_durable": True,
+        # Whoever listens to events, Flower for example, has a queue of a new name each time.
         "event_queue_exclusive": True,
     }
