@@ -148,6 +148,14 @@ def test_message_that_nobody_can_work_on_ends_among_the_dead_letters(calm, weath
     assert eventually(lambda: notes(tmp_path)), calm.log(tmp_path.name)
 
 
+def test_message_as_large_as_may_be_sent_is_dead_lettered_with_its_reason(calm, weather, tmp_path):
+    room = calm.contract.max_message_bytes - 2_000
+    calm.send("despair", str(tmp_path / ("x" * room)))
+    assert eventually(lambda: calm.dead() == 1), calm.log(tmp_path.name)[-3000:]
+    assert broker.see_dead(calm).reason["FailureAttempt"]
+    assert calm.workers[tmp_path.name].poll() is None
+
+
 def test_task_that_expired_is_dropped_by_its_worker(calm, tmp_path):
     calm.send("leave_trace", str(tmp_path), expires=1)
     time.sleep(2)

@@ -216,7 +216,9 @@ class Channel(BaseChannel):  # type: ignore[misc]
         if exchange not in OWN_EXCHANGES:  # Remote control and events, which may get lost.
             self._basic_publish(msg, exchange, routing_key, **{**options, "confirm_timeout": None})
             return
-        check_size(msg, self.connection.contract.max_message_bytes)
+        # What the broker has had already is not refused on its way back, though the reason has made it larger.
+        if EARLIER_DELIVERIES not in (msg.properties.get("application_headers") or {}):
+            check_size(msg, self.connection.contract.max_message_bytes)
         for error in self.publish_all([(msg, exchange, routing_key)]).values():
             raise error
 
