@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from amqp.exceptions import AMQPError, MessageNacked
+
+from .unsent import MessageTooLargeError, NotAllSentError
 
 logger = logging.getLogger(__name__)
 
@@ -17,21 +18,6 @@ MESSAGES_PER_WAIT = 100
 
 ATTEMPTS = 4
 FIRST_PAUSE_SECONDS = 0.1
-
-
-class MessageTooLargeError(ValueError):
-    """A message is larger than the contract allows."""
-
-
-class NotAllSentError(RuntimeError):
-    """Some messages of a batch were not sent, though that was tried repeatedly."""
-
-    def __init__(self, failed: Sequence[tuple[str, str, str]]) -> None:
-        self.failed = tuple(failed)
-        """Id and name of each task that was not sent, and the reason; every other one of the batch was."""
-        listed = "\n".join(f"  {task}[{task_id}]: {reason}" for task_id, task, reason in self.failed[:10])
-        more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""
-        super().__init__(f"{len(self.failed)} tasks were not sent:\n{listed}{more}")
 
 
 def check_size(message: Any, max_message_bytes: int) -> None:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.utils.json import dumps
 
+from .unsent import MessageTooLargeError, NotAllSentError
+
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
@@ -27,21 +29,6 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quota
 """
 ATTEMPTS = 4
 FIRST_PAUSE_SECONDS = 0.1
-
-
-class MessageTooLargeError(ValueError):
-    """A message is larger than SQS takes."""
-
-
-class NotAllSentError(RuntimeError):
-    """Some messages of a batch were not sent, though that was tried repeatedly."""
-
-    def __init__(self, failed: Sequence[tuple[str, str, str]]) -> None:
-        self.failed = tuple(failed)
-        """Id and name of each task that was not sent, and the reason; every other one of the batch was."""
-        listed = "\n".join(f"  {task}[{task_id}]: {reason}" for task_id, task, reason in self.failed[:10])
-        more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""
-        super().__init__(f"{len(self.failed)} tasks were not sent:\n{listed}{more}")
 
 
 def entry(queue: str, message: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 EVERY_SECONDS = 60
 """What AWS recommends to ask for queues at the most, and the period of the alarms."""
 
-
 FIRST_AFTER_SECONDS = 5
 """Until then a worker that has just started counts itself as well."""
 
