@@ -237,6 +237,18 @@ def test_worker_told_to_stop_is_watched_until_its_end(machine):
     assert len(machine.calls("docker")) == 2
 
 
+def test_worker_told_to_stop_just_after_its_start_is_watched(machine):
+    sooner = machine.here / "sooner"
+    sooner.write_text("trap '[[ $BASH_COMMAND == client=* ]] && kill -TERM $$' DEBUG", encoding="utf-8")
+    process = machine.start("run.sh", QUEUE.name, BASH_ENV=str(sooner))
+    assert eventually(lambda: f"stop {CONTAINER}" in machine.calls("docker"), 10)
+    machine.beat()
+    assert eventually(lambda: machine.calls("systemd-notify"), 10)
+    assert process.poll() is None
+    machine.end_container()
+    assert process.wait(timeout=10) == 0
+
+
 def test_status_is_that_of_the_worker(machine):
     process = machine.start("run.sh", QUEUE.name)
     machine.end_container(69)

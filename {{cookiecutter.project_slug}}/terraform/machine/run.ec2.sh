@@ -10,8 +10,9 @@ container=worker-$1
 alive=$RUNTIME_DIRECTORY/alive/$SERVICE-$1.alive
 told=$RUNTIME_DIRECTORY/told
 
-# In the background: a worker that stops is watched like one that works.
-trap 'docker stop "$container" >/dev/null &' TERM
+# In the background: a worker that stops is watched like one that works. And in a shell of its own: a signal may
+# come between the two commands below, and $! must stay what they make it.
+trap '(docker stop "$container" >/dev/null &)' TERM
 
 # The machine's network, as the role's credentials are one hop away and no more.
 docker run --rm --name "$container" --init --network host --no-healthcheck \
