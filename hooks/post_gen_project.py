@@ -25,16 +25,18 @@ def files(project: Path) -> Iterator[Path]:
 
 
 def keep_chosen(project: Path, chosen: Iterable[str], options: Iterable[str]) -> None:
-    """Apply the naming rule: `thing.<option>.ext` becomes `thing.ext` if chosen, and goes if not."""
+    """Apply the naming rule: `thing.<option>.ext`, for one or more, becomes `thing.ext` if all are chosen, or goes."""
     for path in sorted(files(project)):
-        parts = path.name.split(".", 2)
-        if len(parts) == 3 and parts[1] in options:
-            if parts[1] in chosen:
-                path.replace(path.with_name(f"{parts[0]}.{parts[2]}"))
-            else:
-                path.unlink()
-                with contextlib.suppress(OSError):
-                    path.parent.rmdir()  # If it held nothing but files of options.
+        thing, *between = path.name.split(".")
+        of = []
+        while len(between) > 1 and between[0] in options:
+            of.append(between.pop(0))
+        if not set(of) <= set(chosen):
+            path.unlink()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()  # If it held nothing but files of options.
+        elif of:
+            path.replace(path.with_name(".".join((thing, *between))))
 
 
 def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:

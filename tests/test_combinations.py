@@ -39,15 +39,12 @@ def expected_files(contract):
     for name in files(PROJECT):
         name = name.replace("{{cookiecutter.__package}}", contract["package"])
         folder, slash, file = name.rpartition("/")
-        thing, _, rest = file.partition(".")
-        option, _, extension = rest.partition(".")
         if file.startswith("queue.") and folder.endswith("tasks"):
             continue
-        if option in OPTIONS and thing:
-            if option not in chosen:
-                continue
-            file = f"{thing}.{extension}"
-        expected.add(folder + slash + file)
+        parts = file.split(".")
+        of = {part for part in parts[1:-1] if part in OPTIONS}
+        if of <= chosen:
+            expected.add(folder + slash + ".".join(part for part in parts if part not in of))
     tasks = {f"src/{contract['package']}/tasks/{queue['name'].replace('-', '_')}.py" for queue in contract["queues"]}
     return expected | tasks | {"compose.yaml"}
 

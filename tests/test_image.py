@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need, show
 from test_terraform import run
 
@@ -203,13 +204,25 @@ def test_worker_as_first_process_heeds_sigterm(up):
 
 
 @pytest.mark.slow
-def test_image_works_on_rabbitmq(bake):
+def test_images_work_on_rabbitmq(bake):
     """On the server of this machine, since compose.yaml wants RabbitMQ's own image, which may be out of reach."""
     need("podman")
     need("rabbitmqctl")
     folder = bake(broker="rabbitmq", results="none", queues="only")
     image, name = "localhost/acme-rabbitmq", "on-rabbitmq"
     run("podman", "build", "--quiet", *BUILD, "--tag", image, folder)
+    flower = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["flower"]
+    run(
+        "podman",
+        "build",
+        "--quiet",
+        *BUILD,
+        "--file",
+        flower["build"]["dockerfile"],
+        "--tag",
+        f"{image}-flower",
+        folder,
+    )
     emulator = subprocess.Popen(
         [sys.executable, "-m", "dev.emulator"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -220,15 +233,26 @@ def test_image_works_on_rabbitmq(bake):
         run("podman", "run", "--detach", "--name", name, *contained, image, "acme-jobs", "worker", "only")
         inside = ("podman", "exec", name, "acme-jobs")
         assert eventually(lambda: status(*inside, "health", "only") == 0)
+
+        assert status("podman", "run", "--rm", *contained, f"{image}-flower", *flower["command"]) != 0, (
+            "let everybody in"
+        )
+        login = ("--env=FLOWER_BASIC_AUTH=somebody:here", f"{image}-flower")
+        run("podman", "run", "--detach", "--name", f"{name}-flower", *contained, *login, *flower["command"])
+        page = ("curl", "--silent", "--fail", "http://127.0.0.1:5555/api/workers")
+        assert eventually(lambda: status(*page, "--user", "somebody:here") == 0), logs_of(f"{name}-flower")
+        assert status(*page) != 0
+
         task = run(*inside, "send", "only.number_pages", "30", "0.1")
         time.sleep(1)  # Until it has begun: the stop lets it end.
         run("podman", "stop", "--time", "60", name)
         assert run("podman", "inspect", name, "--format", "{{.State.ExitCode}}") == "0"
         assert re.search(rf'"succeeded in [3-6].*"task_id": "{task}"', logs_of(name)), logs_of(name)[-3000:]
         assert variables["BROKER_PASSWORD"] not in logs_of(name)
-        show("images built")
+        show("images built", 2)
     finally:
-        status("podman", "rm", "--force", name)
-        status("podman", "rmi", "--force", image)
+        for suffix in ("-flower", ""):
+            status("podman", "rm", "--force", name + suffix)
+            status("podman", "rmi", "--force", image + suffix)
         emulator.stdin.close()
         emulator.wait(60)

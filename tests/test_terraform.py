@@ -363,11 +363,17 @@ def test_applied_service_works_with_its_own_rights_and_no_more(project, tmp_path
         need("redis-server")
     folder = project(**answers, queues="high, low")
     edit_contract(folder, hurry)
+    has_flower = (folder / "terraform" / "flower.tf").exists()
+    if has_flower:
+        with (folder / "terraform" / "environments" / "staging.tfvars").open("a") as variables:
+            variables.write('flower_image_tag = "flower-1"\n')
     with emulator(folder, tmp_path / "emulator.log") as aws:
         deployment = Deployment(folder, aws, kept_in_bucket=answers is FLAVOURS[0])
         deployment.apply()
         if answers["broker"] == "rabbitmq":
             use_broker_with_own_rights(answers, folder, aws, deployment)
+            if has_flower:
+                look_at_flower_with_own_rights(folder, aws, deployment, tmp_path)
         else:
             use_with_own_rights(answers, folder, aws, deployment.outputs(), tmp_path)
         assert deployment.changes() <= READ_BACK_WRONG
@@ -459,7 +465,7 @@ def everything_in(aws):
         "images": aws.client("ecr").describe_repositories()["repositories"],
         "secrets": aws.client("secretsmanager").list_secrets()["SecretList"],
     }
-    ours = {"the-producer", "the-operator", "somebody-elses"}
+    ours = {"the-producer", "the-operator", "the-operator-of-flower", "another-producer", "somebody-elses"}
     return {
         kind: left
         for kind, things in found.items()
@@ -545,6 +551,46 @@ def use_broker_with_own_rights(answers, folder, aws, deployment):
     finally:
         aws.enforce(False)
     secrets.delete_secret(SecretId=other, ForceDeleteWithoutRecovery=True)
+
+
+def look_at_flower_with_own_rights(folder, aws, deployment, tmp_path):
+    """Give Flower its password as the docs say, read it with IAM switched on, and open a session that is pretended."""
+    outputs, secret = deployment.outputs(), "acme-jobs-staging-broker-flower"
+    script = folder / "terraform" / "flower.sh"
+    run(BIN / "shellcheck", script, cwd=folder)
+    path = os.pathsep.join((str(BIN), os.environ["PATH"]))
+    (put,) = re.findall(r"^printf .*?stdin$", (folder / "docs" / "delivery.md").read_text(), re.DOTALL | re.MULTILINE)
+    owner = clean_environment(PATH=path, **aws.environment(aws.owner))
+    run("bash", "-euo", "pipefail", "-c", put, cwd=folder, environment=owner)
+    assert "on-call:" not in deployment.refreshed()
+
+    on_call = aws.somebody_with(outputs["flower_policy_arn"], "the-operator-of-flower")
+    producer = aws.somebody_with(outputs["policy_arns"]["producer"], "another-producer")
+    worker = aws.assume(outputs["credentials"])
+    aws.enforce(True)
+    try:
+        value = aws.client("secretsmanager", on_call).get_secret_value(SecretId=secret)["SecretString"]
+        assert re.fullmatch(r"on-call:[0-9a-f]{32}", value)
+        assert denied(aws.client("secretsmanager", on_call).get_secret_value, SecretId="acme-jobs-staging-broker")
+        for identity in (producer, worker):
+            assert denied(aws.client("secretsmanager", identity).get_secret_value, SecretId=secret)
+        # The emulator starts no tasks.
+        operator = clean_environment(PATH=path, **aws.environment(on_call))
+        assert "no Flower runs" in run(script, "acme-jobs-staging", cwd=folder, environment=operator, status=1)
+    finally:
+        aws.enforce(False)
+
+    pretended = tmp_path / "bin" / "aws"
+    pretended.parent.mkdir()
+    pretended.write_text(
+        "#!/bin/sh\ncase $2 in list-tasks) echo arn:aws:ecs:r:1:task/c/task1 ;; describe-tasks) echo runtime1 ;;\n"
+        '*) echo "$@" ;; esac\n'
+    )
+    pretended.chmod(0o755)
+    opened = clean_environment(PATH=os.pathsep.join((str(pretended.parent), os.environ["PATH"])))
+    said = run(script, "acme-jobs-staging", cwd=folder, environment=opened)
+    assert "ssm start-session --target ecs:acme-jobs-staging_task1_runtime1 --document-name AWS-Start" in said
+    assert f"--secret-id {secret}" in said
 
 
 class Management(BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
 # Flower, a page that shows workers and tasks, and can stop them: the service, and what Flower needs beside.
 # It connects by the service's own settings, so it is given the same environment variables, and
-# FLOWER_BASIC_AUTH, `name:password`, without which it would let everybody in.
+# FLOWER_BASIC_AUTH, `name:password`. Without that Flower would let everybody in, and this image does not start.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -21,3 +21,5 @@ ENV PATH=/opt/flower/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /opt/flower
 USER 10001
 VOLUME ["/tmp"]
+# https://flower.readthedocs.io/en/latest/auth.html
+ENTRYPOINT ["sh", "-c", ": \"${FLOWER_BASIC_AUTH:?must be name:password, or Flower lets everybody in}\" && exec \"$@\"", "flower"]

@@ -163,7 +163,7 @@ resource "aws_secretsmanager_secret" "broker" {
   recovery_window_in_days = var.protect_data ? 30 : 0
 }
 
-# Written when the broker is made, and neither read nor written again. Needs version 5.88 of the provider.
+# Written when the broker is made, and neither read nor written again.
 resource "aws_secretsmanager_secret_version" "broker" {
   secret_id                = aws_secretsmanager_secret.broker.id
   secret_string_wo         = jsonencode({ username = "service", password = terraform_data.first_password.output })

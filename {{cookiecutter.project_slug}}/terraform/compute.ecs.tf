@@ -31,7 +31,7 @@ variable "enable_exec" {
 }
 
 locals {
-  compute_services = concat(["ecr.api", "ecr.dkr", "logs"], var.enable_exec ? ["ssmmessages"] : [])
+  compute_services = concat(["ecr.api", "ecr.dkr", "logs"], var.enable_exec || local.broker_sessions ? ["ssmmessages"] : [])
   secret_reader    = aws_iam_role.execution
 
   running_workers_metrics = {

@@ -10,6 +10,7 @@ locals {
   broker_environment        = { QUEUE_URL_BASE = "https://sqs.${local.region}.${local.dns_suffix}/${local.account}" }
   broker_secrets            = []
   broker_interface_services = ["sqs"]
+  broker_sessions           = false
 
   # Batches are authorised by the single action.
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html

@@ -37,6 +37,17 @@ def test_container_has_no_more_rights_than_a_worker():
     assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["10001"]
 
 
+def test_image_refuses_to_let_everybody_in():
+    dockerfile = (PROJECT / FLOWER["build"]["dockerfile"]).read_text(encoding="utf-8")
+    (start,) = (json.loads(found) for found in re.findall(r"^ENTRYPOINT (.*)$", dockerfile, re.MULTILINE))
+    started = []
+    for given in ({}, {"FLOWER_BASIC_AUTH": ""}, {"FLOWER_BASIC_AUTH": LOGIN}):
+        environment = {**given, "PATH": os.environ["PATH"]}
+        started.append(subprocess.run([*start, "echo", "a b"], env=environment, capture_output=True, text=True))
+    assert [(run.returncode == 0, run.stdout) for run in started] == [(False, ""), (False, ""), (True, "a b\n")]
+    assert all("FLOWER_BASIC_AUTH" in run.stderr and "everybody" in run.stderr for run in started[:2])
+
+
 def pins(name):
     text = (PROJECT / name).read_text(encoding="utf-8")
     return dict(re.findall(r"^([\w.-]+)==(\S+)(?=.*\\\n    --hash=sha256:)", text, re.MULTILINE))
