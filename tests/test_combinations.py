@@ -41,10 +41,10 @@ def expected_files(contract):
         folder, slash, file = name.rpartition("/")
         if file.startswith("queue.") and folder.endswith("tasks"):
             continue
-        parts = file.split(".")
-        of = {part for part in parts[1:-1] if part in OPTIONS}
+        thing, *between = file.split(".")
+        of = {part for part in between[:-1] if part in OPTIONS}
         if of <= chosen:
-            expected.add(folder + slash + ".".join(part for part in parts if part not in of))
+            expected.add(folder + slash + ".".join((thing, *(part for part in between if part not in of))))
     tasks = {f"src/{contract['package']}/tasks/{queue['name'].replace('-', '_')}.py" for queue in contract["queues"]}
     return expected | tasks | {"compose.yaml"}
 
