@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from conftest import BIN, QUESTIONS, TEMPLATE, need, tree
@@ -159,6 +160,10 @@ def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_
     assert {name: text for name, text in tree(project).items() if not name.startswith(".git/")} == {
         name: text for name, text in before.items() if not name.startswith(".git/")
     }
+    mended = ("--variables-to-update", '{"max_receive_count": "6"}')
+    updated = run(sys.executable, "-m", "cruft", "update", "--skip-apply-ask", *mended, cwd=project)
+    assert updated.returncode == 0, updated.stdout + updated.stderr
+    assert contract_of(project)["queues"][0]["max_receive_count"] == 6
 
 
 def page_steps():
@@ -323,6 +328,18 @@ def test_demo(run):
     for part in ("'desserts'", "'3 words'", "delivered 5 times", "done: 4 words", "All as it should be"):
         assert part in demo.stdout
     assert max(map(len, demo.stdout.splitlines())) <= 80
+    assert letters(demo.stdout) == letters(pictured(TEMPLATE / "docs" / "demo.svg")), "make pictures"
+
+
+def pictured(picture):
+    """Return what a picture of a terminal has in it, but for its title."""
+    texts = ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")
+    return "".join(text.text for text in texts if text.get("clip-path"))
+
+
+def letters(said):
+    """Return what was said, without spaces and how long it took."""
+    return re.sub(r"\s+", "", re.sub(r"in\s\d+\sseconds", "", said))
 
 
 def test_demo_fails_with_the_reason_where_failed_tasks_are_deleted(run, repository, tmp_path):

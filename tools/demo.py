@@ -2,19 +2,22 @@
 
 Everything is real but AWS: the project is baked as a user would, its workers are processes, and
 its queues are those of its own emulator. Exits with 1 and the reason when anything is not as said.
+With `--picture docs/demo.svg`, what it has printed is drawn as well; `make pictures` does that.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 TEMPLATE = Path(__file__).parents[1]
+FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace"
 VISIBILITY_TIMEOUT_SECONDS = 2
 PATIENCE_SECONDS = 40
+COLUMNS = 80
+"""Width of the picture, and of what is printed meanwhile."""
 
 console = Console(highlight=False)
 
@@ -76,6 +82,11 @@ def eventually(holds: Callable[[], Any], what: str) -> Any:
     return found
 
 
+def waiting(says: str) -> AbstractContextManager[object]:
+    """Show that something is waited for; not in a picture, where it would stay."""
+    return nullcontext() if console.record else console.status(f"  {says}")
+
+
 def show_results(modules: dict[str, Any]) -> None:
     """Send every queue's examples and show what came back."""
     table = Table("queue", "task", "result", box=None, padding=(0, 2, 0, 2), header_style="dim")
@@ -105,7 +116,7 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
     dead_letters = contract.dead_letter_queue_name(queue, "development")
     missing = folder / "page.txt"
     result = task.apply_async((str(missing),), MessageGroupId="demo")
-    with console.status(f"  {task.name} fails: its file is missing"):
+    with waiting(f"{task.name} fails: its file is missing"):
         eventually(lambda: depth(dead_letters) == 1, f"a message in {dead_letters}")
         if depth(main) != 0:
             raise DemoError(f"{main} still holds the message that {dead_letters} got")
@@ -117,7 +128,7 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
     console.print(f"  its file is missing    delivered {deliveries} times, then dead-lettered")
     missing.write_text("now it is here", encoding="utf-8")
     sqs.start_message_move_task(SourceArn=attributes(dead_letters, "QueueArn")["QueueArn"])
-    with console.status("  moved back"):
+    with waiting("moved back"):
         eventually(lambda: depth(main) + depth(dead_letters) == 0, "both queues empty")
         eventually(lambda: contract_result(result) == 4, "the result of the task")
     console.print("  its file is there      moved back, and done: 4 words")
@@ -129,13 +140,22 @@ def contract_result(result: Any) -> Any:
     return result.result
 
 
-def main() -> None:
-    """Run the demo.
+def save_picture(file: Path) -> None:
+    """Draw what was printed, as a terminal that loads nothing from anywhere."""
+    drawn = console.export_svg(title="make demo", unique_id="demo")
+    drawn = re.sub(r"@font-face {.*?}\s*", "", drawn, flags=re.DOTALL).replace("Fira Code, monospace", FONTS)
+    file.write_text(f"{drawn.strip()}\n", encoding="utf-8")
+
+
+def main(picture: Path | None = None) -> None:
+    """Run the demo, and draw it if a file for the picture is given.
 
     Raises:
         DemoError: something did not happen.
     """
     began = time.monotonic()
+    if picture:
+        console.record, console.width = True, COLUMNS
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         project = bake(folder)
@@ -172,11 +192,15 @@ def main() -> None:
                 console.print(f"\n[dim]The last lines of worker {name}:[/]\n" + "\n".join(log.splitlines()[-15:]))
             raise
     console.print(f"\n[green]All as it should be[/], in {time.monotonic() - began:.0f} seconds.\n")
+    if picture:
+        save_picture(picture)
 
 
 if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--picture", type=Path, metavar="FILE", help="draw what was printed, as SVG")
     try:
-        main()
+        main(options.parse_args().picture)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - whatever it is, the demo failed
