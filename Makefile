@@ -43,6 +43,11 @@ test-all: $(READY) check ## Run all of them, which takes half an hour or more
 badges: $(READY) ## Show in README what the last run of all tests has proven
 	@$(BIN)/python tools/badges.py
 
+.PHONY: pictures
+pictures: $(READY) ## Draw the pictures of docs/ anew: the timeouts, and the demo
+	@$(BIN)/python tools/pictures.py >/dev/null
+	@$(BIN)/python tools/demo.py --picture docs/demo.svg
+
 .PHONY: check
 check: $(READY) ## Lint and check types
 	$(BIN)/ruff check --config pyproject.toml .
