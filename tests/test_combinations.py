@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -96,7 +97,7 @@ def broken_links(root):
             file, _, anchor = target.partition("#")
             if re.match(r"[a-z]+:", target):
                 continue
-            linked = (page.parent / file) if file else page
+            linked = (page.parent / unquote(file)) if file else page
             headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE) if linked.is_file() else []
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             if not linked.exists() or (anchor and anchor not in anchors):

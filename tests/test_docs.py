@@ -1,0 +1,437 @@
+"""What `docs/` says is so: commands run, figures follow from what they are about, pictures are as they would be drawn.
+
+Links are looked at in test_combinations.py, docs/updating.md is followed word for word in test_doors.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import pytest
+from conftest import BIN, PROJECT, RULES, TEMPLATE, tree
+
+DOCS = TEMPLATE / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+BROKERS = {
+    "SQS standard": {"credentials": "keys"},
+    "SQS FIFO": {"broker": "sqs-fifo", "compute": "ec2"},
+    "RabbitMQ": {"broker": "rabbitmq"},
+}
+"""Answers whose projects have every command and page between them."""
+pictures = runpy.run_path(str(TEMPLATE / "tools" / "pictures.py"))
+
+
+def text_of(name):
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def rows(text, heading):
+    """Return the rows of the table whose first column has a heading, each as its cells."""
+    table = re.search(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
+
+
+RUN = """
+import json, sys
+from click.testing import CliRunner
+from acme_jobs.cli import main
+ran = [CliRunner().invoke(main, line.split()[1:], prog_name="acme-jobs") for line in json.load(sys.stdin)]
+print(json.dumps([[one.exit_code, one.output] for one in ran]))
+"""
+
+
+def run_in(project, lines):
+    """Run command lines of a project in one process; return exit code and output of each."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in ("ENVIRONMENT", "CONTRACT_FILE")},
+        "PYTHONPATH": str(project / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "100",
+        "LIVENESS_DIRECTORY": str(project / "nobody"),
+    }
+    ran = subprocess.run(
+        (sys.executable, "-c", RUN), input=json.dumps(lines), env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [(code, re.sub(r" +$", "", output, flags=re.MULTILINE)) for code, output in json.loads(ran.stdout)]
+
+
+# Commands
+
+
+PROGRAMS = ("acme-jobs", "make", "cookiecutter", "cruft", "git")
+"""What commands that stand in a sentence begin with."""
+
+
+def typed(text):
+    """Return the lines of a page's shell blocks, and the commands in its sentences."""
+    lines = [line.partition(" #")[0].strip() for block in blocks(text, "sh") for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    spans = [span for span in re.findall(r"`([^`\n]+)`", prose) if span.split()[0] in PROGRAMS and " " in span]
+    return [line for line in lines if line], spans
+
+
+LINES = [(page.name, line) for page in PAGES for line in typed(page.read_text(encoding="utf-8"))[0]]
+SPANS = [(page.name, span) for page in PAGES for span in typed(page.read_text(encoding="utf-8"))[1]]
+TYPED = sorted({*LINES, *SPANS})
+
+
+def begins(line, others):
+    """Tell whether a command is one of others, or one of them without what follows."""
+    return any(other.split()[: len(line.split())] == line.split() for other in others)
+
+
+@pytest.fixture(scope="session")
+def projects(bake):
+    return {broker: bake(**answers) for broker, answers in BROKERS.items()}
+
+
+OFFLINE = ("contract", "cost", "health", "send", "worker")
+"""Commands that need no AWS, or that can at least tell of themselves."""
+
+
+def run_by_own_tests(projects):
+    """Return the on-call commands of the projects' pages, which their tests run: see test_operations.py there."""
+    pages = [project / name for project in projects.values() for name in ("docs/operations.md", "docs/runbook.md")]
+    found = [line for page in pages for line in typed(page.read_text(encoding="utf-8").replace("   ```", "```"))[0]]
+    return {line for line in found if line.startswith("acme-jobs ") and line.split()[1] not in OFFLINE}
+
+
+def test_pages_have_commands():
+    assert len(TYPED) > 40
+    assert {name for name, _ in TYPED} >= {"operations.md", "troubleshooting.md", "questions.md", "updating.md"}
+
+
+def test_commands_of_the_project_are_run_by_its_tests_or_here(projects):
+    known = run_by_own_tests(projects)
+    assert len(known) > 20
+    ours = [(page, line) for page, line in TYPED if line.startswith("acme-jobs ") and not begins(line, known)]
+    assert [(page, line) for page, line in ours if line.split()[1] not in OFFLINE] == []
+    # Worker and sender would wait for a broker.
+    here = [
+        f"{line} --help" if line.split()[1] in ("send", "worker") or line == "acme-jobs health" else line
+        for _, line in ours
+    ]
+    ran = [run_in(project, here) for project in projects.values()]
+    for line, *outcomes in zip(here, *ran, strict=True):
+        wanted = 1 if line == "acme-jobs health high" else 0  # Nobody works here.
+        assert any(code == wanted and output for code, output in outcomes), (line, outcomes)
+
+
+@pytest.mark.parametrize(("page", "line"), [(page, line) for page, line in TYPED if line.startswith("make ")])
+def test_make_has_the_targets(projects, page, line):
+    makefiles = [folder / "Makefile" for folder in (TEMPLATE, projects["SQS standard"])]
+    for word in line.split()[1:]:
+        name, is_variable, _ = word.partition("=")
+        wanted = rf"\$[({{]{name}[)}}]" if is_variable else rf"^{name}:"
+        assert any(re.search(wanted, makefile.read_text(encoding="utf-8"), re.MULTILINE) for makefile in makefiles)
+
+
+def test_all_other_commands_are_run_somewhere(projects):
+    followed = [line for name, line in LINES if name == "updating.md"]
+    workflow = (TEMPLATE / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8").splitlines()
+    for page, line in TYPED:
+        if line.split()[0] in ("acme-jobs", "make") or begins(line, followed) or (page, line) in ANSWERED:
+            continue
+        assert any(set(line.split()) <= set(step.split()) for step in workflow), f"{page}: no test runs {line}"
+
+
+ANSWERED = [(name, line) for name, line in LINES if line.startswith("cookiecutter ")]
+
+
+def test_ways_to_answer(run):
+    assert len(ANSWERED) == 3
+    path = os.pathsep.join((str(BIN), os.environ["PATH"]))
+    for number, (_, line) in enumerate(ANSWERED):
+        folder = run.here / str(number)
+        folder.mkdir()
+        if "answers.json" in line:
+            (replay,) = (run.home / ".cookiecutter_replay").iterdir()
+            shutil.copy(replay, folder / "answers.json")
+        line = re.sub(r"gh:<org>/cookiecutter-celery-aws|…", str(TEMPLATE), line)
+        ran = run("sh", "-c", line, cwd=folder, env={"PATH": path}, input="\n" * 20)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    asked, given, replayed = (next((run.here / name).glob("*-*")) for name in "012")
+    assert (asked.name, given.name) == ("acme-jobs", "mail-room")
+    assert tree(replayed) == tree(given)
+
+
+def test_table_of_commands_has_all_of_them(projects):
+    folder = "src/acme_jobs/ops"
+    modules = {path.stem for project in projects.values() for path in (project / folder).glob("[a-z]*.py")}
+    lines = [f"acme-jobs {name}" for name in ("", *sorted(modules)) if name in ("", "dlq", "keys")]
+    helped = run_in(projects["SQS standard"], [f"{line} --help" for line in lines])
+    listed = [
+        f"{line} {name}".replace("  ", " ")
+        for line, (_, output) in zip(lines, helped, strict=True)
+        for name in re.findall(r"^  ([a-z]+) ", output.partition("Commands:")[2], re.MULTILINE)
+    ]
+    shown = [cells[0].strip("`") for cells in rows(text_of("operations.md"), "command")]
+    assert sorted(shown) == sorted({*listed} - {"acme-jobs dlq", "acme-jobs keys"})
+
+
+# Figures
+
+
+@pytest.fixture(scope="session")
+def contracts(projects):
+    return {
+        broker: json.loads((project / "contract.json").read_text(encoding="utf-8"))
+        for broker, project in projects.items()
+    }
+
+
+def test_table_of_timeouts_has_the_defaults(contracts):
+    shown = rows(text_of("timeouts.md"), "field")
+    assert len(shown) == 10
+    for contract in contracts.values():
+        values = {**contract, **contract["queues"][0]}
+        assert [(field, figure) for field, figure, *_ in shown] == [
+            (field, str(values[field.strip("`")])) for field, *_ in shown
+        ]
+
+
+def test_sentences_on_timeouts_have_the_figures_that_follow(contracts):
+    text = text_of("timeouts.md")
+    queue = RULES.parse(contracts["SQS standard"]).queues[0]
+    assert f"a dead letter {queue.seconds_to_dead_letter} seconds after its first failure" in text.replace("\n", " ")
+    assert f"takes\n{queue.max_receive_count * queue.visibility_timeout_seconds} on SQS, five" in text
+    assert queue.max_receive_count == 5
+    assert f"countdown + hard limit + {RULES.HAND_OVER_SECONDS}," in text
+    assert f"{RULES.STOP_MARGIN_SECONDS} less than the next" in text
+
+
+def test_costs_are_what_the_command_prints(projects):
+    text = text_of("costs.md")
+    (line,) = (line for block in blocks(text, "sh") for line in block.splitlines())
+    printed = [run_in(projects[broker], [line])[0] for broker in ("SQS standard", "RabbitMQ")]
+    assert [(0, output) for output in blocks(text, "text")] == printed
+
+
+def test_costs_of_other_loads(projects):
+    shown = rows(text_of("costs.md"), "command")
+    for column, (broker, project) in enumerate(projects.items(), 1):
+        asked = [cells for cells in shown if cells[column]]
+        ran = run_in(project, [f"{cells[0].strip('`')} --json" for cells in asked])
+        for cells, (code, output) in zip(asked, ran, strict=True):
+            assert code == 0, output
+            assert cells[column] == f"${json.loads(output)['dollars_per_month']:,.2f}", (broker, cells[0])
+        left = [f"{cells[0].strip('`')} --json" for cells in shown if not cells[column]]
+        assert all(code for code, _ in run_in(project, left)), f"{broker} has more of these than the page says"
+
+
+def test_costs_of_results(bake):
+    shown = rows(text_of("costs.md"), "`results`")
+    assert [cells[0].strip("`") for cells in shown] == list(RULES.CHOICES["results"])
+    for name, dollars in shown:
+        ((code, output),) = run_in(bake(results=name.strip("`")), ["acme-jobs cost --json"])
+        assert code == 0, output
+        assert dollars.split(",")[0] == f"${json.loads(output)['dollars_per_month']:,.2f}"
+
+
+def test_what_comes_on_top_of_costs_is_that_of_terraform(bake, contracts):
+    shown = dict(rows(text_of("costs.md"), "what"))
+    queues = contracts["SQS standard"]["queues"]
+    least, most = (sum(queue[name] for queue in queues) for name in ("workers_min", "workers_max"))
+    found = {}
+    for broker in ("sqs-standard", "rabbitmq"):
+        folder = bake(broker=broker) / "terraform"
+        source = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.tf")))
+        lists = re.findall(r"(?:broker_interface|compute|identity)_services\b *= [^\[\n]*\[([^]]*)\]", source)
+        assert len(lists) == 3
+        found[broker] = {name for listed in lists for name in re.findall(r'"([^"]+)"', listed)}
+        cpu, memory = (
+            re.search(rf'variable "{name}" {{.*?default += (\d+)', source, re.DOTALL)[1]
+            for name in ("cpu_units", "memory_mib")
+        )
+        assert (
+            shown["workers on Fargate"]
+            == f"{least} at the least, {most} at the most, each of {cpu} CPU units and {memory} MiB"
+        )
+        assert re.search(r'"private" {\s*for_each = .* { a = 0, b = 1 }', source)
+        assert "aws_nat_gateway" not in source
+    both = found["sqs-standard"] & found["rabbitmq"]
+    named = re.findall(r"`([^`]+)`", shown["VPC endpoints, by the hour"])
+    assert set(named) == found["sqs-standard"] | found["rabbitmq"]
+    assert set(named[: len(both)]) == both
+    assert "each in 2 zones" in shown["VPC endpoints, by the hour"]
+
+
+def test_limits_of_fifo_are_those_of_the_code(bake):
+    text = text_of("fifo.md")
+    project = bake(broker="sqs-fifo")
+    app, batching, ordering, operations = (
+        (project / name).read_text(encoding="utf-8")
+        for name in (
+            *(f"src/acme_jobs/{module}.py" for module in ("app", "batching", "ordering")),
+            "docs/operations.md",
+        )
+    )
+    assert f"1 to {re.search(r'1 <= len.text. <= ([0-9]+)', app)[1]} visible characters" in text
+    assert "where there are ten groups or more" in text
+    assert "ENTRIES_PER_REQUEST = 10\n" in batching
+    assert "dropped by SQS for five minutes" in text
+    assert "of the same id for five minutes" in ordering
+    assert "SQS shows ten of a group" in text
+    assert "SQS shows ten messages of a group" in operations
+
+
+def test_table_of_alarms_is_that_of_the_runbooks(projects):
+    found = {}
+    for broker, project in projects.items():
+        runbook = (project / "docs" / "runbook.md").read_text(encoding="utf-8")
+        for section in re.findall(r"^## (.*)$", runbook, re.MULTILINE):
+            found.setdefault(section, set()).add(broker.split()[0])
+    shown = {}
+    for link, _, broker in rows(text_of("operations.md"), "alarm"):
+        name, target = re.fullmatch(r"\[(.*)\]\((.*)\)", link).groups()
+        assert unquote(target) == f"../{PROJECT.name}/docs/runbook.md#{name.lower().replace(' ', '-')}"
+        shown[name] = {"SQS", "RabbitMQ"} if broker == "both" else {broker}
+    assert shown == found
+
+
+# Words
+
+
+SOURCES = "\n".join(
+    path.read_text(encoding="utf-8")
+    for folder in (PROJECT, TEMPLATE / "hooks")
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+    and path.suffix in (".py", ".tf", ".json", ".sh", ".tfvars", "")
+    and "__pycache__" not in str(path)
+)
+
+
+@pytest.mark.parametrize(
+    "page", ["questions", "timeouts", "delivery", "fifo", "costs", "operations", "troubleshooting", "updating"]
+)
+def test_names_in_pages_are_those_of_the_code(page):
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text_of(f"{page}.md"), flags=re.M | re.S))
+    names = {
+        span.rstrip("()") for span in spans if re.fullmatch(r"[a-z]+(_[a-z]+)+(\(\))?|\w+Error|D\d{3}|[A-Z_]+", span)
+    }
+    known = SOURCES + (TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8")
+    foreign = {"UU", "default_context", "rate_limit"}  # Of git, cookiecutter and Celery.
+    assert {name for name in names - foreign if not re.search(rf"\b{name}\b", known)} == set()
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    quoted = re.findall(r'"([^"\n]+)"', text_of("troubleshooting.md"))
+    assert len(quoted) >= 6
+    alarms = {cells[0].strip("[").partition("]")[0] for cells in rows(text_of("operations.md"), "alarm")}
+    assert [words for words in quoted if words not in SOURCES and words not in alarms] == []
+
+
+def test_every_message_has_a_way_to_an_end():
+    (diagram,) = blocks(text_of("delivery.md"), "mermaid")
+    kind, *lines = diagram.splitlines()
+    assert kind == "stateDiagram-v2"
+    ways = [re.fullmatch(r"  (\[\*\]|[a-z]+) --> (\[\*\]|[a-z]+)(: [\w ,]+)?", line) for line in lines]
+    assert all(ways)
+    edges = [(way[1], "end" if way[2] == "[*]" else way[2]) for way in ways]
+
+    def reached(start, edges):
+        found = {start}
+        while more := {end for begin, end in edges if begin in found} - found:
+            found |= more
+        return found
+
+    states = {state for edge in edges for state in edge}
+    assert reached("[*]", edges) == states
+    assert reached("end", [(end, begin) for begin, end in edges]) == states
+
+
+ANSWERS = {
+    "Why does this exist?": "README.md",
+    "Will it lose my tasks?": "docs/delivery.md#what-can-still-be-lost",
+    "What does it cost?": "docs/costs.md",
+    "How do I change X?": "docs/operations.md#changing-something",
+    "What when an alarm rings?": "docs/operations.md#when-an-alarm-rings",
+    "Which numbers, and why these?": "docs/timeouts.md",
+    "What about order?": "docs/fifo.md#what-holds-up-a-group-and-what-breaks-its-order",
+    "How do updates come in?": "docs/updating.md",
+    "Why not Y?": "docs/decisions.md",
+    "Something is not as I expect": "docs/troubleshooting.md",
+}
+"""A stranger's questions, and where their answers begin."""
+
+
+def two_clicks_away():
+    """Return the pages that README leads to, and those that these lead to."""
+    reached = {TEMPLATE / "README.md"}
+    for _ in range(2):
+        for page in list(reached):
+            links = re.findall(r"\]\(([^)#\s:]+\.md)", page.read_text(encoding="utf-8"))
+            reached |= {(page.parent / unquote(link)).resolve() for link in links}
+    return reached
+
+
+def test_every_page_is_two_clicks_away():
+    assert [page.name for page in PAGES if page not in two_clicks_away()] == []
+
+
+@pytest.mark.parametrize(("question", "place"), ANSWERS.items())
+def test_answers_are_two_clicks_away(question, place):
+    page, _, anchor = place.partition("#")
+    assert TEMPLATE / page in two_clicks_away(), question
+    headings = re.findall(r"^#+ (.*)$", (TEMPLATE / page).read_text(encoding="utf-8"), re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert not anchor or anchor in anchors
+
+
+# Pictures
+
+
+def test_timeouts_are_drawn_as_they_are_now(contracts):
+    drawn = pictures["timeouts"](contracts["SQS standard"], contracts["RabbitMQ"])
+    assert drawn == text_of("timeouts.svg"), "make pictures"
+
+
+def test_timeouts_are_drawn_to_scale(contracts):
+    scales = [*pictures["sqs_scales"](contracts["SQS standard"]), *pictures["rabbitmq_scales"](contracts["RabbitMQ"])]
+    assert len(scales) == 5
+    for scale in scales:
+        drawn, _ = pictures["draw_scale"](scale, 0)
+        bars = [ElementTree.fromstring(line) for line in drawn if line.startswith("<rect")]
+        for one, bar in zip(scale.bars, bars, strict=True):
+            pixels = (one.ends - one.begins) / scale.seconds * pictures["PLOT"]
+            assert float(bar.get("width")) == pytest.approx(pixels, abs=0.1)
+            assert float(bar.get("x")) + float(bar.get("width")) <= pictures["WIDTH"] - pictures["MARGIN"] + 0.1
+
+
+@pytest.mark.parametrize("picture", sorted(DOCS.glob("*.svg")), ids=lambda path: path.name)
+def test_pictures_load_nothing_and_say_what_they_are(picture):
+    text = picture.read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert len(text) < 20_000
+    assert not re.search(r"url\((?!#)|@import|href|<script|<image|<foreignObject", text)
+    assert [element for element in root.iter() if element.tag.endswith("}text") and (element.text or "").strip()]
+    page = next(page.read_text(encoding="utf-8") for page in PAGES if f"]({picture.name})" in page.read_text("utf-8"))
+    assert len(re.search(rf"!\[([^]]+)\]\({picture.name}\)", page)[1]) > 40
+
+
+def test_timeouts_can_be_read_on_every_background():
+    """A card of its own, and ink that has 4.5 times its contrast, as WCAG wants of text."""
+
+    def light(colour):
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    card = light(pictures["CARD"])
+    for colour in (pictures["INK"], pictures["FAINT"], *pictures["COLOURS"].values()):
+        assert (card + 0.05) / (light(colour) + 0.05) >= 4.5, colour
+    assert f'fill="{pictures["CARD"]}"' in text_of("timeouts.svg")
