@@ -117,6 +117,20 @@ def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):
     )
 
 
+def test_dev_says_what_is_missing_where_nothing_can_run_rabbitmq(project):
+    nowhere = "from dev import broker; broker.PLACES = ()"
+    emulator = "import runpy; runpy.run_module('dev.emulator', run_name='__main__')"
+    run = subprocess.run(
+        (sys.executable, "-c", f"{nowhere}; {emulator}"),
+        cwd=project(broker="rabbitmq", queues="only"),
+        env={**os.environ, "PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == "neither rabbitmq-server nor docker is here: install one of them to run RabbitMQ\n"
+
+
 def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
     """Its own tests hold worker, routes, Terraform and alarms to the contract."""
     need("terraform")

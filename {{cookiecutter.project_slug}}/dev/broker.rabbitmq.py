@@ -58,7 +58,7 @@ HURRY = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
 PLACES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 
 
-class NoBrokerError(RuntimeError):
+class NoBrokerError(FileNotFoundError):
     """There is nothing here that could run RabbitMQ."""
 
 

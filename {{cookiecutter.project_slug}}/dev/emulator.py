@@ -159,4 +159,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (FileNotFoundError, TimeoutError) as error:  # What it runs is not here, or does not start.
+        sys.exit(str(error))
