@@ -75,3 +75,12 @@ def exported_bodies(file: Path) -> list[str]:
         return []
     text = file.read_text(encoding="utf-8")
     return [json.loads(line)["body"] for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def interrupt(terminal: pexpect.spawn, answer: str) -> None:
+    """Press Ctrl-C at a prompt until it is answered: what comes just before a prompt waits, readline does not hear."""
+    for _ in range(12):
+        terminal.sendintr()
+        if terminal.expect([answer, pexpect.TIMEOUT], timeout=5) == 0:
+            return
+    raise AssertionError(f"Ctrl-C was not answered by {answer!r}, but: {terminal.before}")

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from tests import broker
-from tests.commands import COMMAND, Commands, exported_bodies
+from tests.commands import COMMAND, Commands, exported_bodies, interrupt
 from tests.letters import bodies, celery_body, put
 from tests.support import IS_FIFO, eventually, running_service
 
@@ -267,8 +267,7 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
 
     given_up = commands.terminal("dlq", "purge", queue)
     given_up.expect("Export them first")
-    given_up.sendintr()
-    given_up.expect("no message is lost")
+    interrupt(given_up, "no message is lost")
     given_up.wait()
     assert (given_up.exitstatus, visible(quiet)) == (2, 3)
 
