@@ -50,16 +50,17 @@ def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:
         example.unlink()
 
 
-def make_compose(project: Path) -> None:
-    """Let the project write its compose.yaml, as `make compose.yaml` does."""
+def make_copies(project: Path) -> None:
+    """Let the project write what copies its contract, as `make compose.yaml README.md` does."""
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(project))
-    runpy.run_module("dev.compose", run_name="__main__")
+    for module in ("dev.compose", "dev.timeouts"):
+        runpy.run_module(module, run_name="__main__")
 
 
 if __name__ == "__main__":
     plan = json.loads(PLAN)
     keep_chosen(Path.cwd(), plan["chosen"], plan["options"])
     make_task_modules(Path(plan["tasks"]), plan["modules"])
-    make_compose(Path.cwd())
+    make_copies(Path.cwd())
     print(plan["report"])

@@ -51,6 +51,22 @@ def mostly_slow(cases, kept):
     return [pytest.param(case, marks=[] if n % step == 0 else [pytest.mark.slow]) for n, case in enumerate(cases)]
 
 
+LONG = ("test_projects", "test_pipelines", "test_terraform", "test_mutants", "test_machine")
+"""Modules of tests that take long."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Let each process begin with its share of the long tests, so that none waits for another's in the end.
+
+    pytest-xdist hands each an equal run of the list, and what a process has left is taken by whoever is done.
+    """
+    shares = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = sorted((item for item in items if item.path.stem in LONG), key=lambda item: LONG.index(item.path.stem))
+    short = [item for item in items if item.path.stem not in LONG]
+    end = [len(short) * share // shares for share in range(shares + 1)]
+    items[:] = [item for n in range(shares) for item in (*long[n::shares], *short[end[n] : end[n + 1]])]
+
+
 RAN = Counter()
 """How tests have ended, and what was shown by those that passed."""
 SHOWN = Counter()

@@ -72,7 +72,7 @@ def test_combination(bake, answers):
 
 
 def test_what_the_contract_says_is_written_nowhere_else(bake):
-    """So that an edit of contract.json is all it takes; compose.yaml, which holds copies, `make` writes anew."""
+    """So that an edit of contract.json is all it takes; `make` writes compose.yaml and README.md, which hold copies."""
     other = {
         "queues": "high, default, low, more",
         "soft_limit_seconds": "111",
@@ -85,7 +85,7 @@ def test_what_the_contract_says_is_written_nowhere_else(bake):
     }
     before, after = tree(bake()), tree(bake(**other))
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {"contract.json", "compose.yaml", "src/acme_jobs/tasks/more.py"}
+    assert changed == {"contract.json", "compose.yaml", "README.md", "src/acme_jobs/tasks/more.py"}
     assert before.keys() <= after.keys()
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from dev import broker, results
+from dev import broker, results, timeouts
 from tests.support import CONTRACT, PROJECT
 
 contract = importlib.import_module(f"{CONTRACT['package']}.contract")
@@ -37,6 +37,15 @@ def test_docs_list_every_rule():
     page = (PROJECT / "docs" / "timeouts.md").read_text(encoding="utf-8")
     listed = CliRunner().invoke(cli.main, ["contract", "--rules"]).output
     assert page.partition("| field | what holds |\n|---|---|\n")[2] == listed
+
+
+def test_readme_has_the_contracts_numbers():
+    said = timeouts.TARGET.read_text(encoding="utf-8")
+    assert said == timeouts.text(), "README.md is older than contract.json: run `make README.md`"
+    if timeouts.BEGIN in said:
+        for queue in CONTRACT["queues"]:
+            assert f" {queue['name']} |" in said
+            assert f" {queue['visibility_timeout_seconds']} |" in said
 
 
 def test_every_broken_rule_is_reported_at_once_with_field_value_and_suggestion(tmp_path):
