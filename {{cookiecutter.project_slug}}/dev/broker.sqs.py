@@ -6,10 +6,6 @@ import json
 from contextlib import ExitStack
 from typing import Any
 
-import boto3
-
-from . import moto_gaps
-
 ACCOUNT = "123456789012"
 
 UNREACHABLE: dict[str, str] = {"QUEUE_URL_BASE": f"http://127.0.0.1:9/{ACCOUNT}"}
@@ -18,6 +14,8 @@ UNREACHABLE: dict[str, str] = {"QUEUE_URL_BASE": f"http://127.0.0.1:9/{ACCOUNT}"
 
 def prepare_moto() -> None:
     """Change moto before it starts."""
+    from . import moto_gaps
+
     moto_gaps.fill()
 
 
@@ -37,6 +35,8 @@ def create_broker(
     contract: Any, url: str, environment: str, visibility_timeout_seconds: int | None, stack: ExitStack
 ) -> dict[str, str]:
     """Create every queue with its dead-letter queue; return the environment variables that lead to them."""
+    import boto3  # Only now: compose.yaml is made where neither boto3 nor moto may be installed.
+
     sqs: Any = boto3.client("sqs")
     # As AWS creates a queue today.
     common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract.max_message_bytes)}
