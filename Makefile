@@ -9,6 +9,8 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 OUTPUT ?= ..
 # What to hand on to pytest.
 TESTS ?=
+# Benchmarks to run, such as bake; all of them unless named.
+ONLY ?=
 
 .DEFAULT_GOAL := help
 
@@ -59,11 +61,9 @@ format: $(READY) ## Format the code and mend what the linter can
 	$(BIN)/ruff check --config pyproject.toml --fix .
 	$(BIN)/ruff format --config pyproject.toml .
 
-.PHONY: benchmark
-benchmark: $(READY) ## Measure what README says of speed
-	@$(BIN)/python benchmarks/bake.py
-	@$(BIN)/python benchmarks/delivery.py
-	@if command -v podman >/dev/null; then $(BIN)/python benchmarks/image.py; else echo "no podman here: image not measured"; fi
+.PHONY: bench
+bench: $(READY) ## Measure what README says of speed, and have it say that
+	@$(BIN)/python -m benchmarks --keep $(ONLY)
 
 .PHONY: lock
 lock: $(READY) ## Pin the newest versions of everything, here and in projects

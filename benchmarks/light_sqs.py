@@ -2,9 +2,10 @@
 
 moto answers one request after the other with tens of milliseconds of CPU time each, which would hide all that a worker
 does well or badly. This answers any number side by side, each 5 ms late, and really waits the time of a long poll. It
-counts the requests. It knows only what workers and senders ask for; nothing comes back after a visibility timeout.
+counts the requests. It knows only what workers and senders ask for; nothing comes back by itself unless there is a
+visibility timeout, of so many seconds.
 
-    python light_sqs.py    # prints its URL, answers GET with the counts, ends with its standard input
+    python light_sqs.py 0    # prints its URL, answers GET with the counts, ends with its standard input
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ LATENCY_SECONDS = 0.005
 class Queue:
     """One queue; on FIFO queues, nothing of a group is handed out while something of it is in flight."""
 
-    def __init__(self, ordered: bool) -> None:
+    def __init__(self, ordered: bool, visibility_timeout_seconds: float) -> None:
         self.ordered = ordered
+        self.visibility_timeout_seconds = visibility_timeout_seconds
         self.waiting: list[dict[str, Any]] = []
         self.in_flight: dict[str, dict[str, Any]] = {}
         self.changed = asyncio.Event()
@@ -56,13 +58,15 @@ class Queue:
         for message in taken:
             self.waiting.remove(message)
             self.in_flight[message["MessageId"]] = message
+            message["received"] = message.get("received", 0) + 1
+            self.hide(message, self.visibility_timeout_seconds)
         return [
             {
                 "MessageId": message["MessageId"],
                 "ReceiptHandle": message["MessageId"],
                 "MD5OfBody": message["MD5OfMessageBody"],
                 "Body": message["Body"],
-                "Attributes": {"ApproximateReceiveCount": "1"},
+                "Attributes": {"ApproximateReceiveCount": str(message["received"])},
             }
             for message in taken
         ]
@@ -72,17 +76,35 @@ class Queue:
         self.in_flight.pop(handle, None)
         self.notify()
 
-    def show(self, handle: str, seconds: int) -> None:
-        """Put a message back at once, if that is asked for."""
-        if seconds == 0 and handle in self.in_flight:
-            self.waiting.insert(0, self.in_flight.pop(handle))
+    def change(self, handle: str, seconds: float) -> None:
+        """Start a message's visibility timeout anew, or put it back at once."""
+        message = self.in_flight.get(handle)
+        if message is None:
+            return
+        if seconds == 0:
+            self.put_back(message)
+        else:
+            self.hide(message, seconds)
+
+    def hide(self, message: dict[str, Any], seconds: float) -> None:
+        """Have a message come back after so many seconds, if messages come back by themselves at all."""
+        if timer := message.pop("timer", None):
+            timer.cancel()
+        if self.visibility_timeout_seconds:
+            message["timer"] = asyncio.get_running_loop().call_later(seconds, self.put_back, message)
+
+    def put_back(self, message: dict[str, Any]) -> None:
+        """Let others have a message that was handed out, unless it is done."""
+        if self.in_flight.pop(message["MessageId"], None):
+            self.waiting.insert(0, message)
             self.notify()
 
 
 class Server:
     """Speaks the JSON protocol of SQS."""
 
-    def __init__(self) -> None:
+    def __init__(self, visibility_timeout_seconds: float) -> None:
+        self.visibility_timeout_seconds = visibility_timeout_seconds
         self.queues: dict[str, Queue] = {}
         self.counts: Counter[str] = Counter()
         self.last = 0.0
@@ -97,7 +119,7 @@ class Server:
                 if head[0].startswith("GET"):
                     answer = self.report()
                 else:
-                    answer = await self.answer(headers["x-amz-target"].partition(".")[2], json.loads(body))
+                    answer = await self.answer(headers["x-amz-target"].partition(".")[2], json.loads(body), reader)
                 content = json.dumps(answer).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
@@ -112,36 +134,36 @@ class Server:
         left = sum(len(queue.waiting) + len(queue.in_flight) for queue in self.queues.values())
         return {"requests": dict(self.counts), "at": self.last, "left": left}
 
-    async def answer(self, action: str, asked: dict[str, Any]) -> dict[str, Any]:
+    async def answer(self, action: str, asked: dict[str, Any], asker: asyncio.StreamReader) -> dict[str, Any]:
         """Do what is asked."""
         self.counts[action] += 1
         self.last = time.monotonic()
         await asyncio.sleep(LATENCY_SECONDS)
         url = asked["QueueUrl"]
-        queue = self.queues.setdefault(url, Queue(ordered=url.endswith(".fifo")))
+        queue = self.queues.setdefault(url, Queue(url.endswith(".fifo"), self.visibility_timeout_seconds))
         entries = asked.get("Entries", [])
         if action == "SendMessage":
             return queue.put(asked)
         if action == "SendMessageBatch":
             return {"Successful": [{"Id": entry["Id"], **queue.put(entry)} for entry in entries]}
         if action == "ReceiveMessage":
-            return {"Messages": await self.receive(queue, asked)}
+            return {"Messages": await self.receive(queue, asked, asker)}
         if action in ("DeleteMessage", "DeleteMessageBatch"):
             for entry in entries or [asked]:
                 queue.delete(entry["ReceiptHandle"])
         elif action in ("ChangeMessageVisibility", "ChangeMessageVisibilityBatch"):
             for entry in entries or [asked]:
-                queue.show(entry["ReceiptHandle"], entry["VisibilityTimeout"])
+                queue.change(entry["ReceiptHandle"], entry["VisibilityTimeout"])
         elif action == "GetQueueAttributes":
             return {"Attributes": {"ApproximateNumberOfMessages": str(len(queue.waiting))}}
         else:
             raise NotImplementedError(action)
         return {"Successful": [{"Id": entry["Id"]} for entry in entries]} if entries else {}
 
-    async def receive(self, queue: Queue, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        """Wait for messages as long as the poll says."""
+    async def receive(self, queue: Queue, asked: dict[str, Any], asker: asyncio.StreamReader) -> list[dict[str, Any]]:
+        """Wait for messages as long as the poll says; who has gone meanwhile gets none."""
         until = time.monotonic() + asked.get("WaitTimeSeconds", 0)
-        while not (taken := queue.take(asked.get("MaxNumberOfMessages", 1))):
+        while not (taken := [] if asker.at_eof() else queue.take(asked.get("MaxNumberOfMessages", 1))):
             left = until - time.monotonic()
             if left <= 0:
                 break
@@ -154,7 +176,7 @@ class Server:
 
 async def main() -> None:
     """Serve until standard input ends."""
-    server = await asyncio.start_server(Server().connected, "127.0.0.1", 0, limit=2**21)
+    server = await asyncio.start_server(Server(float(sys.argv[1])).connected, "127.0.0.1", 0, limit=2**21)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
 

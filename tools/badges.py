@@ -51,6 +51,13 @@ def files(proven: dict[str, int | str], readme: str) -> dict[str, str]:
     return {**written, "README.md": README.sub(lambda begin: begin[1] + (line and f"{line}\n"), readme, count=1)}
 
 
+def write(folder: Path, files: dict[str, str]) -> None:
+    """Write texts by their paths in a folder."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+
+
 def main(folder: Path) -> None:
     """Keep the last run's figures, and draw them; exit with the reason if it was no whole one that passed."""
     try:
@@ -63,9 +70,7 @@ def main(folder: Path) -> None:
         old.unlink()
     kept = json.dumps(run["proven"], indent=2, ensure_ascii=False) + "\n"
     readme = (folder / "README.md").read_text(encoding="utf-8")
-    for path, text in {"docs/proven.json": kept, **files(run["proven"], readme)}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
+    write(folder, {"docs/proven.json": kept, **files(run["proven"], readme)})
 
 
 if __name__ == "__main__":

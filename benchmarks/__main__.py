@@ -1,0 +1,54 @@
+"""Measures what README says of speed, and has it say that: `make bench`.
+
+Every figure is a ratio to an alternative in the same run, a count of requests, or has a limit with room for slower
+machines, so that it holds elsewhere. Benchmarks that are named are run alone.
+
+    python -m benchmarks [--keep] [bake] [delivery] [worker] [recovery] [image]
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tools.figures import CELLS, Figure, keep
+
+TEMPLATE = Path(__file__).parents[1]
+NAMES = ("bake", "delivery", "worker", "recovery", "image")
+
+
+def show(figures: list[Figure], console: Console) -> None:
+    """Print figures as a table."""
+    table = Table(*CELLS)
+    for figure in figures:
+        *others, target = figure.cells
+        table.add_row(*others, target if figure.is_met else f"[bold red]{target}, missed[/]")
+    console.print(table)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print, and keep if told so; exit with 1 if a target is missed."""
+    chosen = [name for name in arguments if name != "--keep"]
+    console = Console(width=140)
+    began = time.monotonic()
+    measured = {}
+    for name in chosen or NAMES:
+        if name == "image" and not shutil.which("podman"):
+            console.print("no podman here: image not measured")
+            continue
+        measured[name] = importlib.import_module(f"benchmarks.{name}").measure()
+        show(measured[name], console)
+    console.print(f"measured in {(time.monotonic() - began) / 60:.1f} minutes")
+    if "--keep" in arguments:
+        keep(TEMPLATE, measured)
+    sys.exit(not all(figure.is_met for figures in measured.values() for figure in figures))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
