@@ -61,5 +61,5 @@ def measure() -> list[Figure]:
     with ThreadPoolExecutor() as threads:
         without = threads.submit(recovery_seconds, WITHOUT)
         beating = statistics.median(recovery_seconds(WITH) for _ in range(TURNS))
-        against = "none, 90 s to wait"
-        return [Figure("task of a killed worker, with heartbeat", beating, "s", "≤ 7", against, without.result())]
+        label = "wait of a killed worker's task, with heartbeat"
+        return [Figure(label, beating, "s", "≤ 7", "no heartbeat", without.result())]

@@ -162,11 +162,11 @@ def _row(figure: Figure, better: float, place: Callable[[float], float], y: int)
     """Draw a figure's label, bar, and what it is compared with."""
     begin, end = sorted((place(1), place(better)))
     kind, times = ("better", better) if better >= 1 else ("worse", 1 / better)
-    against = f"{number(times)} times {kind} than {figure.against}"
+    how = "as good as" if number(times) == "1.0" else f"{number(times)} times {kind} than"
     return (
         f'<text class="text" x="{LABELS - 10}" y="{y + 14}" text-anchor="end">{escape(figure.label)}</text>\n'
         f'<rect class="{kind}" x="{begin:.1f}" y="{y + 3}" width="{max(1, end - begin):.1f}" height="{ROW - 8}"/>\n'
-        f'<text class="faint" x="{LABELS + BARS + 6}" y="{y + 14}">{escape(against)}</text>\n'
+        f'<text class="faint" x="{LABELS + BARS + 6}" y="{y + 14}">{how} {escape(figure.against)}</text>\n'
     )
 
 
