@@ -28,7 +28,7 @@ def show(figures: list[Figure], console: Console) -> None:
     table = Table(*CELLS)
     for figure in figures:
         *others, target = figure.cells
-        table.add_row(*others, target if figure.is_met else f"[bold red]{target}, missed[/]")
+        table.add_row(*others, target if figure.is_met else f"[bold red]{target}[/]")
     console.print(table)
 
 

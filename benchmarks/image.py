@@ -16,11 +16,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from cookiecutter.main import cookiecutter
-
+from benchmarks.services import bake
 from tools.figures import Figure
 
-TEMPLATE = Path(__file__).parents[1]
 IMAGE = "localhost/benchmark"
 TURNS = 5
 BUILD = ("podman", "build", "--isolation", "chroot", "--network", "host", "--tag", IMAGE)
@@ -74,10 +72,7 @@ def seconds_to_poll(project: Path, environment: dict[str, str]) -> float:
 def measure() -> list[Figure]:
     """Measure."""
     with tempfile.TemporaryDirectory() as folder:
-        answers = {"results": "none"}
-        project = Path(
-            cookiecutter(str(TEMPLATE), no_input=True, default_config=True, extra_context=answers, output_dir=folder)
-        )
+        project = bake(Path(folder), "sqs-standard")
         output(*BUILD, str(project))
         base = next(line.split()[1] for line in (project / "Dockerfile").read_text().splitlines() if "FROM" in line)
         added = megabytes(IMAGE) - megabytes(base)

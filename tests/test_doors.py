@@ -73,6 +73,16 @@ def test_the_report_names_queues_and_what_follows(cookiecutter_command):
         assert part in run.stdout
 
 
+@pytest.mark.parametrize("answer", [f"{name}={option}" for name in ("broker", "results") for option in QUESTIONS[name]])
+def test_cookiecutter_is_all_that_baking_needs(cookiecutter_command, tmp_path, answer):
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    for module in ("boto3", "botocore", "celery", "flask", "honcho", "kombu", "moto", "pydantic", "pydantic_settings"):
+        (absent / f"{module}.py").write_text("raise ModuleNotFoundError(__name__)\n")
+    baked = cookiecutter_command(TEMPLATE, "--no-input", answer, env={"PYTHONPATH": str(absent)})
+    assert baked.returncode == 0, baked.stderr
+
+
 def test_overwriting_keeps_task_modules_and_strangers(cookiecutter_command):
     assert cookiecutter_command(TEMPLATE, "--no-input").returncode == 0
     project = cookiecutter_command.here / "acme-jobs"

@@ -83,12 +83,13 @@ class Figure:
         against = "" if self.alternative is None else f"{number(self.alternative)}, {self.against}"
         ratio = "" if self.ratio is None else f"{number(self.ratio)} times"
         target = self.target if self.target.endswith("times") else f"{self.target} {self.unit}"
+        target += "" if self.is_met else ", missed"
         return self.label, f"{number(self.measured)} {self.unit}", against, ratio, target
 
 
 def number(value: float) -> str:
     """Write a number with two digits that count, and all of those before its point."""
-    digits = 1 - math.floor(math.log10(abs(value))) if value else 0
+    digits = 1 - math.floor(math.log10(abs(float(f"{value:.2g}")))) if value else 0
     return f"{value:,.{max(0, digits)}f}"
 
 
