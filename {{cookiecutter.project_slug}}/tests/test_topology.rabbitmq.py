@@ -13,6 +13,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import billiard
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -174,6 +175,19 @@ def test_queue_keeps_its_numbers_when_the_contract_changes_and_the_log_says_so(s
         assert f"{QUEUE.name} keeps the numbers that it was made with" in caplog.text
         assert "x-delivery-limit" in caplog.text
         assert connection.connection.connected
+
+
+@pytest.mark.end_to_end
+def test_forked_process_leaves_its_parents_connection_alone(service):
+    with service.app.producer_pool.acquire(block=True) as producer:
+        channel = producer.channel
+        connection = producer.connection.connection
+        child = billiard.Process(target=int)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        assert channel.queue_declare(service.queue.name, passive=True).queue == service.queue.name
+        assert producer.connection.connection is connection
 
 
 @pytest.mark.end_to_end

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -289,6 +291,26 @@ class Connection(BaseConnection):  # type: ignore[misc]
     def __init__(self, *args: Any, known: Known, **options: Any) -> None:
         self.contract = known.contract
         super().__init__(*args, **options)
+        _connections.add(self)
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _leave_sockets_to_parent() -> None:
+    """Forget, in a process that was forked, the sockets of its parent's connections.
+
+    kombu and py-amqp end there what they find, and so end the parent's own: a worker that starts another process just
+    when it sends a task back would hear no answer, and send it twice.
+    """
+    for connection in _connections:
+        transport = connection._transport
+        if transport and transport.sock:
+            transport.sock.close()  # This process's handle; only a shutdown would reach the broker.
+            transport.sock = None
+
+
+os.register_at_fork(after_in_child=_leave_sockets_to_parent)
 
 
 class Transport(BaseTransport):  # type: ignore[misc]
