@@ -15,7 +15,7 @@ import pytest
 from conftest import CHOICES, COMBINATIONS, PAIRS, PROJECT, RULES, eventually, label, mostly_slow, need, show
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 QUEUES = ("high, default, low", "only", "urgent-mail, bulk")
 
