@@ -556,6 +556,7 @@ def use_broker_with_own_rights(answers, folder, aws, deployment):
 
 def look_at_flower_with_own_rights(folder, aws, deployment, worker, tmp_path):
     """Give Flower its password as the docs say, read it with IAM switched on, and open a session that is pretended."""
+    need("openssl")
     outputs, secret = deployment.outputs(), "acme-jobs-staging-broker-flower"
     script = folder / "terraform" / "flower.sh"
     run(BIN / "shellcheck", script, cwd=folder)
