@@ -53,6 +53,8 @@ def mostly_slow(cases, kept):
 
 LONG = ("test_projects", "test_pipelines", "test_terraform", "test_mutants", "test_machine")
 """Modules of tests that take long."""
+WHOLE = "test_image"
+"""One that does, too, but is one process's, as each would have to build the images."""
 
 
 def pytest_collection_modifyitems(config, items):
@@ -62,9 +64,11 @@ def pytest_collection_modifyitems(config, items):
     """
     shares = getattr(config, "workerinput", {}).get("workercount", 1)
     long = sorted((item for item in items if item.path.stem in LONG), key=lambda item: LONG.index(item.path.stem))
-    short = [item for item in items if item.path.stem not in LONG]
+    whole = [item for item in items if item.path.stem == WHOLE]
+    short = [item for item in items if item.path.stem not in (*LONG, WHOLE)]
     end = [len(short) * share // shares for share in range(shares + 1)]
-    items[:] = [item for n in range(shares) for item in (*long[n::shares], *short[end[n] : end[n + 1]])]
+    spread = [item for n in range(shares) for item in (*long[n::shares], *short[end[n] : end[n + 1]])]
+    items[:] = [*whole, *spread]
 
 
 RAN = Counter()
