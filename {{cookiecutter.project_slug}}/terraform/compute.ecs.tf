@@ -34,6 +34,14 @@ locals {
   compute_services = concat(["ecr.api", "ecr.dkr", "logs"], var.enable_exec || local.broker_sessions ? ["ssmmessages"] : [])
   secret_reader    = aws_iam_role.execution
 
+  # What a container of the service is given; its settings want all of it.
+  container_environment = [for name, value in local.environment : { name = name, value = value }]
+  container_secrets = flatten([
+    for secret in local.secrets : [
+      for key in secret.keys : { name = "${secret.prefix}${upper(key)}", valueFrom = "${secret.arn}:${key}::" }
+    ]
+  ])
+
   running_workers_metrics = {
     for name in keys(local.queues) : name => {
       namespace  = "ECS/ContainerInsights"
@@ -84,16 +92,12 @@ resource "aws_ecs_task_definition" "worker" {
   }
 
   container_definitions = jsonencode([{
-    name        = "worker"
-    image       = local.image
-    essential   = true
-    command     = [local.contract.service, "worker", each.key]
-    environment = [for name, value in local.environment : { name = name, value = value }]
-    secrets = flatten([
-      for secret in local.secrets : [
-        for key in secret.keys : { name = "${secret.prefix}${upper(key)}", valueFrom = "${secret.arn}:${key}::" }
-      ]
-    ])
+    name                   = "worker"
+    image                  = local.image
+    essential              = true
+    command                = [local.contract.service, "worker", each.key]
+    environment            = local.container_environment
+    secrets                = local.container_secrets
     stopTimeout            = local.contract.stop_timeout_seconds
     readonlyRootFilesystem = !var.enable_exec
     # Fargate gives it to root alone, unless the image declares it a VOLUME.

@@ -41,15 +41,8 @@ resource "aws_ecs_task_definition" "flower" {
     image       = "${local.registry}/${local.name}:${var.flower_image_tag}"
     essential   = true
     command     = ["celery", "--app=${local.contract.package}.app", "flower", "--address=127.0.0.1", "--port=5555"]
-    environment = [for name, value in local.environment : { name = name, value = value }]
-    secrets = concat(
-      [{ name = "FLOWER_BASIC_AUTH", valueFrom = aws_secretsmanager_secret.flower["this"].arn }],
-      flatten([
-        for secret in local.broker_secrets : [
-          for key in secret.keys : { name = "${secret.prefix}${upper(key)}", valueFrom = "${secret.arn}:${key}::" }
-        ]
-      ]),
-    )
+    environment = local.container_environment
+    secrets     = concat([{ name = "FLOWER_BASIC_AUTH", valueFrom = aws_secretsmanager_secret.flower["this"].arn }], local.container_secrets)
     # What opens the session writes files.
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html
     readonlyRootFilesystem = false

@@ -119,8 +119,11 @@ run "flower" {
 
   assert {
     condition = (
-      [for secret in jsondecode(aws_ecs_task_definition.flower["this"].container_definitions)[0].secrets : secret.name] ==
-      ["FLOWER_BASIC_AUTH", "BROKER_USERNAME", "BROKER_PASSWORD"] &&
+      [for secret in jsondecode(aws_ecs_task_definition.flower["this"].container_definitions)[0].secrets : secret.name] == concat(
+        ["FLOWER_BASIC_AUTH"],
+        local.contract.credentials == "keys" ? ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] : [],
+        ["BROKER_USERNAME", "BROKER_PASSWORD"],
+      ) &&
       { for variable in jsondecode(aws_ecs_task_definition.flower["this"].container_definitions)[0].environment : variable.name => variable.value } == { for name, value in output.environment : name => value }
     )
     error_message = "Flower lets everybody in, or cannot connect."
