@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import runpy
 import shutil
 import subprocess
@@ -134,6 +135,12 @@ def pytest_terminal_summary(terminalreporter, config):
     if left and config.option.markexpr == "not slow":
         listed = ", ".join(f"{count} of {module}" for module, count in sorted(left.items()))
         terminalreporter.write_line(f"Left to `make test-all`: {listed}.")
+
+
+def anchors(page):
+    """Return what links may name in a page: a heading's words."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def label(answers):

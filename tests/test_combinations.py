@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from conftest import CHOICES, COMBINATIONS, PROJECT, TEMPLATE, label, show, tree
+from conftest import CHOICES, COMBINATIONS, PROJECT, TEMPLATE, anchors, label, show, tree
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -90,7 +90,7 @@ def test_what_the_contract_says_is_written_nowhere_else(bake):
 
 
 def broken_links(root):
-    """Return the links between pages that lead nowhere; a heading's anchor is its words."""
+    """Return the links between pages that lead nowhere."""
     for page in (*root.glob("*.md"), *root.glob("docs/*.md")):
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -98,9 +98,7 @@ def broken_links(root):
             if re.match(r"[a-z]+:", target):
                 continue
             linked = (page.parent / unquote(file)) if file else page
-            headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE) if linked.is_file() else []
-            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            if not linked.exists() or (anchor and anchor not in anchors):
+            if not linked.exists() or (anchor and anchor not in anchors(linked)):
                 yield f"{page.relative_to(root)}: {target}"
 
 

@@ -52,7 +52,7 @@ def text() -> str:
     # From the end: what people say of their service, at its beginning, may look like anything.
     before, begin, rest = readme.rpartition(BEGIN)
     _, end, after = rest.partition(END)
-    numbers = table(emulator.contracts.read(emulator.CONTRACT))
+    numbers = table(emulator.contracts.read(emulator.PROJECT / "contract.json"))
     return f"{before}{begin}\n{numbers}\n{end}{after}" if begin and end else readme
 
 
