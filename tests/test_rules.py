@@ -267,6 +267,12 @@ def test_a_missing_and_an_unknown_field_are_both_reported():
     }
 
 
+def test_unknown_fields_are_reported_as_they_stand_there():
+    unknown = [f"unknown_{letter}" for letter in "zyxabc"]
+    found = RULES.problems({**CONTRACT, **dict.fromkeys(unknown)})
+    assert [problem.field for problem in found] == unknown
+
+
 def test_message_names_field_rule_values_given_and_suggestion():
     (problem,) = RULES.problems(changed({"visibility_timeout_seconds": 600}))
     assert str(problem).splitlines() == [

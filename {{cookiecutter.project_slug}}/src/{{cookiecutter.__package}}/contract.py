@@ -704,7 +704,7 @@ def _shape(
 ) -> Iterator[tuple[Problem, bool]]:
     """Yield what is missing, unknown, of another broker or of the wrong kind; put the rest into `fitting`."""
     kinds = {field.name: str(field.type) for field in fields(shape) if field.name not in absent}
-    for name in data.keys() - kinds.keys():
+    for name in (name for name in data if name not in kinds):
         known = "one of " + ", ".join(kinds)
         yield Problem(str(name), data[name], "is not part of the contract", known, queue), False
     for name, kind in kinds.items():
