@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from conftest import BIN, PROJECT, RULES, TEMPLATE, anchors, tree
+from conftest import BIN, PROJECT, QUESTIONS, RULES, TEMPLATE, anchors, tree
 
 DOCS = TEMPLATE / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -201,6 +201,18 @@ def test_table_of_timeouts_has_the_defaults(contracts):
         assert [(field, figure) for field, figure, *_ in shown] == [
             (field, str(values[field.strip("`")])) for field, *_ in shown
         ]
+
+
+def test_table_of_what_is_not_asked_has_every_such_field_with_its_default(contracts):
+    shown = {}
+    for names, values, _ in rows(text_of("questions.md"), "field"):
+        numbers = re.findall(r"[0-9.]+", values)
+        shown |= dict(zip(re.findall(r"`(\w+)`", names), map(float, numbers), strict=True))
+    contract = contracts["SQS standard"]
+    numbers = {
+        name: value for name, value in {**contract, **contract["queues"][0]}.items() if isinstance(value, (int, float))
+    }
+    assert shown == {name: value for name, value in numbers.items() if name not in QUESTIONS}
 
 
 def test_sentences_on_timeouts_have_the_figures_that_follow(contracts):

@@ -21,7 +21,7 @@ def test_each_has_a_prompt_for_people_and_each_choice_a_label():
     for name, options in CHOICES.items():
         assert list(PROMPTS[name]) == ["__prompt__", *options]
         recommended = [option for option in options if "(recommended)" in PROMPTS[name][option]]
-        assert recommended == [options[0]] or (name == "results" and recommended == [options[0]])
+        assert recommended == [options[0]]
 
 
 def test_choices_are_those_of_the_contract():
@@ -45,11 +45,6 @@ def test_table_has_each_question_with_its_default(page):
             assert default == ", ".join(f"`{option}`" for option in raw), name
         elif "{{" not in raw:
             assert default == (f"`{raw}`" if raw else "empty"), name
-
-
-@pytest.mark.parametrize("name", ["retention_seconds", "concurrency", "workers_min", "stop_timeout_seconds"])
-def test_docs_name_what_is_fixed_in_the_contract(name):
-    assert f"`{name}`" in (TEMPLATE / "docs" / "questions.md").read_text(encoding="utf-8")
 
 
 def test_dependent_defaults_follow_the_answers(bake):
