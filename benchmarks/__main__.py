@@ -35,6 +35,8 @@ def show(figures: list[Figure], console: Console) -> None:
 def main(arguments: list[str]) -> None:
     """Measure, print, and keep if told so; exit with 1 if a target is missed."""
     chosen = [name for name in arguments if name != "--keep"]
+    if unknown := set(chosen) - set(NAMES):
+        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
     console = Console(width=140)
     began = time.monotonic()
     measured = {}

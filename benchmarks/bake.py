@@ -43,7 +43,7 @@ def seconds(template: Path, folder: Path) -> float:
 
 
 def measure() -> list[Figure]:
-    """Measure."""
+    """Return how long a bake takes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         templates = {"this template": TEMPLATE, "one file": one_file_template(folder)}

@@ -26,7 +26,7 @@ FIFO_ALONE = Load(tasks=40, seconds=0.2, groups=20, concurrency=1)
 
 
 def measure() -> list[Figure]:
-    """Measure."""
+    """Return how fast sending and working are, and how many requests they take."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         ours = Service("service", bake(folder, "sqs-standard", seconds_per_task=0.01))

@@ -70,7 +70,7 @@ def seconds_to_poll(project: Path, environment: dict[str, str]) -> float:
 
 
 def measure() -> list[Figure]:
-    """Measure."""
+    """Return how large the image is, and how long its worker takes to poll."""
     with tempfile.TemporaryDirectory() as folder:
         project = bake(Path(folder), "sqs-standard")
         output(*BUILD, str(project))

@@ -41,7 +41,7 @@ def send(how: str, task: str, count: int, seconds: float, groups: int) -> None:
         import plain  # noqa: F401 - now it is the application of the task
 
         for each in arguments:
-            chosen.apply_async(each, MessageGroupId=each[1])
+            chosen.apply_async(each, MessageGroupId=each[1])  # type: ignore[call-arg]
     else:
         from acme_jobs import publish
 

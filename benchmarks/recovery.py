@@ -57,7 +57,7 @@ def recovery_seconds(numbers: dict[str, int]) -> float:
 
 
 def measure() -> list[Figure]:
-    """Measure, with a heartbeat while it is waited for the one without."""
+    """Return how long a killed worker's task waits; the run without a heartbeat goes on beside those with one."""
     with ThreadPoolExecutor() as threads:
         without = threads.submit(recovery_seconds, WITHOUT)
         beating = statistics.median(recovery_seconds(WITH) for _ in range(TURNS))

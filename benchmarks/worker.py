@@ -17,7 +17,7 @@ SOME = Load(tasks=100, seconds=0.01, groups=100, concurrency=4)
 
 
 def measure() -> list[Figure]:
-    """Measure."""
+    """Return how long a worker takes to its first task, and its memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         service = Service("service", bake(folder, "sqs-standard"))
