@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import Any
 
+import boto3
 from rich.console import Console
 from rich.table import Table
 
@@ -130,12 +131,12 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
     sqs.start_message_move_task(SourceArn=attributes(dead_letters, "QueueArn")["QueueArn"])
     with waiting("moved back"):
         eventually(lambda: depth(main) + depth(dead_letters) == 0, "both queues empty")
-        eventually(lambda: contract_result(result) == 4, "the result of the task")
+        eventually(lambda: read_again(result) == 4, "the result of the task")
     console.print("  its file is there      moved back, and done: 4 words")
 
 
-def contract_result(result: Any) -> Any:
-    """Read a result anew; Celery remembers the first final one it saw."""
+def read_again(result: Any) -> Any:
+    """Read a result from where it is kept; Celery remembers the first final one it saw."""
     result._cache = None
     return result.result
 
@@ -181,8 +182,6 @@ def main(picture: Path | None = None) -> None:
         try:
             show_results(modules)
             console.print("\n[bold]4[/] A poisoned task:\n")
-            import boto3
-
             queue = app.contract.queues[0]
             task = modules[queue.name].count_words_in_file
             show_dead_letter_and_redrive(boto3.client("sqs"), app.contract, queue, task, folder)

@@ -8,6 +8,7 @@ its own interpreter.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).parents[1]
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
-RESULTS = ("s3", "dynamodb", "redis", "none")
+RESULTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["results"]
 COMPILE = (
     *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.10"),
     *("--upgrade", "--generate-hashes", "--no-header", "--no-annotate"),

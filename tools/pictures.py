@@ -5,6 +5,7 @@ A test holds what was committed to what this draws now, so that no number is wri
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -63,15 +64,14 @@ def bar(queue: dict[str, Any], field: str, kind: str, begins: float = 0) -> Bar:
     return Bar(f"{field}: {value:,} s{also}", begins, begins + value, kind)
 
 
-def deliveries(queue: dict[str, Any]) -> list[Bar]:
-    """Return the pauses of a task that fails at once, each time."""
-    pauses = [queue["retry_backoff_seconds"] * 2**n for n in range(queue["max_receive_count"] - 1)]
-    total = sum(pauses)
-    says = f"pauses of a task that fails {queue['max_receive_count']} times: {total:,} s"
-    starts = [sum(pauses[:n]) for n in range(len(pauses))]
+def pauses(queue: dict[str, Any]) -> list[Bar]:
+    """Return the pauses of a task that fails at once, each time: bars in one row, with gaps to tell them apart."""
+    lengths = [queue["retry_backoff_seconds"] * 2**n for n in range(queue["max_receive_count"] - 1)]
+    ends = list(itertools.accumulate(lengths))
+    says = f"pauses of a task that fails {queue['max_receive_count']} times: {ends[-1]:,} s"
     return [
-        Bar(says if not n else "", at, at + pause * 0.94, "queue")
-        for n, (at, pause) in enumerate(zip(starts, pauses, strict=True))
+        Bar("" if n else says, end - length, end - 0.06 * length, "queue")
+        for n, (length, end) in enumerate(zip(lengths, ends, strict=True))
     ]
 
 
@@ -91,7 +91,7 @@ def sqs_scales(contract: dict[str, Any]) -> list[Scale]:
         bar(queue, "soft_limit_seconds", "task", countdown),
         bar(queue, "hard_limit_seconds", "task", countdown),
         bar(queue, "visibility_timeout_seconds", "broker"),
-        *deliveries(queue),
+        *pauses(queue),
         *stopping(contract),
     )
     life = (
@@ -112,7 +112,7 @@ def rabbitmq_scales(contract: dict[str, Any]) -> list[Scale]:
         bar(queue, "soft_limit_seconds", "task"),
         bar(queue, "hard_limit_seconds", "task"),
         bar(queue, "visibility_timeout_seconds", "broker"),
-        *deliveries(queue),
+        *pauses(queue),
         *stopping(contract),
     )
     life = (
