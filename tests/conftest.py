@@ -1,7 +1,8 @@
-"""Fixtures: bakes through cookiecutter's own doors, and a home that is nobody's."""
+"""What the tests share: the template's parts, the order of tests, what a run has shown, and fixtures that bake."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import io
@@ -20,9 +21,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from allpairspy import AllPairs
 from cookiecutter.main import cookiecutter
 from hypothesis import settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 TEMPLATE = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -35,6 +42,14 @@ CHOICES = {name: options for name, options in QUESTIONS.items() if isinstance(op
 PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]
 """As few combinations as hold every two options together."""
 COMBINATIONS = [dict(zip(CHOICES, options, strict=True)) for options in itertools.product(*CHOICES.values())]
+PARSERS = {
+    ".py": ast.parse,
+    ".json": json.loads,
+    ".toml": tomllib.loads,
+    ".yml": yaml.safe_load,
+    ".yaml": yaml.safe_load,
+}
+"""What reads a file, by how its name ends."""
 
 # The same examples in every run, so that nobody's change fails for what somebody else wrote; and others on demand.
 settings.register_profile("same", deadline=None, database=None, derandomize=True)
@@ -42,19 +57,44 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("same")
 
 
-LEFT = pytest.StashKey[list]()
-"""The modules of tests that were left to `make test-all`."""
+def label(answers):
+    return "-".join(map(str, answers.values()))
 
 
-def mostly_slow(cases, kept):
-    """Leave all but some cases, taken evenly, to `make test-all`."""
-    step = -(-len(cases) // kept)
-    return [pytest.param(case, marks=[] if n % step == 0 else [pytest.mark.slow]) for n, case in enumerate(cases)]
+def tree(folder):
+    """Return every file below a folder with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def anchors(page):
+    """Return what links may name in a page: a heading's words."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def need(command):
+    """Skip where a program is missing; in CI, where .ci/run installs it, fail instead."""
+    if shutil.which(command):
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"{command} is missing, and .ci/run should have installed it")
+    pytest.skip(f"{command} is not installed on this machine")
+
+
+def eventually(holds, seconds=60):
+    """Wait until something holds, and return it; what it was at last if the time is over."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+# The order of tests
 
 
 LONG = ("test_projects", "test_pipelines", "test_terraform", "test_mutants", "test_machine")
 """Modules of tests that take long."""
-WHOLE = "test_image"
+UNDIVIDED = "test_image"
 """One that does, too, but is one process's, as each would have to build the images."""
 
 
@@ -65,13 +105,18 @@ def pytest_collection_modifyitems(config, items):
     """
     shares = getattr(config, "workerinput", {}).get("workercount", 1)
     long = sorted((item for item in items if item.path.stem in LONG), key=lambda item: LONG.index(item.path.stem))
-    whole = [item for item in items if item.path.stem == WHOLE]
-    short = [item for item in items if item.path.stem not in (*LONG, WHOLE)]
+    undivided = [item for item in items if item.path.stem == UNDIVIDED]
+    short = [item for item in items if item.path.stem not in (*LONG, UNDIVIDED)]
     end = [len(short) * share // shares for share in range(shares + 1)]
     spread = [item for n in range(shares) for item in (*long[n::shares], *short[end[n] : end[n + 1]])]
-    items[:] = [*whole, *spread]
+    items[:] = [*undivided, *spread]
 
 
+# What a run has shown
+
+
+LEFT = pytest.StashKey[list]()
+"""The modules of tests that were left to `make test-all`."""
 RAN = Counter()
 """How tests have ended, and what was shown by those that passed."""
 SHOWN = Counter()
@@ -137,31 +182,7 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"Left to `make test-all`: {listed}.")
 
 
-def anchors(page):
-    """Return what links may name in a page: a heading's words."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def label(answers):
-    return "-".join(map(str, answers.values()))
-
-
-def need(command):
-    """Skip where a program is missing; in CI, where .ci/run installs it, fail instead."""
-    if shutil.which(command):
-        return
-    if os.environ.get("CI"):
-        pytest.fail(f"{command} is missing, and .ci/run should have installed it")
-    pytest.skip(f"{command} is not installed on this machine")
-
-
-def eventually(holds, seconds=60):
-    """Wait until something holds, and return it; what it was at last if the time is over."""
-    end = time.monotonic() + seconds
-    while not (found := holds()) and time.monotonic() < end:
-        time.sleep(0.2)
-    return found
+# Fixtures
 
 
 @functools.cache
@@ -184,6 +205,12 @@ def bake(tmp_path_factory):
     """Bake answers, once for all who only look at the result."""
     folder = tmp_path_factory.mktemp("baked")
     return lambda **answers: _bake(folder, tuple(answers.items()))
+
+
+@pytest.fixture
+def project(bake, tmp_path):
+    """Bake a project that may be changed."""
+    return lambda **answers: shutil.copytree(bake(**answers), tmp_path / "project")
 
 
 @pytest.fixture
@@ -219,8 +246,3 @@ def cookiecutter_command(run):
     command.here = run.here
     command.home = run.home
     return command
-
-
-def tree(folder):
-    """Return every file below a folder with its content."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

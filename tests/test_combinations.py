@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import subprocess
@@ -10,22 +9,9 @@ import sys
 from urllib.parse import unquote
 
 import pytest
-import yaml
-from conftest import CHOICES, COMBINATIONS, PROJECT, TEMPLATE, anchors, label, show, tree
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from conftest import CHOICES, COMBINATIONS, PARSERS, PROJECT, TEMPLATE, anchors, label, show, tree
 
 OPTIONS = {option for options in CHOICES.values() for option in options} | {"sqs"}
-PARSERS = {
-    ".py": ast.parse,
-    ".json": json.loads,
-    ".toml": tomllib.loads,
-    ".yml": yaml.safe_load,
-    ".yaml": yaml.safe_load,
-}
 
 
 def files(folder):
@@ -129,13 +115,10 @@ def test_odd_but_allowed_text_is_data_everywhere(bake, text):
     project = bake(project_name=text, project_slug="odd", description=text)
     contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
     assert (contract["project_name"], contract["description"]) == (text, text)
-    toml = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    toml = PARSERS[".toml"]((project / "pyproject.toml").read_text(encoding="utf-8"))
     assert toml["project"]["description"] == text
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert readme.startswith(f"# {text}\n")
-
-
-MODULES = {"s3": "s3", "dynamodb": "dynamodb", "redis": "redis"}
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
@@ -145,7 +128,7 @@ def test_no_code_of_an_option_not_chosen(bake, answers):
         if path.name == "contract.py":
             continue  # The rules know every option, so that a hand-edited contract is checked too.
         text = path.read_text(encoding="utf-8").lower()
-        for option in MODULES.keys() - {answers["results"]}:
+        for option in {"s3", "dynamodb", "redis"} - {answers["results"]}:
             found = re.search(rf"(?<![a-z]){option}(?![a-z0-9])", text.replace("moto[dynamodb,s3]", ""))
             allowed = option in ("s3", "dynamodb") and (path.name.startswith("requirements") or "tests" in path.parts)
             assert not found or allowed, f"{option} in {path.relative_to(project)}"

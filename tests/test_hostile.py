@@ -31,7 +31,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from conftest import CHOICES, PROJECT, QUESTIONS, RULES, TEMPLATE, need, show, tree
+from conftest import CHOICES, PARSERS, PROJECT, QUESTIONS, RULES, TEMPLATE, need, show, tree
 from cookiecutter import prompt
 from cookiecutter.exceptions import FailedHookException, UndefinedVariableInTemplate
 from cookiecutter.generate import generate_context
@@ -40,12 +40,6 @@ from cookiecutter.utils import create_env_with_context
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from test_combinations import PARSERS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -212,7 +206,7 @@ def is_data(answers, known, files):
             assert [queue["name"] for queue in contract["queues"]] == list(filter(None, names))
         else:
             assert written[question] == (int(answer) if question in NUMBERS else answer), question
-    project = tomllib.loads(files["pyproject.toml"])["project"]
+    project = PARSERS[".toml"](files["pyproject.toml"])["project"]
     assert (project["name"], project["description"]) == (known["project_slug"], known["description"])
     assert project["scripts"] == {known["project_slug"]: f"{contract['package']}.cli:main"}
     assert files["README.md"].startswith(f"# {known['project_name']}\n")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 
 import psutil
 import pytest
-from conftest import CHOICES, COMBINATIONS, PAIRS, PROJECT, RULES, eventually, label, mostly_slow, need, show
+from conftest import CHOICES, COMBINATIONS, PAIRS, PROJECT, RULES, eventually, label, need, show
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(1800)
 
 QUEUES = ("high, default, low", "only", "urgent-mail, bulk")
+CASES = [{**pair, "queues": queues} for pair, queues in zip(PAIRS, itertools.cycle(QUEUES), strict=False)]
 
 
 def test_pairs_cover_every_two_options():
@@ -31,16 +32,6 @@ def test_pairs_cover_every_two_options():
         }
 
     assert pairs(PAIRS) == pairs(COMBINATIONS)
-
-
-@pytest.fixture
-def project(bake, tmp_path):
-    """Bake a project that may be changed."""
-
-    def bake_copy(**answers):
-        return shutil.copytree(bake(**answers), tmp_path / "project")
-
-    return bake_copy
 
 
 def succeed(*command, cwd, **environment):
@@ -73,9 +64,7 @@ SLOW = ("dlq", "faults", "heartbeat", "liveness", "operations", "order", "stoppi
 
 
 @pytest.mark.parametrize(
-    "answers",
-    mostly_slow([{**pair, "queues": QUEUES[index % 3]} for index, pair in enumerate(PAIRS)], kept=1),
-    ids=label,
+    "answers", [CASES[0], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:])], ids=label
 )
 def test_own_tests_and_types(project, answers, tmp_path_factory):
     if answers["results"] == "redis":

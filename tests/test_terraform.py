@@ -89,10 +89,10 @@ def run(*command, cwd=None, environment=None, status=0, timeout=600):
 
 
 @pytest.fixture
-def project(bake, tmp_path):
-    """Bake a project that may be changed."""
+def project(project):
+    """Bake a project that may be changed, where there is a Terraform to run in it."""
     need("terraform")
-    return lambda **answers: shutil.copytree(bake(**answers), tmp_path / "project")
+    return project
 
 
 def initialize(folder):
