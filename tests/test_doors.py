@@ -33,13 +33,14 @@ def repository(tmp_path_factory):
         if (TEMPLATE / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TEMPLATE / name, folder / name)
-    commit(folder, "init", "--quiet", "--initial-branch=main", ".")
-    commit(folder, "add", "--all")
-    commit(folder, "commit", "--quiet", "--message", "as it stands")
+    git(folder, "init", "--quiet", "--initial-branch=main", ".")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "as it stands")
     return folder
 
 
-def commit(folder, *arguments):
+def git(folder, *arguments):
+    """Run git as somebody who may commit."""
     identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
 
@@ -133,9 +134,9 @@ def created_by_cruft(run, template):
     """Create a project from a template, and commit it as `cruft update` wants it."""
     assert run(sys.executable, "-m", "cruft", "create", str(template), "--no-input").returncode == 0
     project = run.here / "acme-jobs"
-    commit(project, "init", "--quiet")
-    commit(project, "add", "--all")
-    commit(project, "commit", "--quiet", "--message", "baked")
+    git(project, "init", "--quiet")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "baked")
     return project
 
 
@@ -148,7 +149,7 @@ def test_cruft_update_with_filters_that_the_old_version_did_not_have(run, reposi
     answers.write_text(answers.read_text().replace('    "plan": plan,', '    "plan": plan,\n    "shout": str.upper,'))
     readme = old / "{{cookiecutter.project_slug}}" / "README.md"
     readme.write_text(readme.read_text() + "\n{{ cookiecutter.region | shout }}\n")
-    commit(old, "commit", "--all", "--quiet", "--message", "a new filter")
+    git(old, "commit", "--all", "--quiet", "--message", "a new filter")
     updated = run(sys.executable, "-m", "cruft", "update", "--skip-apply-ask", cwd=project)
     assert updated.returncode == 0, updated.stdout + updated.stderr
     assert (project / "README.md").read_text().endswith("\nEU-WEST-1\n")
@@ -163,7 +164,7 @@ def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_
     rules.write_text(
         rules.read_text().replace('_between("max_receive_count", 1, ', '_between("max_receive_count", 6, ')
     )
-    commit(old, "commit", "--all", "--quiet", "--message", "a stricter rule")
+    git(old, "commit", "--all", "--quiet", "--message", "a stricter rule")
     updated = run(sys.executable, "-m", "cruft", "update", "--skip-apply-ask", cwd=project)
     assert updated.returncode == 1
     assert "max_receive_count must be between 6 and 1000" in updated.stderr
@@ -223,8 +224,8 @@ def grow(project):
     tasks = project / "src" / "acme_jobs" / "tasks"
     shutil.copy(tasks / "low.py", tasks / "mail_out.py")
     change(project / "README.md", ("> Background jobs", "> Ours: background jobs"))
-    commit(project, "add", "--all")
-    commit(project, "commit", "--quiet", "--message", "ours")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "ours")
 
 
 def test_update_to_a_template_with_changed_defaults(follow):
@@ -235,7 +236,7 @@ def test_update_to_a_template_with_changed_defaults(follow):
     change(follow.template / "cookiecutter.json", ('"max_receive_count": "5"', '"max_receive_count": "9"'))
     change(inner / "contract.json", ('"concurrency": 4', '"concurrency": 8'))
     change(inner / "README.md", ("\n## On call\n", "\n## When it rings\n"))
-    commit(follow.template, "commit", "--all", "--quiet", "--message", "other defaults")
+    git(follow.template, "commit", "--all", "--quiet", "--message", "other defaults")
     said = follow(update, follow.project)
     assert "out of date" in said
     assert "\n-> Ours: background jobs" in said
@@ -274,8 +275,8 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     )
     for option in ("local", "shared"):
         (source / f"cache.{option}.py").write_text(f'"""The {option} one."""\n')
-    commit(follow.template, "add", "--all")
-    commit(follow.template, "commit", "--quiet", "--message", "a new option")
+    git(follow.template, "add", "--all")
+    git(follow.template, "commit", "--quiet", "--message", "a new option")
 
     said = follow(update, follow.project)
     assert "queue mail-out: cached_seconds is missing" in said
@@ -304,10 +305,10 @@ def test_update_of_a_line_that_both_changed_is_marked(follow):
     create, update, _, _ = page_steps()
     follow(create)
     change(follow.project / "contract.json", ('"concurrency": 4', '"concurrency": 2'))
-    commit(follow.project, "commit", "--all", "--quiet", "--message", "ours")
+    git(follow.project, "commit", "--all", "--quiet", "--message", "ours")
     inner = follow.template / "{{cookiecutter.project_slug}}"
     change(inner / "contract.json", ('"concurrency": 4', '"concurrency": 8'))
-    commit(follow.template, "commit", "--all", "--quiet", "--message", "theirs")
+    git(follow.template, "commit", "--all", "--quiet", "--message", "theirs")
     said = follow(update, follow.project)
     assert "UU contract.json" in said
     assert "contract must be JSON in UTF-8" in said

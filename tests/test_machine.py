@@ -78,7 +78,7 @@ exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child --mount-proc
 
 
 @pytest.fixture
-def user_data(bake, tmp_path):
+def user_data(bake):
     """Return what the machine of a queue is started with."""
     need("terraform")
     folder = bake(compute="ec2", credentials="keys", queues="urgent-mail") / "terraform"
@@ -156,7 +156,7 @@ def machine(root, files, metadata_url):
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     cgroup = Path(next(where for _, where, kind, *_ in mounts if kind == "cgroup2")) / f"machine-{uuid.uuid4().hex}"
     environment = {
-        "PATH": f"/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:{Path('/usr/lib/systemd')}",
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/usr/lib/systemd",
         "ROOT": str(root),
         "CGROUP": str(cgroup),
         "container": "test",  # so that it leaves the kernel's settings alone

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 import pytest
 import yaml
 from conftest import BIN, TEMPLATE, label, need
-from test_terraform import EMULATED, FLAVOURS, Deployment, clean_environment, emulator
+from test_terraform import EMULATED, FLAVOURS, Deployment, clean_environment, emulator, run
 
 BAKES = {
     "ecs": {"compute": "ecs", "credentials": "role", "queues": "high, low"},
@@ -84,23 +84,18 @@ def triggers(workflow):
     return workflow[True]  # YAML 1.1 takes the key `on` for true.
 
 
-def lint(*command, cwd):
-    done = subprocess.run([BIN / command[0], *command[1:]], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 # What linters and rules of the house say.
 
 
 def test_linters_find_nothing(folder):
-    lint("zizmor", "--offline", "--no-progress", "--persona=auditor", ".github", cwd=folder)
+    run(BIN / "zizmor", "--offline", "--no-progress", "--persona=auditor", ".github", cwd=folder)
     configurations = folder.glob("*.yaml")  # With those that begin with a dot, and compose.yaml.
-    lint("yamllint", "--strict", "-d", YAMLLINT, ".github", *configurations, cwd=folder)
+    run(BIN / "yamllint", "--strict", "-d", YAMLLINT, ".github", *configurations, cwd=folder)
     files = [str(path) for path in (folder / ".github" / "workflows").iterdir()]
     for schema in ("vendor.github-workflows", "custom.github-workflows-require-timeout"):
-        lint("check-jsonschema", "--builtin-schema", schema, *files, cwd=folder)
+        run(BIN / "check-jsonschema", "--builtin-schema", schema, *files, cwd=folder)
     if (folder / ".github" / "dependabot.yml").exists():
-        lint("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml", cwd=folder)
+        run(BIN / "check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml", cwd=folder)
 
 
 def test_shell_is_sound(folder, tmp_path):
@@ -111,7 +106,7 @@ def test_shell_is_sound(folder, tmp_path):
             script.write_text("#!/usr/bin/env bash\nset -eo pipefail\n" + step["run"] + "\n")
             scripts.append(script)
     assert scripts
-    lint("shellcheck", *map(str, scripts), cwd=folder)
+    run(BIN / "shellcheck", *map(str, scripts), cwd=folder)
 
 
 def test_nothing_that_others_write_gets_into_a_shell(folder):
@@ -356,7 +351,6 @@ def pretended(project, tmp_path):
         )
 
     make.folder, make.aws, make.project = folder, aws, project
-    make.state = lambda: aws.applied()
     yield make
     aws.server.shutdown()
 
@@ -370,7 +364,7 @@ def test_deployment_waits_until_all_workers_run_the_image(pretended):
     assert "staging: from first to second" in done.stdout
     assert pretended.aws.patience < 0
     assert all(re.search(rf"^{queue}: .*second", done.stdout, re.MULTILINE) for queue in ("high", "low"))
-    assert pretended.state() == "second"
+    assert pretended.aws.applied() == "second"
 
 
 def test_image_that_does_not_run_is_taken_back(pretended):
@@ -380,7 +374,7 @@ def test_image_that_does_not_run_is_taken_back(pretended):
     assert done.returncode != 0
     assert "because of that" in done.stderr
     assert "bad does not run; going back to before" in done.stderr
-    assert pretended.state() == "before"
+    assert pretended.aws.applied() == "before"
 
 
 def test_image_that_cannot_be_applied_is_taken_back(pretended):
@@ -388,7 +382,7 @@ def test_image_that_cannot_be_applied_is_taken_back(pretended):
     done = pretended("deploy", "TAG=bad", CANNOT_APPLY="bad")
     assert done.returncode != 0
     assert "before runs again" in done.stderr
-    assert pretended.state() == "before"
+    assert pretended.aws.applied() == "before"
 
 
 def test_first_image_that_does_not_run_is_told_so(pretended):
@@ -448,7 +442,7 @@ def test_image_is_pushed_once_and_copied_to_production(pretended):
 
 
 def test_only_an_earlier_commit_of_the_branch_is_gone_back_to(project):
-    (run,) = (step["run"] for _, step in steps(project) if "merge-base" in step.get("run", ""))
+    (script,) = (step["run"] for _, step in steps(project) if "merge-base" in step.get("run", ""))
     git = ["git", "-C", str(project)]
     first = commit(project, "first")
     newest = commit(project, "second")
@@ -457,7 +451,7 @@ def test_only_an_earlier_commit_of_the_branch_is_gone_back_to(project):
     subprocess.run([*git, "checkout", "--quiet", "--detach", newest], check=True)
 
     def go_back(name):
-        command = ["bash", "-eo", "pipefail", "-c", run]
+        command = ["bash", "-eo", "pipefail", "-c", script]
         return subprocess.run(command, cwd=project, env={**os.environ, "COMMIT": name}, capture_output=True).returncode
 
     def head():

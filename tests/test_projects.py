@@ -101,9 +101,8 @@ def test_every_slow_module_is_known():
 def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):
     folder = project(results="redis", queues="only")
     # An empty PATH: the interpreter is called by its full name, and nothing else is needed.
-    succeed(
-        sys.executable, "-m", "pytest", "-q", "tests/test_end_to_end.py", cwd=folder, PATH=str(tmp_path / "nothing")
-    )
+    test = ("-m", "pytest", "-q", "tests/test_end_to_end.py")
+    succeed(sys.executable, *test, cwd=folder, PATH=str(tmp_path / "nothing"))
 
 
 def test_dev_says_what_is_missing_where_nothing_can_run_rabbitmq(project):
@@ -295,17 +294,7 @@ def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
     succeed(*make, "check", cwd=folder, **fresh)
     assert "only: soft limit" in succeed(folder / ".venv" / "bin" / "acme-jobs", "contract", cwd=tmp_path)
     # Installed as a wheel, the service brings its contract with it.
-    succeed(
-        folder / ".venv/bin/python",
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        "w",
-        ".",
-        cwd=folder,
-    )
+    pip = (folder / ".venv/bin/python", "-m", "pip")
+    succeed(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir=w", ".", cwd=folder)
     (wheel,) = (folder / "w").iterdir()
     assert "acme_jobs/contract.json" in succeed(sys.executable, "-m", "zipfile", "-l", str(wheel), cwd=folder)

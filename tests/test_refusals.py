@@ -66,7 +66,7 @@ def test_one_wrong_answer(cookiecutter_command, question, answer, rule, suggesti
     assert list(cookiecutter_command.here.iterdir()) == []
 
 
-def test_ten_wrong_answers_are_refused_at_once_in_the_order_of_the_questions(cookiecutter_command):
+def test_many_wrong_answers_are_refused_at_once_in_the_order_of_the_questions(cookiecutter_command):
     wrong = {
         "project_name": "x" * 61,
         "project_slug": "9lives",
@@ -89,19 +89,14 @@ def test_ten_wrong_answers_are_refused_at_once_in_the_order_of_the_questions(coo
     assert list(cookiecutter_command.here.iterdir()) == []
 
 
-def test_right_answers_are_handed_back_to_be_kept(cookiecutter_command):
+def test_right_answers_are_handed_back_to_be_kept(run, cookiecutter_command):
     answers = ["project_name=Joe's Jobs", "results=redis", "max_receive_count=7"]
-    run = cookiecutter_command(TEMPLATE, "--no-input", *answers, "region=mars")
-    kept = run.stdout.partition("behind it:")[2].partition("1 answer does")[0]
-    arguments = " ".join(kept.replace("\\\n", " ").split())
-    assert "region=" not in arguments
-    shell = f"{sys.executable} -m cookiecutter {TEMPLATE} --no-input {arguments}"
-    again = cookiecutter_command.here
-    assert (
-        os.waitstatus_to_exitcode(os.system(f"cd '{again}' && HOME='{cookiecutter_command.home}' {shell} >/dev/null"))
-        == 0
-    )
-    contract = json.loads((again / "joe-s-jobs" / "contract.json").read_text(encoding="utf-8"))
+    refused = cookiecutter_command(TEMPLATE, "--no-input", *answers, "region=mars")
+    kept = refused.stdout.partition("behind it:")[2].partition("1 answer does")[0].strip()
+    assert "region=" not in kept
+    again = run("sh", "-c", f"'{sys.executable}' -m cookiecutter '{TEMPLATE}' --no-input {kept}")
+    assert again.returncode == 0, again.stdout
+    contract = json.loads((run.here / "joe-s-jobs" / "contract.json").read_text(encoding="utf-8"))
     assert (contract["project_name"], contract["results"]) == ("Joe's Jobs", "redis")
     assert contract["queues"][0]["max_receive_count"] == 7
 
