@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from conftest import TEMPLATE
+
+from tools import figures
 
 PAGE = TEMPLATE / "docs" / "comparison.md"
 SOURCE = re.compile(r"\[\^([\w-]+)\]")
@@ -45,6 +48,13 @@ def test_every_cell_of_others_has_a_source_and_each_of_ours_a_file():
     text = PAGE.read_text(encoding="utf-8")
     assert sum(len(rows) for rows in tables(text)) > 50
     assert list(mistakes(text)) == []
+
+
+def test_requests_that_were_measured_are_those_of_the_benchmark():
+    kept = json.loads((TEMPLATE / "docs" / "figures.json").read_text(encoding="utf-8"))
+    (idle,) = (figure for figure in figures.read(kept) if figure.label == "requests of an idle worker")
+    told = re.findall(r"\| ([\d,.]+)(?:, measured| an hour) \(\[benchmark\]", PAGE.read_text(encoding="utf-8"))
+    assert told == [figures.number(idle.measured)] * 2
 
 
 @pytest.mark.parametrize(
