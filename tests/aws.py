@@ -110,6 +110,7 @@ def authorize_as_aws_does():
 
 
 def tag_scalable_targets():
+    """AWS remembers the tags of what is scaled."""
     tags = {}
 
     def list_tags(self):
@@ -124,6 +125,7 @@ def tag_scalable_targets():
 
 
 def give_replication_groups_their_nodes():
+    """A group brings its nodes, and takes them along; so does a subnet group end when it is deleted."""
     create, delete = ElastiCacheBackend.create_replication_group, ElastiCacheBackend.delete_replication_group
     parameters = [name for name in inspect.signature(CacheCluster.__init__).parameters if name != "self"]
 

@@ -106,6 +106,9 @@ def edit_contract(folder, change):
     path.write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
 
 
+# What can be said of Terraform's files by themselves.
+
+
 def test_flavours_hold_every_option():
     assert {(choice, flavour[choice]) for flavour in FLAVOURS for choice in CHOICES} == {
         (choice, option) for choice, options in CHOICES.items() for option in options
@@ -118,6 +121,29 @@ def test_is_formatted_and_valid(project, answers):
     run("terraform", "fmt", "-check", "-recursive", "-diff", cwd=folder)
     initialize(folder)
     run("terraform", "validate", "-no-color", cwd=folder)
+
+
+NUMBER_RULES = [
+    rule
+    for rule in (*RULES.SERVICE_RULES, *RULES.QUEUE_RULES)
+    if isinstance({**QUEUE, **CONTRACT}[rule.field], (int, float)) and not rule.advice
+]
+
+
+def contracts_around_every_boundary(rules, broker):
+    """Yield changes to a contract, whether they break rules or not."""
+    for _, holds, breaks in BOUNDARIES:
+        for changes in (holds, breaks):
+            if changes.get("broker", broker).partition("-")[0] != broker or "queues" in changes:
+                continue
+            if not any(value != value for value in changes.values()):  # JSON has no NaN.
+                yield changes
+    for rule, low, high in bounds():
+        step = 1 if isinstance(low, int) else 0.0001
+        if rule in rules:
+            yield from ({rule.field: value} for value in (low - step, low, high, high + 1))
+    yield {"max_receive_count": "5"}
+    yield {"workers_max": 1.5}
 
 
 @pytest.mark.parametrize("broker", ["sqs", "rabbitmq"])
@@ -161,29 +187,6 @@ def test_terraform_says_of_every_boundary_what_the_contract_says(tmp_path, broke
     assert {f"{rule.field} {rule.says}" for rule in rules} - {
         text.removeprefix("queue default: ") for text in repeated
     } == set()
-
-
-NUMBER_RULES = [
-    rule
-    for rule in (*RULES.SERVICE_RULES, *RULES.QUEUE_RULES)
-    if isinstance({**QUEUE, **CONTRACT}[rule.field], (int, float)) and not rule.advice
-]
-
-
-def contracts_around_every_boundary(rules, broker):
-    """Yield changes to a contract, whether they break rules or not."""
-    for _, holds, breaks in BOUNDARIES:
-        for changes in (holds, breaks):
-            if changes.get("broker", broker).partition("-")[0] != broker or "queues" in changes:
-                continue
-            if not any(value != value for value in changes.values()):  # JSON has no NaN.
-                yield changes
-    for rule, low, high in bounds():
-        step = 1 if isinstance(low, int) else 0.0001
-        if rule in rules:
-            yield from ({rule.field: value} for value in (low - step, low, high, high + 1))
-    yield {"max_receive_count": "5"}
-    yield {"workers_max": 1.5}
 
 
 def test_a_plan_of_a_contract_that_breaks_rules_ends_with_what_the_service_says(project):
@@ -258,6 +261,9 @@ def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, compute):
     edit_contract(folder, lambda contract: contract["queues"][0].update(workers_min=0))
     initialize(folder / "terraform")
     assert "Success!" in run("terraform", "test", "-no-color", cwd=folder / "terraform")
+
+
+# Applied to an emulator.
 
 
 class Emulator:
@@ -468,6 +474,9 @@ def everything_in(aws):
         for kind, things in found.items()
         if (left := [thing for thing in things if not str(thing).endswith((*ours, "-state-123456789012"))])
     }
+
+
+# What workers, senders and operators can do with their own rights.
 
 
 def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
