@@ -37,6 +37,12 @@ def blocks(text, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+def code_in_sentences(text):
+    """Return what stands between single backticks, outside of blocks."""
+    sentences = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", sentences)
+
+
 def rows(text, heading):
     """Return the rows of the table whose first column has a heading, each as its cells."""
     table = re.search(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
@@ -78,8 +84,7 @@ PROGRAMS = ("acme-jobs", "make", "cookiecutter", "cruft", "git")
 def typed(text):
     """Return the lines of a page's shell blocks, and the commands in its sentences."""
     lines = [line.partition(" #")[0].strip() for block in blocks(text, "sh") for line in block.splitlines()]
-    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    spans = [span for span in re.findall(r"`([^`\n]+)`", prose) if span.split()[0] in PROGRAMS and " " in span]
+    spans = [span for span in code_in_sentences(text) if span.split()[0] in PROGRAMS and " " in span]
     return [line for line in lines if line], spans
 
 
@@ -136,10 +141,11 @@ def test_make_has_the_targets(projects, page, line):
     for word in line.split()[1:]:
         name, is_variable, _ = word.partition("=")
         wanted = rf"\$[({{]{name}[)}}]" if is_variable else rf"^{name}:"
-        assert any(re.search(wanted, makefile.read_text(encoding="utf-8"), re.MULTILINE) for makefile in makefiles)
+        found = [re.search(wanted, makefile.read_text(encoding="utf-8"), re.MULTILINE) for makefile in makefiles]
+        assert any(found), f"{page}: no Makefile has {name}"
 
 
-def test_all_other_commands_are_run_somewhere(projects):
+def test_all_other_commands_are_run_somewhere():
     followed = [line for name, line in LINES if name == "updating.md"]
     workflow = (TEMPLATE / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8").splitlines()
     for page, line in TYPED:
@@ -331,7 +337,7 @@ SOURCES = "\n".join(
     "page", ["questions", "timeouts", "delivery", "fifo", "costs", "operations", "troubleshooting", "updating"]
 )
 def test_names_in_pages_are_those_of_the_code(page):
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text_of(f"{page}.md"), flags=re.M | re.S))
+    spans = code_in_sentences(text_of(f"{page}.md"))
     names = {
         span.rstrip("()") for span in spans if re.fullmatch(r"[a-z]+(_[a-z]+)+(\(\))?|\w+Error|D\d{3}|[A-Z_]+", span)
     }

@@ -183,7 +183,7 @@ def test_dependabot_looks_at_everything_that_is_pinned(bake):
 # Hooks before a commit.
 
 
-def test_hooks_before_a_commit_pass_and_find_what_is_wrong(project, tmp_path):
+def test_hooks_before_a_commit_pass_and_find_what_is_wrong(project):
     hooks = yaml.safe_load((project / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert len({hook["id"] for hook in hooks}) == len(hooks)
     (project / ".venv").symlink_to(BIN.parent)

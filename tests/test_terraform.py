@@ -497,7 +497,7 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
         assert base[0] == f"https://sqs.{aws.region}.amazonaws.com"
         environment["QUEUE_URL_BASE"] = f"{aws.url}/{base[2]}"
         if answers["results"] == "redis":
-            environment["RESULTS_URL"] = stack.enter_context(redis(folder, tmp_path))
+            environment["RESULTS_URL"] = stack.enter_context(redis(folder))
 
         log = tmp_path / "worker.log"
         process = subprocess.Popen(
@@ -515,7 +515,7 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
             return run(sys.executable, "-c", code, cwd=folder, environment=sender)
 
         try:
-            follow_a_task(answers, aws, queues, producer, operator, send, tmp_path)
+            follow_a_task(answers, aws, queues, operator, send, tmp_path)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
         nobody_may_do_more(aws, queues, other, producer, worker, operator)
@@ -667,7 +667,8 @@ def settings_take(environment, folder, **secrets):
     run(sys.executable, "-c", "from acme_jobs import settings; settings.read()", cwd=folder, environment=whole)
 
 
-def follow_a_task(answers, aws, queues, producer, operator, send, tmp_path):
+def follow_a_task(answers, aws, queues, operator, send, tmp_path):
+    """Have tasks done, and one fail until it is dead-lettered, is moved back and done."""
     traces, obstacle = tmp_path / "traces", tmp_path / "obstacle"
     traces.mkdir()
     obstacle.touch()
@@ -792,7 +793,7 @@ def rotated_key(folder, aws):
 
 
 @contextmanager
-def redis(folder, tmp_path):
+def redis(folder):
     """Run the project's Redis for the laptop; the emulated one is a name without a server."""
     code = (
         "import sys; from contextlib import ExitStack; from dev.results import create_results\n"
