@@ -1,7 +1,7 @@
 """Jinja extension named in cookiecutter.json: the way from cookiecutter to hooks/answers.py.
 
 A hook cannot see the template's folder, but cookiecutter and cruft both put that folder on
-`sys.path` while they render. The filters are loaded anew for every environment, because
+`sys.path` while they render. The filters are loaded anew when their files have changed, because
 `cruft update` renders two versions of the template in one process and would otherwise meet the
 second with the filters of the first. For the same reason this file should never need to change.
 """
