@@ -74,7 +74,7 @@ resource "aws_sns_topic" "alarms" {
   name = "${local.name}-alarms"
   # CloudWatch may not use the key AWS manages for SNS, and would drop every alarm in silence.
   # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html
-  kms_master_key_id = var.kms_key_arn == "" ? null : var.kms_key_arn
+  kms_master_key_id = local.own_key
 }
 
 data "aws_iam_policy_document" "alarms" {

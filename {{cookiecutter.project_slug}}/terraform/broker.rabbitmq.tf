@@ -158,7 +158,7 @@ resource "terraform_data" "first_password" {
 resource "aws_secretsmanager_secret" "broker" {
   name        = "${local.name}-broker"
   description = "Username and password at the broker, as JSON"
-  kms_key_id  = var.kms_key_arn == "" ? null : var.kms_key_arn
+  kms_key_id  = local.own_key
   # The name of a deleted secret stays taken for so long.
   recovery_window_in_days = var.protect_data ? 30 : 0
 }
@@ -187,7 +187,7 @@ data "aws_iam_policy_document" "read_broker_password" {
   }
 
   dynamic "statement" {
-    for_each = local.own_key
+    for_each = local.own_key[*]
     content {
       sid       = "DecryptBrokerPassword"
       actions   = ["kms:Decrypt"]

@@ -105,7 +105,7 @@ resource "aws_secretsmanager_secret" "flower" {
 
   name                    = "${local.name}-broker-flower"
   description             = "Who is let in by Flower, as name:password"
-  kms_key_id              = var.kms_key_arn == "" ? null : var.kms_key_arn
+  kms_key_id              = local.own_key
   recovery_window_in_days = var.protect_data ? 30 : 0
 }
 
@@ -117,7 +117,7 @@ data "aws_iam_policy_document" "read_flower_password" {
   }
 
   dynamic "statement" {
-    for_each = local.own_key
+    for_each = local.own_key[*]
     content {
       sid       = "DecryptFlowerPassword"
       actions   = ["kms:Decrypt"]

@@ -22,7 +22,7 @@ resource "aws_iam_user_policy_attachment" "worker" {
 resource "aws_secretsmanager_secret" "access_key" {
   name        = "${local.name}-worker"
   description = "Access key of the IAM user of the same name, as JSON"
-  kms_key_id  = var.kms_key_arn == "" ? null : var.kms_key_arn
+  kms_key_id  = local.own_key
   # The name of a deleted secret stays taken for so long.
   recovery_window_in_days = var.protect_data ? 30 : 0
 }
@@ -36,7 +36,7 @@ data "aws_iam_policy_document" "read_access_key" {
   }
 
   dynamic "statement" {
-    for_each = local.own_key
+    for_each = local.own_key[*]
     content {
       sid       = "DecryptAccessKey"
       actions   = ["kms:Decrypt"]

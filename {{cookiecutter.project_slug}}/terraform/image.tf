@@ -57,7 +57,7 @@ resource "aws_ecr_repository" "service" {
   }
 
   dynamic "encryption_configuration" {
-    for_each = local.own_key
+    for_each = local.own_key[*]
     content {
       encryption_type = "KMS"
       kms_key         = encryption_configuration.value

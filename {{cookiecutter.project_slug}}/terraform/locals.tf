@@ -8,12 +8,13 @@ locals {
   partition  = data.aws_partition.current.partition
   dns_suffix = data.aws_partition.current.dns_suffix
 
+  # The owner's KMS key; null for the keys AWS manages.
+  own_key = var.kms_key_arn == "" ? null : var.kms_key_arn
+
   queues = {
     for queue in local.contract.queues : queue.name => merge(queue, {
       queue_name       = "${local.queue_name_prefix}${queue.name}${local.queue_name_suffix}"
       dead_letter_name = "${local.queue_name_prefix}${queue.name}-dlq${local.queue_name_suffix}"
-      # What a worker may hold a message for, with a minute for what is around the task.
-      longest_delivery_seconds = queue.max_countdown_seconds + queue.hard_limit_seconds + 60
       # A worker clears this backlog within the acceptable latency.
       backlog_per_worker = max(1, floor(queue.acceptable_latency_seconds / queue.seconds_per_task * queue.concurrency))
     })

@@ -47,7 +47,7 @@ locals {
         threshold   = 0
         minutes     = 1
       }
-      # A message counts while it is in work, too; hence one whole delivery.
+      # A message counts while it is in work, too; hence one whole delivery, with a minute for what is around the task.
       "${name}-age" = {
         section     = "age"
         description = "A message of ${name} waits longer than is acceptable."
@@ -55,7 +55,7 @@ locals {
         metric      = "ApproximateAgeOfOldestMessage"
         dimensions  = { QueueName = queue.queue_name }
         statistic   = "Maximum"
-        threshold   = queue.acceptable_latency_seconds + max(queue.visibility_timeout_seconds, queue.longest_delivery_seconds)
+        threshold   = queue.acceptable_latency_seconds + max(queue.visibility_timeout_seconds, queue.max_countdown_seconds + queue.hard_limit_seconds + 60)
         minutes     = 5
       }
       "${name}-backlog" = {

@@ -1,28 +1,28 @@
 # Three policies, for whoever sends, works and is on call.
 
-data "aws_iam_policy_document" "producer" {
-  dynamic "statement" {
-    for_each = merge(local.broker_producer_statements, local.results_read_statements)
-    content {
-      sid       = statement.key
-      actions   = statement.value.actions
-      resources = statement.value.resources
-    }
-  }
-
-  dynamic "statement" {
-    for_each = local.own_key
-    content {
-      sid       = "EncryptMessages"
-      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
-      resources = [statement.value]
-    }
+locals {
+  statements = {
+    producer = merge(local.broker_producer_statements, local.results_read_statements)
+    worker   = merge(local.broker_worker_statements, local.results_worker_statements)
+    operator = merge(local.broker_operator_statements, local.results_look_statements, {
+      # It cannot be limited to some metrics.
+      # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html
+      ReadMetrics = { actions = ["cloudwatch:GetMetricData"], resources = ["*"] }
+      ReadLogs = {
+        actions   = ["logs:FilterLogEvents"]
+        resources = ["arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${local.log_group}:*"]
+      }
+    })
   }
 }
 
-data "aws_iam_policy_document" "worker" {
+data "aws_iam_policy_document" "this" {
+  for_each = local.statements
+
+  source_policy_documents = each.key == "operator" ? [data.aws_iam_policy_document.look_at_workers.json] : []
+
   dynamic "statement" {
-    for_each = merge(local.broker_worker_statements, local.results_worker_statements)
+    for_each = each.value
     content {
       sid       = statement.key
       actions   = statement.value.actions
@@ -40,65 +40,19 @@ data "aws_iam_policy_document" "worker" {
   }
 
   dynamic "statement" {
-    for_each = local.own_key
+    for_each = local.own_key[*]
     content {
-      sid       = "DecryptMessages"
+      sid       = "UseOwnKey"
       actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
       resources = [statement.value]
     }
-  }
-}
-
-data "aws_iam_policy_document" "operator" {
-  source_policy_documents = [data.aws_iam_policy_document.look_at_workers.json]
-
-  dynamic "statement" {
-    for_each = merge(local.broker_operator_statements, local.results_look_statements)
-    content {
-      sid       = statement.key
-      actions   = statement.value.actions
-      resources = statement.value.resources
-    }
-  }
-
-  # It cannot be limited to some metrics.
-  # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html
-  statement {
-    sid       = "ReadMetrics"
-    actions   = ["cloudwatch:GetMetricData"]
-    resources = ["*"]
-  }
-
-  statement {
-    sid       = "ReadLogs"
-    actions   = ["logs:FilterLogEvents"]
-    resources = ["arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${local.log_group}:*"]
-  }
-
-  dynamic "statement" {
-    for_each = local.own_key
-    content {
-      sid       = "DecryptMessages"
-      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
-      resources = [statement.value]
-    }
-  }
-}
-
-locals {
-  own_key = var.kms_key_arn == "" ? [] : [var.kms_key_arn]
-
-  policies = {
-    producer = data.aws_iam_policy_document.producer.json
-    worker   = data.aws_iam_policy_document.worker.json
-    operator = data.aws_iam_policy_document.operator.json
   }
 }
 
 resource "aws_iam_policy" "this" {
-  for_each = local.policies
+  for_each = data.aws_iam_policy_document.this
 
   name        = "${local.name}-${each.key}"
   description = "${title(each.key)} of ${local.name}"
-  policy      = each.value
+  policy      = each.value.json
 }

@@ -62,8 +62,8 @@ resource "aws_sqs_queue" "main" {
   deduplication_scope   = local.fifo ? "messageGroup" : null
   fifo_throughput_limit = local.fifo ? "perMessageGroupId" : null
 
-  sqs_managed_sse_enabled = var.kms_key_arn == "" ? true : null
-  kms_master_key_id       = var.kms_key_arn == "" ? null : var.kms_key_arn
+  sqs_managed_sse_enabled = local.own_key == null ? true : null
+  kms_master_key_id       = local.own_key
   policy                  = data.aws_iam_policy_document.tls_only["${local.sqs_arn}:${each.value.queue_name}"].json
 
   depends_on = [aws_sqs_queue.dead_letters]
@@ -82,8 +82,8 @@ resource "aws_sqs_queue" "dead_letters" {
     sourceQueueArns   = ["${local.sqs_arn}:${each.value.queue_name}"]
   })
 
-  sqs_managed_sse_enabled = var.kms_key_arn == "" ? true : null
-  kms_master_key_id       = var.kms_key_arn == "" ? null : var.kms_key_arn
+  sqs_managed_sse_enabled = local.own_key == null ? true : null
+  kms_master_key_id       = local.own_key
   policy                  = data.aws_iam_policy_document.tls_only["${local.sqs_arn}:${each.value.dead_letter_name}"].json
 }
 

@@ -42,7 +42,7 @@ resource "aws_dynamodb_table" "results" {
 
   # Always encrypted; `enabled` chooses a KMS key over the one DynamoDB owns.
   server_side_encryption {
-    enabled     = var.kms_key_arn != ""
-    kms_key_arn = var.kms_key_arn == "" ? null : var.kms_key_arn
+    enabled     = local.own_key != null
+    kms_key_arn = local.own_key
   }
 }

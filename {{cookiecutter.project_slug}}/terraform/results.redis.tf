@@ -42,7 +42,7 @@ resource "aws_elasticache_replication_group" "results" {
   security_group_ids         = [aws_security_group.results.id]
   transit_encryption_enabled = true
   at_rest_encryption_enabled = true
-  kms_key_id                 = var.kms_key_arn == "" ? null : var.kms_key_arn
+  kms_key_id                 = local.own_key
   # Results are gone in a while anyway, and a snapshot of them helps nobody.
   snapshot_retention_limit = 0
 }

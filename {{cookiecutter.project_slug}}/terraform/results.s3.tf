@@ -39,8 +39,8 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "results" {
   rule {
     bucket_key_enabled = true
     apply_server_side_encryption_by_default {
-      sse_algorithm     = var.kms_key_arn == "" ? "AES256" : "aws:kms"
-      kms_master_key_id = var.kms_key_arn == "" ? null : var.kms_key_arn
+      sse_algorithm     = local.own_key == null ? "AES256" : "aws:kms"
+      kms_master_key_id = local.own_key
     }
   }
 }

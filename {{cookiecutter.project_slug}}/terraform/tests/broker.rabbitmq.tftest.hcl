@@ -48,7 +48,7 @@ run "broker" {
 
   assert {
     condition = aws_mq_configuration.this.data == join("", [
-      "consumer_timeout = ", 1000 * max([for queue in jsondecode(file("../contract.json")).queues : queue.visibility_timeout_seconds]...), "\n"
+      "consumer_timeout = ", 1000 * max([for queue in local.contract.queues : queue.visibility_timeout_seconds]...), "\n"
     ])
     error_message = "The broker takes messages back at another time than the contract's longest visibility timeout."
   }
@@ -69,7 +69,7 @@ run "broker" {
   assert {
     condition = alltrue([
       for policy in ["producer", "worker", "operator"] : [
-        for statement in jsondecode(local.policies[policy]).Statement : [statement.Action, statement.Resource] if strcontains(jsonencode(statement.Action), "secretsmanager:")
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : [statement.Action, statement.Resource] if strcontains(jsonencode(statement.Action), "secretsmanager:")
       ] == [["secretsmanager:GetSecretValue", "arn:aws:secretsmanager:${local.contract.region}:123456789012:secret:${local.contract.service}-staging-broker-??????"]]
     ])
     error_message = "Somebody could not read the broker's password, or could read another secret."
@@ -78,7 +78,7 @@ run "broker" {
   assert {
     condition = alltrue(flatten([
       for policy in ["producer", "worker"] : [
-        for statement in jsondecode(local.policies[policy]).Statement : statement.Sid == "ReportQueues" && policy == "worker" ? [true] : [
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : statement.Sid == "ReportQueues" && policy == "worker" ? [true] : [
           for action in flatten([statement.Action]) :
           contains(["secretsmanager", lookup({ s3 = "s3", dynamodb = "dynamodb" }, local.contract.results, "secretsmanager")], split(":", action)[0])
         ]
@@ -89,14 +89,14 @@ run "broker" {
 
   assert {
     condition = [
-      for statement in jsondecode(local.policies["worker"]).Statement : [statement.Action, statement.Condition.StringEquals] if statement.Sid == "ReportQueues"
+      for statement in jsondecode(data.aws_iam_policy_document.this["worker"].json).Statement : [statement.Action, statement.Condition.StringEquals] if statement.Sid == "ReportQueues"
     ] == [["cloudwatch:PutMetricData", { "cloudwatch:namespace" = "${local.contract.service}-staging" }]]
     error_message = "A worker could not report its queue, or could write anybody's metrics."
   }
 
   assert {
     condition = {
-      for statement in jsondecode(local.policies["operator"]).Statement : statement.Sid => [statement.Action, statement.Resource] if strcontains(jsonencode(statement.Action), "mq:")
+      for statement in jsondecode(data.aws_iam_policy_document.this["operator"].json).Statement : statement.Sid => [statement.Action, statement.Resource] if strcontains(jsonencode(statement.Action), "mq:")
     } == { LookAtBroker = ["mq:DescribeBroker", "arn:aws:mq:${local.contract.region}:123456789012:broker:${local.contract.service}-staging:b-*"] }
     error_message = "An operator may do more to the broker than look at it."
   }
@@ -105,7 +105,7 @@ run "broker" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       alltrue([
         for name, watched in { dead-letters = "${queue.name}-dlq", backlog = queue.name } :
         aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].namespace == "${local.contract.service}-staging" &&

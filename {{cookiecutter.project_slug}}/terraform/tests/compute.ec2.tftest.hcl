@@ -2,16 +2,6 @@
 
 mock_provider "aws" {
   source = "./tests/pretended"
-
-  mock_resource "aws_iam_instance_profile" {
-    defaults = { arn = "arn:aws:iam::123456789012:instance-profile/mock" }
-  }
-  mock_resource "aws_launch_template" {
-    defaults = { id = "lt-0123456789abcdef0", latest_version = 1 }
-  }
-  mock_resource "aws_autoscaling_policy" {
-    defaults = { arn = "arn:aws:autoscaling:eu-west-1:123456789012:scalingPolicy:1:autoScalingGroupName/a:policyName/mock" }
-  }
 }
 
 variables {
@@ -31,8 +21,8 @@ run "workers" {
   assert {
     condition = alltrue([
       for path, text in {
-        "/etc/systemd/system/worker@.service.d/contract.conf" = "TimeoutStopSec=${jsondecode(file("../contract.json")).stop_timeout_seconds + 10}\n"
-        "/etc/worker/machine.env"                             = "STOP_TIMEOUT_SECONDS=${jsondecode(file("../contract.json")).stop_timeout_seconds}\n"
+        "/etc/systemd/system/worker@.service.d/contract.conf" = "TimeoutStopSec=${local.contract.stop_timeout_seconds + 10}\n"
+        "/etc/worker/machine.env"                             = "STOP_TIMEOUT_SECONDS=${local.contract.stop_timeout_seconds}\n"
       } : strcontains(local.machine_files[path], text)
     ])
     error_message = "A worker is killed before its soft shutdown is over."
@@ -59,7 +49,7 @@ run "workers" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       aws_autoscaling_group.worker[queue.name].min_size == queue.workers_min &&
       aws_autoscaling_group.worker[queue.name].max_size == queue.workers_max &&
       aws_autoscaling_lifecycle_hook.stop_worker[queue.name].heartbeat_timeout >= min(7200, local.contract.stop_timeout_seconds + 10)
@@ -69,7 +59,7 @@ run "workers" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       aws_autoscaling_policy.backlog[queue.name].target_tracking_configuration[0].target_value * queue.seconds_per_task <= max(queue.seconds_per_task, queue.acceptable_latency_seconds * queue.concurrency)
     ])
     error_message = "Scaling lets more wait for a worker than it clears within the acceptable latency."
@@ -88,7 +78,7 @@ run "workers" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       contains(keys(aws_autoscaling_policy.wake), queue.name) == (queue.workers_min == 0) &&
       contains(keys(aws_autoscaling_policy.sleep), queue.name) == (queue.workers_min == 0) &&
       aws_autoscaling_policy.backlog[queue.name].target_tracking_configuration[0].disable_scale_in == (queue.workers_min == 0)
@@ -104,7 +94,7 @@ run "spot_is_only_for_workers_above_the_least" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       aws_autoscaling_group.worker[queue.name].mixed_instances_policy[0].instances_distribution[0].on_demand_base_capacity == queue.workers_min
     ])
     error_message = "The least number of workers is not safe from Spot."

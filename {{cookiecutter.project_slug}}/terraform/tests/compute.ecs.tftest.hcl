@@ -2,13 +2,6 @@
 
 mock_provider "aws" {
   source = "./tests/pretended"
-
-  mock_resource "aws_ecs_task_definition" {
-    defaults = { arn = "arn:aws:ecs:eu-west-1:123456789012:task-definition/mock:1" }
-  }
-  mock_resource "aws_appautoscaling_policy" {
-    defaults = { arn = "arn:aws:autoscaling:eu-west-1:123456789012:scalingPolicy:1:resource/ecs/service/a/b:policyName/mock" }
-  }
 }
 
 variables {
@@ -28,9 +21,9 @@ run "workers" {
   assert {
     condition = alltrue([
       for task in aws_ecs_task_definition.worker :
-      jsondecode(task.container_definitions)[0].stopTimeout == jsondecode(file("../contract.json")).stop_timeout_seconds &&
+      jsondecode(task.container_definitions)[0].stopTimeout == local.contract.stop_timeout_seconds &&
       jsondecode(task.container_definitions)[0].stopTimeout <= 120 &&
-      jsondecode(task.container_definitions)[0].stopTimeout > jsondecode(file("../contract.json")).soft_shutdown_seconds
+      jsondecode(task.container_definitions)[0].stopTimeout > local.contract.soft_shutdown_seconds
     ])
     error_message = "A worker is killed before its soft shutdown is over."
   }
@@ -55,7 +48,7 @@ run "workers" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       aws_appautoscaling_target.worker[queue.name].min_capacity == queue.workers_min &&
       aws_appautoscaling_target.worker[queue.name].max_capacity == queue.workers_max &&
       aws_appautoscaling_target.worker[queue.name].resource_id == "service/${aws_ecs_cluster.this.name}/${aws_ecs_service.worker[queue.name].name}"
@@ -65,7 +58,7 @@ run "workers" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       aws_appautoscaling_policy.backlog[queue.name].target_tracking_scaling_policy_configuration[0].target_value * queue.seconds_per_task <= max(queue.seconds_per_task, queue.acceptable_latency_seconds * queue.concurrency)
     ])
     error_message = "Scaling lets more wait for a worker than it clears within the acceptable latency."
@@ -84,7 +77,7 @@ run "workers" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       contains(keys(aws_appautoscaling_policy.wake), queue.name) == (queue.workers_min == 0) &&
       contains(keys(aws_appautoscaling_policy.sleep), queue.name) == (queue.workers_min == 0) &&
       aws_appautoscaling_policy.backlog[queue.name].target_tracking_scaling_policy_configuration[0].disable_scale_in == (queue.workers_min == 0)
@@ -100,7 +93,7 @@ run "spot_is_only_for_workers_above_the_least" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues : anytrue([
+      for queue in local.contract.queues : anytrue([
         for strategy in aws_ecs_service.worker[queue.name].capacity_provider_strategy :
         strategy.capacity_provider == "FARGATE" && strategy.base == queue.workers_min && strategy.weight == 0
       ])

@@ -32,7 +32,7 @@ run "plan" {
   assert {
     condition = alltrue([
       for policy in ["producer", "worker", "operator"] : alltrue([
-        for statement in jsondecode(local.policies[policy]).Statement :
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement :
         statement.Effect == "Allow" &&
         alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]) &&
         (contains(["ReadMetrics", "ListWorkers", "ReportQueues"], statement.Sid) || alltrue([
@@ -84,7 +84,7 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
   assert {
     condition = alltrue([
       for policy in ["producer", "worker", "operator"] : anytrue([
-        for statement in jsondecode(local.policies[policy]).Statement : statement.Resource == var.kms_key_arn
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : statement.Resource == var.kms_key_arn
       ])
     ])
     error_message = "Somebody could not read what is encrypted with the owner's key."

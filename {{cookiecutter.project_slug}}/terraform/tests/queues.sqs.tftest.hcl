@@ -30,11 +30,11 @@ run "queues" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       aws_sqs_queue.main[queue.name].visibility_timeout_seconds == queue.visibility_timeout_seconds &&
       aws_sqs_queue.main[queue.name].message_retention_seconds == queue.retention_seconds &&
-      aws_sqs_queue.main[queue.name].receive_wait_time_seconds == jsondecode(file("../contract.json")).wait_time_seconds &&
-      aws_sqs_queue.dead_letters[queue.name].message_retention_seconds == jsondecode(file("../contract.json")).dead_letter_retention_seconds
+      aws_sqs_queue.main[queue.name].receive_wait_time_seconds == local.contract.wait_time_seconds &&
+      aws_sqs_queue.dead_letters[queue.name].message_retention_seconds == local.contract.dead_letter_retention_seconds
     ])
     error_message = "A queue's numbers are not the contract's."
   }
@@ -52,7 +52,7 @@ run "queues" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues : jsondecode(aws_sqs_queue.main[queue.name].redrive_policy) == {
+      for queue in local.contract.queues : jsondecode(aws_sqs_queue.main[queue.name].redrive_policy) == {
         deadLetterTargetArn = "arn:aws:sqs:${local.contract.region}:123456789012:${aws_sqs_queue.dead_letters[queue.name].name}"
         maxReceiveCount     = queue.max_receive_count
       }
@@ -83,21 +83,21 @@ run "queues" {
 
   assert {
     condition = jsonencode(sort(distinct(flatten([
-      for statement in jsondecode(local.policies["producer"]).Statement : statement.Action if strcontains(jsonencode(statement.Action), "sqs:")
+      for statement in jsondecode(data.aws_iam_policy_document.this["producer"].json).Statement : statement.Action if strcontains(jsonencode(statement.Action), "sqs:")
     ])))) == jsonencode(["sqs:SendMessage"])
     error_message = "A producer may do more than send."
   }
 
   assert {
     condition = jsonencode(sort(distinct(flatten([
-      for statement in jsondecode(local.policies["worker"]).Statement : statement.Action if strcontains(jsonencode(statement.Action), "sqs:")
+      for statement in jsondecode(data.aws_iam_policy_document.this["worker"].json).Statement : statement.Action if strcontains(jsonencode(statement.Action), "sqs:")
     ])))) == jsonencode(["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage", "sqs:SendMessage"])
     error_message = "A worker's rights are not those it needs."
   }
 
   assert {
     condition = jsonencode({
-      for statement in jsondecode(local.policies["worker"]).Statement : statement.Sid => sort(flatten([statement.Resource])) if contains(["Work", "Send"], statement.Sid)
+      for statement in jsondecode(data.aws_iam_policy_document.this["worker"].json).Statement : statement.Sid => sort(flatten([statement.Resource])) if contains(["Work", "Send"], statement.Sid)
       }) == jsonencode({
       Work = sort([for queue in aws_sqs_queue.main : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
       Send = sort([for queue in concat(values(aws_sqs_queue.main), values(aws_sqs_queue.dead_letters)) : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
@@ -107,7 +107,7 @@ run "queues" {
 
   assert {
     condition = jsonencode({
-      for statement in jsondecode(local.policies["operator"]).Statement : statement.Sid => sort(flatten([statement.Resource])) if statement.Sid == "HandleDeadLetters"
+      for statement in jsondecode(data.aws_iam_policy_document.this["operator"].json).Statement : statement.Sid => sort(flatten([statement.Resource])) if statement.Sid == "HandleDeadLetters"
       }) == jsonencode({
       HandleDeadLetters = sort([for queue in aws_sqs_queue.dead_letters : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
     })
@@ -117,7 +117,7 @@ run "queues" {
   assert {
     condition = alltrue(flatten([
       for policy in ["producer", "worker"] : [
-        for statement in jsondecode(local.policies[policy]).Statement : [
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : [
           for action in flatten([statement.Action]) :
           contains(["sqs", lookup({ s3 = "s3", dynamodb = "dynamodb" }, local.contract.results, "sqs")], split(":", action)[0])
         ]
@@ -130,7 +130,7 @@ run "queues" {
 
   assert {
     condition = alltrue([
-      for queue in jsondecode(file("../contract.json")).queues :
+      for queue in local.contract.queues :
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].dimensions.QueueName == aws_sqs_queue.dead_letters[queue.name].name &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].metric_name == "ApproximateNumberOfMessagesVisible" &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].threshold == 0 &&
