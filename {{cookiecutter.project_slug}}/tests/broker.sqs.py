@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -24,14 +22,9 @@ def prepare() -> None:
     """See that there is a broker for the emulator: moto is one."""
 
 
-def client(service: Any) -> Any:
-    """Return a client of the emulated SQS."""
-    return boto3.client("sqs", endpoint_url=service.environment["AWS_ENDPOINT_URL"])
-
-
 def count(service: Any, queue: Any, *, dead: bool) -> int:
     """Return how many messages a queue holds, hidden ones included."""
-    attributes = client(service).get_queue_attributes(
+    attributes = service.client("sqs").get_queue_attributes(
         QueueUrl=service.url(queue, dead=dead),
         AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
     )["Attributes"]
@@ -40,7 +33,7 @@ def count(service: Any, queue: Any, *, dead: bool) -> int:
 
 def empty(service: Any, *, dead: bool) -> None:
     """Take what can be received out of the first queue, or out of its dead-letter queue."""
-    sqs, url = client(service), service.url(dead=dead)
+    sqs, url = service.client("sqs"), service.url(dead=dead)
     while found := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
         for message in found:
             sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
@@ -48,13 +41,13 @@ def empty(service: Any, *, dead: bool) -> None:
 
 def given_back(service: Any) -> bool:
     """Return whether the message can be received right away, though its visibility timeout is far from over."""
-    found = client(service).receive_message(QueueUrl=service.url(), VisibilityTimeout=0, WaitTimeSeconds=1)
+    found = service.client("sqs").receive_message(QueueUrl=service.url(), VisibilityTimeout=0, WaitTimeSeconds=1)
     return len(found.get("Messages", [])) == 1
 
 
 def see_dead(service: Any) -> Seen:
     """Return the message in the dead-letter queue of the first queue, and leave it there."""
-    (message,) = client(service).receive_message(
+    (message,) = service.client("sqs").receive_message(
         QueueUrl=service.url(dead=True), MessageAttributeNames=["All"], AttributeNames=["All"], VisibilityTimeout=0
     )["Messages"]
     reason = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
@@ -63,7 +56,7 @@ def see_dead(service: Any) -> Seen:
 
 def redrive(service: Any) -> None:
     """Move the dead letters of the first queue back into it."""
-    sqs = client(service)
+    sqs = service.client("sqs")
 
     def arn(*, dead: bool) -> str:
         url = service.url(dead=dead)

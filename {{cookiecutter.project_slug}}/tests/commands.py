@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pexpect
 
-from tests.support import CONTRACT, PROJECT, RunningService
+from tests.support import CONTRACT, RunningService
 
 COMMAND = (sys.executable, "-m", CONTRACT["package"])
 
@@ -21,8 +20,7 @@ class Commands:
 
     def __init__(self, service: RunningService) -> None:
         self.service = service
-        path = os.pathsep.join((str(PROJECT / "src"), str(PROJECT)))
-        self.environment = {**service.environment, "PYTHONPATH": path}
+        self.environment = service.client_environment()
         for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
             self.environment.pop(name, None)
 

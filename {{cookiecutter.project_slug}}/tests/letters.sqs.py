@@ -6,7 +6,6 @@ import json
 import uuid
 from collections.abc import Iterable
 
-from tests import broker
 from tests.support import RunningService
 
 
@@ -18,7 +17,7 @@ def put(
     Each is in a group of its own, unless there are to be fewer: of a FIFO queue, the emulator shows the first message
     of each group, and AWS the first ten.
     """
-    sqs, url, fifo = broker.client(service), service.url(dead=dead), service.contract.suffix
+    sqs, url, fifo = service.client("sqs"), service.url(dead=dead), service.contract.suffix
     made = []
     for number, body in enumerate(bodies):
         made.append({"Id": str(number % 10), "MessageBody": body, "MessageGroupId": f"group-{number % groups}", **more})
@@ -46,7 +45,7 @@ def celery_body(number: int, task: str = "tests.probes.leave_trace") -> str:
 
 def bodies(service: RunningService, *, dead: bool) -> list[str]:
     """Take all messages out of a queue, and return their bodies."""
-    sqs, url, found = broker.client(service), service.url(dead=dead), []
+    sqs, url, found = service.client("sqs"), service.url(dead=dead), []
     while page := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages"):
         for message in page:
             found.append(message["Body"])

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import boto3
+
 from dev import emulator
 from tests import broker
 
@@ -60,6 +62,10 @@ class RunningService:
         """Let boto3 find this emulator, in a `with` block: it reads the environment at its first request."""
         return mock.patch.dict(os.environ, self.environment)
 
+    def client(self, aws: str) -> Any:
+        """Return a boto3 client of a service of the emulated AWS."""
+        return boto3.client(aws, endpoint_url=self.environment["AWS_ENDPOINT_URL"])
+
     def start_worker(self, queue: str = "", label: str = "", **variables: str) -> subprocess.Popen[bytes]:
         """Start the worker of a queue (the first), which also knows the tasks in tests/probes.py.
 
@@ -73,7 +79,7 @@ class RunningService:
             worker = self.workers[label or queue] = subprocess.Popen(
                 [sys.executable, "-m", CONTRACT["package"], "worker", queue, "--include=tests.probes"],
                 cwd=PROJECT,
-                env={**self._client_environment(), "LIVENESS_DIRECTORY": str(self.logs), **variables},
+                env={**self.client_environment(), "LIVENESS_DIRECTORY": str(self.logs), **variables},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -97,13 +103,14 @@ class RunningService:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=PROJECT,
-            env=self._client_environment(),
+            env=self.client_environment(),
             capture_output=True,
             text=True,
             timeout=90,
         )
 
-    def _client_environment(self) -> dict[str, str]:
+    def client_environment(self) -> dict[str, str]:
+        """Return the environment variables of a process that uses the service."""
         return {**self.environment, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"}
 
     def log(self, label: str = "") -> str:

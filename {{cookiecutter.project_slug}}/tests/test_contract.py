@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -11,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from dev import broker, results, timeouts
-from tests.support import CONTRACT, PROJECT
+from tests.support import CONTRACT, PROJECT, module
 
-contract = importlib.import_module(f"{CONTRACT['package']}.contract")
-app = importlib.import_module(f"{CONTRACT['package']}.app")
-cli = importlib.import_module(f"{CONTRACT['package']}.cli")
-settings = importlib.import_module(f"{CONTRACT['package']}.settings")
-worker = importlib.import_module(f"{CONTRACT['package']}.worker")
+contract = module("contract")
+app = module("app")
+cli = module("cli")
+settings = module("settings")
+worker = module("worker")
 
 QUEUES = app.contract.queues
 
@@ -68,10 +67,9 @@ def test_a_contract_that_is_no_json_is_reported_as_such(tmp_path):
 
 @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
 def test_every_queue_has_tasks_a_route_and_a_worker(queue):
-    module = f"{CONTRACT['package']}.tasks.{queue.module}"
-    importlib.import_module(module)
-    assert [name for name in app.app.tasks if name.startswith(f"{module}.")]
-    route = app.app.amqp.router.route({}, f"{module}.anything")
+    name = module(f"tasks.{queue.module}").__name__
+    assert [task for task in app.app.tasks if task.startswith(f"{name}.")]
+    route = app.app.amqp.router.route({}, f"{name}.anything")
     assert route["queue"].name == app.contract.celery_name(queue)
     arguments = worker.worker_arguments(app.contract, queue.name, "INFO")
     assert f"--queues={route['queue'].name}" in arguments

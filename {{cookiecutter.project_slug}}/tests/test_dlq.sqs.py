@@ -12,7 +12,6 @@ from unittest import mock
 
 import pytest
 
-from tests import broker
 from tests.commands import COMMAND, Commands, exported_bodies, interrupt
 from tests.letters import bodies, celery_body, put
 from tests.support import IS_FIFO, eventually, running_service
@@ -32,7 +31,7 @@ def quiet(tmp_path_factory):
 def commands(quiet):
     """Its command, with empty queues."""
     for dead in (True, False):
-        broker.client(quiet).purge_queue(QueueUrl=quiet.url(dead=dead))
+        quiet.client("sqs").purge_queue(QueueUrl=quiet.url(dead=dead))
     return Commands(quiet)
 
 
@@ -44,7 +43,7 @@ def queue(quiet):
 def visible(service, dead=True):
     name = "ApproximateNumberOfMessages"
     return int(
-        broker.client(service).get_queue_attributes(QueueUrl=service.url(dead=dead), AttributeNames=[name])[
+        service.client("sqs").get_queue_attributes(QueueUrl=service.url(dead=dead), AttributeNames=[name])[
             "Attributes"
         ][name]
     )
@@ -165,7 +164,7 @@ def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, que
     assert visible(quiet) == 4
     assert "1 messages sent" in commands.run("dlq", "resend", queue, "--id", "00000001")
     assert (visible(quiet), visible(quiet, dead=False)) == (3, 1)
-    (message,) = broker.client(quiet).receive_message(
+    (message,) = quiet.client("sqs").receive_message(
         QueueUrl=quiet.url(), MessageAttributeNames=["All"], AttributeNames=["All"]
     )["Messages"]
     assert message["Body"] == celery_body(1)

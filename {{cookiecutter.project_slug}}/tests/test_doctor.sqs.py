@@ -12,7 +12,6 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError
 
-from tests import broker
 from tests.commands import Commands
 from tests.support import CONTRACT, eventually, module, running_service
 
@@ -51,14 +50,14 @@ def changed(working):
     before = []
 
     def change(dead=False, **attributes):
-        sqs, url = broker.client(working), working.url(dead=dead)
+        sqs, url = working.client("sqs"), working.url(dead=dead)
         held = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         before.append((url, {name: held.get(name, "") for name in attributes}))
         sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
 
     yield change
     for url, attributes in reversed(before):
-        broker.client(working).set_queue_attributes(QueueUrl=url, Attributes=attributes)
+        working.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
 
 
 def refuse(*actions):
@@ -115,7 +114,7 @@ def test_attribute_that_differs_is_found(look, changed, code, dead, attributes):
 
 
 def test_wrong_redrive_policies_are_found(look, changed, working):
-    arn = broker.client(working).get_queue_attributes(QueueUrl=working.url(), AttributeNames=["RedrivePolicy"])
+    arn = working.client("sqs").get_queue_attributes(QueueUrl=working.url(), AttributeNames=["RedrivePolicy"])
     policy = json.loads(arn["Attributes"]["RedrivePolicy"])
     changed(RedrivePolicy=json.dumps({**policy, "maxReceiveCount": 99}))
     found = look()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 
 import pytest
@@ -58,11 +57,17 @@ def test_task_with_a_countdown_beyond_its_visibility_timeout_runs_once(service, 
     assert int(trace.name) - began >= (VISIBILITY_TIMEOUT_SECONDS + 2) * 1e9
 
 
+def module_with(example):
+    """Return the name of the first queue's module; skip the test if the example is no longer there."""
+    tasks = module(f"tasks.{QUEUES[0].module}")
+    if not hasattr(tasks, example):
+        pytest.skip("the example is gone")
+    return tasks.__name__
+
+
 @pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")
 def test_chord_of_the_examples_adds_up(service):
-    tasks = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
-    if not hasattr(importlib.import_module(tasks), "count_words_of_all"):
-        pytest.skip("the example is gone")
+    tasks = module_with("count_words_of_all")
     code = (
         f"from {tasks} import count_words_of_all\n"
         f"chord = count_words_of_all(['one', 'one two', 'one two three'])\n"
@@ -74,9 +79,7 @@ def test_chord_of_the_examples_adds_up(service):
 
 @pytest.mark.skipif(not HAS_RESULTS, reason="progress is a result")
 def test_report_of_the_examples_tells_its_progress_and_ends_when_it_is_cancelled(service):
-    tasks = f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"
-    if not hasattr(importlib.import_module(tasks), "cancel_report"):
-        pytest.skip("the example is gone")
+    tasks = module_with("cancel_report")
     code = (
         f"import time\n"
         f"from celery.exceptions import TaskRevokedError\n"
@@ -103,8 +106,7 @@ def test_chord_without_results_is_an_error_that_says_so(service):
 
 
 def test_command_sends_and_waits(service):
-    if not hasattr(importlib.import_module(f"{CONTRACT['package']}.tasks.{QUEUES[0].module}"), "count_words"):
-        pytest.skip("the example is gone")
+    module_with("count_words")
     wait = ("--wait", "40") if HAS_RESULTS else ()
     sent = service.python("-m", CONTRACT["package"], "send", f"{QUEUES[0].name}.count_words", "a b", "--group=g", *wait)
     assert sent.returncode == 0, sent.stderr

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 from celery.backends.cache import CacheBackend
 from celery.exceptions import Ignore, TaskRevokedError
 
-from tests.support import CONTRACT
+from tests.support import CONTRACT, module
 
-first, *others = (
-    importlib.import_module(f"{CONTRACT['package']}.tasks.{queue['name'].replace('-', '_')}")
-    for queue in CONTRACT["queues"]
-)
+first, *others = (module(f"tasks.{queue['name'].replace('-', '_')}") for queue in CONTRACT["queues"])
 
 
 def test_quick_task():
@@ -94,9 +89,9 @@ def test_report_that_was_cancelled_before_it_began_writes_nothing(report, monkey
 
 
 @pytest.mark.parametrize(
-    "module",
-    [module for module in others if hasattr(module, "reverse")],
-    ids=lambda module: module.__name__.rpartition(".")[2],
+    "tasks",
+    [tasks for tasks in others if hasattr(tasks, "reverse")],
+    ids=lambda tasks: tasks.__name__.rpartition(".")[2],
 )
-def test_other_queues_tasks(module):
-    assert module.reverse("abc") == "cba"
+def test_other_queues_tasks(tasks):
+    assert tasks.reverse("abc") == "cba"

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests import broker
 from tests.faults import FAULTS, proxy, refusing
 from tests.support import CONTRACT, IS_FIFO, eventually, notes, running_service
 
@@ -167,7 +166,7 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
     ]
     for number, body in enumerate(unreadable):
         order = {"MessageGroupId": f"foreign-{number}", "MessageDeduplicationId": f"{time.time()}-{number}"}
-        broker.client(calm).send_message(QueueUrl=calm.url(), MessageBody=body, **(order if IS_FIFO else {}))
+        calm.client("sqs").send_message(QueueUrl=calm.url(), MessageBody=body, **(order if IS_FIFO else {}))
     worker = start(calm, weather, "reader")
     assert eventually(lambda: calm.dead() == len(unreadable), 60), calm.log("reader")
     assert worker.poll() is None

@@ -82,12 +82,11 @@ def test_it_refuses_whom_it_does_not_know_and_shows_others_the_workers(tmp_path_
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         command = [argument.replace("5555", str(port)) for argument in FLOWER["command"]]
-        path = os.pathsep.join((str(PROJECT / "src"), str(PROJECT)))
         with (tmp_path / "log").open("w") as log:
             flower = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=tmp_path,
-                env={**service.environment, "PYTHONPATH": path, "FLOWER_BASIC_AUTH": LOGIN},
+                env={**service.client_environment(), "FLOWER_BASIC_AUTH": LOGIN},
                 stdout=log,
                 stderr=log,
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import boto3
 import pytest
 
 from tests.commands import Commands
@@ -19,27 +18,17 @@ NAME = f"{CONTRACT['service']}-development-worker"
 def quiet(tmp_path_factory):
     """A service without a worker, whose user and secret are there as Terraform makes them."""
     with running_service(tmp_path_factory.mktemp("logs")) as running:
-        client(running, "iam").create_user(UserName=NAME)
-        client(running, "secretsmanager").create_secret(Name=NAME)
+        running.client("iam").create_user(UserName=NAME)
+        running.client("secretsmanager").create_secret(Name=NAME)
         yield running
 
 
-def client(service, name):
-    return boto3.client(
-        name,
-        endpoint_url=service.environment["AWS_ENDPOINT_URL"],
-        region_name=service.contract.region,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
-
-
 def stored(service):
-    return json.loads(client(service, "secretsmanager").get_secret_value(SecretId=NAME)["SecretString"])
+    return json.loads(service.client("secretsmanager").get_secret_value(SecretId=NAME)["SecretString"])
 
 
 def ids(service):
-    return {key["AccessKeyId"] for key in client(service, "iam").list_access_keys(UserName=NAME)["AccessKeyMetadata"]}
+    return {key["AccessKeyId"] for key in service.client("iam").list_access_keys(UserName=NAME)["AccessKeyMetadata"]}
 
 
 def test_a_key_is_made_replaced_and_deleted(quiet):
@@ -67,9 +56,9 @@ def test_a_key_is_made_replaced_and_deleted(quiet):
 
 def test_a_key_that_cannot_be_stored_is_deleted_again(quiet):
     commands = Commands(quiet)
-    client(quiet, "iam").create_user(UserName=NAME.replace("development", "staging"))
+    quiet.client("iam").create_user(UserName=NAME.replace("development", "staging"))
     commands.run("keys", "rotate", "--environment", "staging", status=2)
-    found = client(quiet, "iam").list_access_keys(UserName=NAME.replace("development", "staging"))
+    found = quiet.client("iam").list_access_keys(UserName=NAME.replace("development", "staging"))
     assert found["AccessKeyMetadata"] == []
     commands.run("keys", "finish", "--environment", "staging", status=2)
     assert "nothing was deleted" in commands.errors

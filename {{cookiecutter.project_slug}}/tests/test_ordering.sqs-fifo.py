@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 
-from tests.support import CONTRACT
+from tests.support import module
 
-ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
+ordering = module("ordering")
 
 
 def test_sending_without_a_group_is_an_error_that_says_how():

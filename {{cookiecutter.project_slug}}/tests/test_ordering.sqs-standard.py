@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+from tests.support import module
 
-from tests.support import CONTRACT
-
-ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
+ordering = module("ordering")
 
 
 def test_sqs_itself_delays_up_to_fifteen_minutes():

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 
-CONTRACT = json.loads((Path(__file__).parents[1] / "contract.json").read_text(encoding="utf-8"))
+from tests.support import module
 
-app = importlib.import_module(f"{CONTRACT['package']}.app")
-protection = importlib.import_module(f"{CONTRACT['package']}.protection")
+app = module("app")
+protection = module("protection")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 from datetime import datetime, timedelta, timezone
 from xml.etree import ElementTree
 
-import boto3
 import pytest
 
 from tests.commands import Commands
@@ -16,7 +15,6 @@ from tests.support import CONTRACT, eventually, module, running_service
 pytestmark = pytest.mark.end_to_end
 
 metrics = module("ops.metrics")
-curves = module("ops.shared.curves")
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +43,7 @@ def first(commands):
 def put_metric(service, metric, *values):
     """Put values of the last minutes, one a minute, the last of them now."""
     now = datetime.now(timezone.utc)
-    cloudwatch = boto3.client(
-        "cloudwatch",
-        endpoint_url=service.environment["AWS_ENDPOINT_URL"],
-        region_name=service.contract.region,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
-    cloudwatch.put_metric_data(
+    service.client("cloudwatch").put_metric_data(
         Namespace="AWS/AmazonMQ",
         MetricData=[
             {
@@ -124,17 +115,3 @@ def test_metrics_draws_curves(quiet, commands, tmp_path):
     assert [series["metric"] for series in found] == [metric.name for metric in metrics.TITLES]
     assert {series["broker"] for series in found} == {f"{CONTRACT['service']}-development"}
     commands.run("metrics", "--html", "/nowhere/at/all.html", status=2)
-
-
-@pytest.mark.parametrize(
-    ("values", "drawn"),
-    [([], ""), ([None], "·"), ([0, 0], "▁▁"), ([0, 1, None, 2], "▁▅·█"), ([5], "█")],
-)
-def test_sparkline(values, drawn):
-    assert curves.sparkline(values) == drawn
-
-
-@pytest.mark.parametrize(("hours", "period"), [(0.1, 60), (0.5, 60), (3, 300), (24, 2_160), (336, 30_240)])
-def test_curves_fit_their_row(hours, period):
-    assert curves.period_seconds(hours) == period
-    assert hours * 3_600 / period <= curves.POINTS

@@ -6,10 +6,8 @@ import json
 from datetime import datetime, timedelta, timezone
 from xml.etree import ElementTree
 
-import boto3
 import pytest
 
-from tests import broker
 from tests.commands import Commands
 from tests.letters import celery_body, put
 from tests.support import CONTRACT, module, running_service
@@ -35,14 +33,7 @@ def put_metric(service, name, *values):
     """Put values of the last minutes, one a minute, the last of them now."""
     queue = service.contract.queue_name(service.queue, "development")
     now = datetime.now(timezone.utc)
-    cloudwatch = boto3.client(
-        "cloudwatch",
-        endpoint_url=service.environment["AWS_ENDPOINT_URL"],
-        region_name=service.contract.region,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
-    cloudwatch.put_metric_data(
+    service.client("cloudwatch").put_metric_data(
         Namespace="AWS/SQS",
         MetricData=[
             {
@@ -61,7 +52,7 @@ def test_queues_tells_depth_age_and_dead_letters(quiet, commands):
     assert all(queue["name"] in said for queue in CONTRACT["queues"])
     assert all(len(line) <= 80 for line in said.splitlines())
     put(quiet, [celery_body(n) for n in range(7)], dead=False)
-    broker.client(quiet).receive_message(QueueUrl=quiet.url(), MaxNumberOfMessages=2)
+    quiet.client("sqs").receive_message(QueueUrl=quiet.url(), MaxNumberOfMessages=2)
     put_metric(quiet, "ApproximateAgeOfOldestMessage", 1_000, 50)
     first = json.loads(commands.run("queues", "--json"))[0]
     assert first["waiting"] + first["in_flight"] == 7
@@ -107,17 +98,3 @@ def test_metrics_draws_curves(quiet, commands, tmp_path):
     commands.run("metrics", "--html", "/nowhere/at/all.html", status=2)
     commands.run("metrics", "nope", status=2)
     assert "no queue 'nope'" in commands.errors
-
-
-@pytest.mark.parametrize(
-    ("values", "drawn"),
-    [([], ""), ([None], "·"), ([0, 0], "▁▁"), ([0, 1, None, 2], "▁▅·█"), ([5], "█")],
-)
-def test_sparkline(values, drawn):
-    assert metrics.sparkline(values) == drawn
-
-
-@pytest.mark.parametrize(("hours", "period"), [(0.1, 60), (0.5, 60), (3, 300), (24, 2_160), (336, 30_240)])
-def test_curves_fit_their_row(hours, period):
-    assert metrics.period_seconds(hours) == period
-    assert hours * 3_600 / period <= metrics.POINTS

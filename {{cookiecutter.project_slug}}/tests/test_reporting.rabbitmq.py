@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
@@ -19,8 +18,7 @@ QUEUE = CONTRACT["queues"][0]["name"]
 def told(service, metric, queue):
     """Return what was told last of a queue, if anything."""
     now = datetime.now(timezone.utc)
-    client = boto3.client("cloudwatch", endpoint_url=service.environment["AWS_ENDPOINT_URL"])
-    found = client.get_metric_statistics(
+    found = service.client("cloudwatch").get_metric_statistics(
         Namespace=f"{CONTRACT['service']}-development",
         MetricName=metric,
         Dimensions=[{"Name": "Queue", "Value": queue}],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -12,13 +11,12 @@ from celery._state import _task_stack
 from celery.exceptions import Reject
 from click.testing import CliRunner
 
-from tests.support import CONTRACT
+from tests.support import CONTRACT, module
 
-app = importlib.import_module(f"{CONTRACT['package']}.app")
-cli = importlib.import_module(f"{CONTRACT['package']}.cli")
-publish = importlib.import_module(f"{CONTRACT['package']}.publish")
-
-ordering = importlib.import_module(f"{CONTRACT['package']}.ordering")
+app = module("app")
+cli = module("cli")
+ordering = module("ordering")
+publish = module("publish")
 
 QUEUE = app.contract.queues[0]
 

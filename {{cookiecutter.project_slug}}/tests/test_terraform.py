@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[1]
-CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
+from tests.support import CONTRACT, PROJECT, module
 
-app = importlib.import_module(f"{CONTRACT['package']}.app")
-settings = importlib.import_module(f"{CONTRACT['package']}.settings")
+app = module("app")
+settings = module("settings")
 
 TERRAFORM = PROJECT / "terraform"
 ROOTS = [TERRAFORM, TERRAFORM / "bootstrap", TERRAFORM / "pipeline"]

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import click
 
 from ..contract import Queue
-from .shared.curves import POINTS, period_seconds, show, sparkline
+from .shared.curves import period_seconds, show
 from .shared.measured import AGE, DEPTH, DONE, SENT, read
 from .shared.place import place
 from .shared.terminal import Command, live_options
-
-__all__ = ["POINTS", "TITLES", "command", "period_seconds", "sparkline"]
 
 TITLES = {DEPTH: "waiting", AGE: "oldest, s", SENT: "sent", DONE: "done"}
 """What each metric is called here; the last two are counts per period."""
