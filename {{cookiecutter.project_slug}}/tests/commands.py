@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pexpect
 
-from tests.support import CONTRACT, RunningService
+from tests.support import CONTRACT, PROJECT, RunningService
 
 COMMAND = (sys.executable, "-m", CONTRACT["package"])
+OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+OTHERS = ("worker", "send", "health", "contract")
+"""Commands that are no on-call commands."""
+
+
+def documented() -> list[str]:
+    """Return the on-call command lines of the docs."""
+    found = []
+    for page in ("docs/operations.md", "docs/runbook.md", "README.md"):
+        text = (PROJECT / page).read_text(encoding="utf-8")
+        for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+            lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
+            found += [line for line in lines if line.startswith(f"{CONTRACT['service']} ")]
+    return [line for line in found if line.split()[1] not in OTHERS]
+
+
+def command_of(arguments: list[str]) -> str:
+    """Return which command arguments begin with, such as `dlq list`."""
+    return " ".join(arguments[: 2 if arguments[0] in ("dlq", "keys") else 1])
 
 
 class Commands:
@@ -52,6 +75,32 @@ class Commands:
             text=True,
         )
 
+    def typed(self, line: str, folder: Path, answers: str, **variables: str) -> tuple[int, str]:
+        """Run a line of the docs as it stands, in a folder; return its exit code and all it says.
+
+        What watches gets Ctrl-C after a while, and what asks gets the answers.
+        """
+        command = folder / "bin" / CONTRACT["service"]
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n', encoding="utf-8")
+        command.chmod(0o755)
+        path = f"{command.parent}{os.pathsep}{self.environment['PATH']}"
+        running = subprocess.Popen(
+            f"exec {line}",
+            shell=True,
+            cwd=folder,
+            env={**self.environment, "PATH": path, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if "--watch" in line:
+            time.sleep(6)
+            running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(answers, timeout=90)
+        return running.returncode, said
+
     def terminal(self, *arguments: object) -> pexpect.spawn:
         """Start a command in a terminal of 80 columns."""
         command, *first = COMMAND
@@ -82,3 +131,12 @@ def interrupt(terminal: pexpect.spawn, answer: str) -> None:
         if terminal.expect([answer, pexpect.TIMEOUT], timeout=5) == 0:
             return
     raise AssertionError(f"Ctrl-C was not answered by {answer!r}, but: {terminal.before}")
+
+
+def make_user(service: RunningService) -> None:
+    """Make what the commands for access keys look at, where there are such."""
+    if CONTRACT["credentials"] == "keys":
+        user = f"{CONTRACT['service']}-development-worker"
+        service.client("iam").create_user(UserName=user)
+        service.client("iam").create_access_key(UserName=user)
+        service.client("secretsmanager").create_secret(Name=user)

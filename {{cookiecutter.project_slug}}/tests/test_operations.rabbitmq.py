@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import signal
-import subprocess
-import sys
-import time
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 
 from dev import broker
-from tests.commands import Commands
+from tests.commands import OPERATIONS, Commands, command_of, documented, make_user
 from tests.letters import celery_body, channel, name, put
-from tests.support import CONTRACT, PROJECT, module, running_service
+from tests.support import running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
-OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
-RUNBOOK = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-OTHERS = ("worker", "send", "health", "contract")
-"""Commands that are no on-call commands."""
-
 USER = "on-call"
-
-
-def examples():
-    """Return the on-call command lines of the docs."""
-    found = []
-    for text in (OPERATIONS, RUNBOOK, README):
-        for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
-            lines = [line.partition(" #")[0].strip() for line in block.splitlines()]
-            found += [line for line in lines if line.startswith(f"{CONTRACT['service']} ")]
-    return [line for line in found if line.split()[1] not in OTHERS]
-
-
-def command_of(line):
-    """Return the command of a command line."""
-    words = line.split()
-    return " ".join(words[1 : 3 if words[1] in ("dlq", "keys") else 2])
 
 
 def rights():
@@ -81,87 +52,26 @@ def grant(service, command):
 def outcomes(tmp_path_factory):
     """Run every command line of the docs; return how each ended."""
     folder = tmp_path_factory.mktemp("here")
-    bin_folder = folder / "bin"
-    bin_folder.mkdir()
-    command = bin_folder / CONTRACT["service"]
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {CONTRACT["package"]} "$@"\n')
-    command.chmod(0o755)
     found = []
     with running_service(tmp_path_factory.mktemp("logs")) as service:
         make_user(service)
-        environment = dict(Commands(service).environment)
-        environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
+        commands = Commands(service)
         letters = [celery_body(n) for n in range(4)]
-        for line in examples():
-            headers = {"task": f"x.tasks.{service.queue.name}.count_words"}
+        headers = {"task": f"x.tasks.{service.queue.name}.count_words"}
+        for line in documented():
             with channel(service) as opened:
                 opened.queue_purge(name(service))
             put(service, letters[:3], headers=headers)
             put(service, letters[3:], headers={**headers, "id": "2f1c9a44-bbbb"})
-            running = subprocess.Popen(
-                f"exec {line}",
-                shell=True,
-                cwd=folder,
-                env={**environment, **grant(service, command_of(line))},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            if "--watch" in line:
-                time.sleep(6)
-                running.send_signal(signal.SIGINT)
-            said, _ = running.communicate(f"n\n{name(service)}\n", timeout=90)
-            found.append((line, running.returncode, said))
+            user = grant(service, command_of(line.split()[1:]))
+            found.append((line, *commands.typed(line, folder, f"n\n{name(service)}\n", **user)))
         virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
         broker.ask(service.environment["BROKER_MANAGEMENT_URL"], "DELETE", f"users/{USER}-{virtual_host}")
     return found
 
 
-def make_user(service):
-    """Make what the commands for access keys look at."""
-    if CONTRACT["credentials"] != "keys":
-        return
-    user = f"{CONTRACT['service']}-development-worker"
-    for kind in ("iam", "secretsmanager"):
-        client = boto3.client(
-            kind,
-            endpoint_url=service.environment["AWS_ENDPOINT_URL"],
-            region_name=service.contract.region,
-            aws_access_key_id="x",
-            aws_secret_access_key="x",
-        )
-        if kind == "iam":
-            client.create_user(UserName=user)
-            client.create_access_key(UserName=user)
-        else:
-            client.create_secret(Name=user)
-
-
-def test_every_command_has_an_example_and_its_rights():
-    ops = module("ops")
-    commands = {
-        f"{each} {sub}" if sub else each for each in ops.names() for sub in getattr(ops.load(each), "commands", [""])
-    }
-    assert {command_of(line) for line in examples()} == commands
-    assert all(f"{CONTRACT['service']} {each}" in OPERATIONS for each in commands)
-    assert rights().keys() == commands
-
-
-def test_help_of_every_command_has_an_example_that_parses():
-    ops = module("ops")
-    for each in ops.names():
-        command = ops.load(each)
-        for sub in getattr(command, "commands", {"": command}).values():
-            assert sub.examples, each
-            for example in sub.examples:
-                words = shlex.split(example)
-                assert words[0] == each
-                sub.make_context(each, [*words[1 if sub is command else 2 :], *needed(sub)], resilient_parsing=True)
-
-
-def needed(command):
-    return ["--environment", "test"] if any(option.name == "environment" for option in command.params) else []
+def test_every_command_has_its_rights():
+    assert rights().keys() == {command_of(line.split()[1:]) for line in documented()}
 
 
 @pytest.mark.timeout(400)
@@ -177,8 +87,3 @@ def test_every_command_of_the_docs_runs_as_it_stands_with_its_rights_and_no_othe
     for line, _, said in outcomes:
         if line.endswith(" doctor"):
             assert "D301" not in said
-
-
-def test_table_of_checks_is_that_of_the_doctor():
-    rows = dict(re.findall(r"^\| (D[0-9]+) \| (.*) \|$", OPERATIONS, re.MULTILINE))
-    assert rows == dict(module("ops.doctor").CHECKS)
