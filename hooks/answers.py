@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import runpy
 import shlex
@@ -81,7 +82,7 @@ def plan(environment: Environment, answers: Mapping[str, Any]) -> str:
             "options": sorted(set().union(*map(_tokens, options))),
             "tasks": f"src/{contract.package}/tasks",
             "modules": [queue.module for queue in contract.queues],
-            "report": _report(contract, rules["advice"](data)),
+            "report": _report(contract, rules["advice"](data), _way_to(contract.service, answers.get("_output_dir"))),
         }
     )
 
@@ -121,7 +122,13 @@ def _checked(environment: Environment, answers: Mapping[str, Any]) -> Any:
     return _contracts[key]
 
 
-def _report(contract: Any, advice: list[Any]) -> str:
+def _way_to(project: str, parent: str | None) -> str:
+    """Return the project's folder, as whoever typed the command reaches it; cruft does not say where it puts it."""
+    folder, typed_in = Path(parent or ".", project), os.environ.get("PWD", "")
+    return shlex.quote(str(folder.relative_to(typed_in) if folder.is_relative_to(typed_in) else folder))
+
+
+def _report(contract: Any, advice: list[Any], folder: str) -> str:
     """Say what follows from the answers, and what to do next."""
     slowest = max(queue.seconds_to_dead_letter for queue in contract.queues)
     longest = max(len(queue.name) for queue in contract.queues)
@@ -142,7 +149,7 @@ def _report(contract: Any, advice: list[Any]) -> str:
         "",
         "Next:",
         "",
-        f"  cd {contract.service}",
+        f"  cd {folder}",
         "  make dev     # everything on this machine: emulator, workers and a sender",
         "  make test    # its tests, also those with real workers",
         "",

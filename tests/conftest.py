@@ -221,10 +221,11 @@ def run(tmp_path):
     here.mkdir()
 
     def run_command(*command, **options):
+        folder = options.pop("cwd", here)
         return subprocess.run(
             command,
-            cwd=options.pop("cwd", here),
-            env={**os.environ, "HOME": str(home), **options.pop("env", {})},
+            cwd=folder,
+            env={**os.environ, "HOME": str(home), "PWD": str(folder), **options.pop("env", {})},
             capture_output=True,
             text=True,
             timeout=options.pop("timeout", 120),

@@ -69,9 +69,16 @@ def test_the_report_names_queues_and_what_follows(cookiecutter_command):
         "dead-lettered 10 seconds after its first failure, or sooner",  # two deliveries, one pause
         "costs 129,277 SQS requests",
         "Worth a thought: queue mail: max_receive_count should be 3 or more",
-        "cd acme-jobs",
+        "  cd acme-jobs\n",
     ):
         assert part in run.stdout
+
+
+def test_the_report_leads_into_the_project_wherever_it_is(cookiecutter_command, tmp_path):
+    elsewhere = tmp_path / "with a space"
+    run = cookiecutter_command(TEMPLATE, "--no-input", "--output-dir", elsewhere)
+    (way,) = re.findall(r"^  (cd .*)$", run.stdout, re.MULTILINE)
+    assert subprocess.check_output(["sh", "-c", f"{way} && pwd"], text=True) == f"{elsewhere / 'acme-jobs'}\n"
 
 
 @pytest.mark.parametrize("answer", [f"{name}={option}" for name in ("broker", "results") for option in QUESTIONS[name]])
