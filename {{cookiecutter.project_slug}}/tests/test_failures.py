@@ -47,6 +47,17 @@ def test_result_says_retry_until_the_last_delivery_has_failed(strict, tmp_path):
         assert said in (["RETRY", "FAILURE"], ["RETRY"])
 
 
+def test_task_that_the_worker_does_not_know_waits_for_one_that_does_and_is_not_logged_in_full(strict):
+    result = strict.send("of_a_newer_version", "for no log")
+    if HAS_RESULTS:
+        assert eventually(lambda: strict.state(result) == "RETRY"), strict.log()
+    assert eventually(lambda: strict.dead() == 1), strict.log()
+    if HAS_RESULTS:
+        assert eventually(lambda: strict.state(result) == "FAILURE")
+    assert "no task is called tests.probes.of_a_newer_version" in strict.log()
+    assert "for no log" not in strict.log()
+
+
 def test_failure_declared_permanent_is_dead_lettered_at_once_with_its_reason(strict, tmp_path):
     result = strict.send("despair", str(tmp_path), group="group-1")
     assert eventually(lambda: strict.dead() == 1), strict.log()

@@ -38,6 +38,7 @@ FINGERPRINTS = {
     messaging._ProducerBatchState: "8913ef479b1c",
     consumer.Consumer.on_connection_error_after_connected: "4f84dbfff329",
     consumer.Consumer.on_decode_error: "e3538c586a7f",
+    consumer.Consumer.on_unknown_task: "35e6cbe56494",
     loops.asynloop: "05a53e519988",
     prefork.TaskPool.on_stop: "ab83bf6652cb",
     request.Request: "4388163373b0",

@@ -46,6 +46,7 @@ FINGERPRINTS = {
     messaging._ProducerBatchState: "8913ef479b1c",
     consumer.Consumer.cancel_active_requests: "e4d13603d8d8",
     consumer.Consumer.on_decode_error: "e3538c586a7f",
+    consumer.Consumer.on_unknown_task: "35e6cbe56494",
     loops.asynloop: "05a53e519988",
     prefork.TaskPool.on_stop: "ab83bf6652cb",
     request.Request: "4388163373b0",

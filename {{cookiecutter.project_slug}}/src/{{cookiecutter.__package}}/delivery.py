@@ -15,7 +15,7 @@ from typing import Any
 import celery
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore, Reject, Retry, TaskPredicate
+from celery.exceptions import Ignore, NotRegistered, Reject, Retry, TaskPredicate
 from celery.worker import consumer, request, state
 from kombu.message import Message
 
@@ -186,6 +186,22 @@ class Consumer(consumer.Consumer):
         headers: Any = message.headers or {}
         logger.error("The body of task %s[%s] cannot be read: %r", headers.get("task"), headers.get("id"), exc)
         message.reject()
+
+    def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Leave a message for a worker that knows its task; Celery would log its arguments, and call it failed."""
+        info, headers = message.delivery_info, message.headers or {}
+        task, task_id = headers.get("task"), headers.get("id")
+        logger.error(
+            "no task is called %s in this worker, which loaded its tasks when it started: is it older than the sender?",
+            task,
+            extra={"task": task, "task_id": task_id, "attempt": info["receive_count"]},
+        )
+        message.reject()
+        if task_id:  # Older versions of Celery's messages have theirs elsewhere.
+            app: Any = self.app
+            is_last = info["receive_count"] >= app.queue_served(info["routing_key"]).max_receive_count
+            mark = app.backend.mark_as_failure if is_last else app.backend.mark_as_retry
+            mark(task_id, NotRegistered(task))
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:
