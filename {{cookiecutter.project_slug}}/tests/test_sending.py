@@ -9,9 +9,11 @@ import pytest
 from celery import Celery
 from celery._state import _task_stack
 from celery.exceptions import Reject
+from celery.exceptions import TimeoutError as NoResultYet
+from celery.result import AsyncResult
 from click.testing import CliRunner
 
-from tests.support import CONTRACT, module
+from tests.support import CONTRACT, HAS_RESULTS, module
 
 app = module("app")
 cli = module("cli")
@@ -98,6 +100,33 @@ def test_command_sends_json_values_and_plain_text(sent):
     assert result.exit_code == 0, result.output
     assert list(sent[0]["args"]) == [2, "plain text", [1]]
     assert result.output.strip() == sent[0]["task_id"]
+
+
+def no_result(*arguments, **options):
+    raise NoResultYet
+
+
+@pytest.mark.skipif(not HAS_RESULTS, reason="nothing to wait for")
+@pytest.mark.parametrize(
+    ("state", "get", "said"),
+    [
+        ("FAILURE", lambda *_, **__: ValueError("no"), "Error: the task failed: ValueError('no')"),
+        ("RETRY", no_result, "Error: no result after 5 seconds; so far: ValueError('no')"),
+        ("PENDING", no_result, "Error: no result after 5 seconds"),
+    ],
+)
+def test_command_that_waits_tells_what_became_of_the_task(sent, monkeypatch, state, get, said):
+    for name, value in {"state": state, "info": ValueError("no"), "get": get}.items():
+        monkeypatch.setattr(AsyncResult, name, value)
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "--group", "g", "--wait", "5"])
+    assert (result.exit_code, result.output.splitlines()[1:]) == (2, [said])
+
+
+@pytest.mark.skipif(HAS_RESULTS, reason="there are results to wait for")
+def test_command_does_not_wait_for_what_never_comes(sent):
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "--group", "g", "--wait", "5"])
+    assert (result.exit_code, sent) == (2, [])
+    assert "leave out --wait" in result.output
 
 
 def test_command_explains_arguments_that_do_not_fit(sent):

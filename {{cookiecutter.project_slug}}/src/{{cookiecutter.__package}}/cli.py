@@ -76,11 +76,16 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
     """
     from amqp.exceptions import AMQPError
     from botocore.exceptions import BotoCoreError, ClientError
+    from celery import states
+    from celery.backends.base import DisabledBackend
     from celery.exceptions import TimeoutError as NoResultYet
     from kombu.exceptions import OperationalError
 
+    from .app import app
     from .publish import send as publish
 
+    if wait is not None and isinstance(app.backend, DisabledBackend):
+        raise Failure("nothing was sent: this service keeps no results to wait for; leave out --wait")
     try:
         result = publish(task, *map(_value, arguments), group=group, countdown=countdown)
     # TypeError: the arguments are not the task's; RuntimeError: the result store is out of reach.
@@ -89,9 +94,13 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
     click.echo(result.id)
     if wait is not None:
         try:
-            click.echo(json.dumps(result.get(timeout=wait), default=str))
+            value = result.get(timeout=wait, propagate=False)
         except NoResultYet as error:
-            raise Failure(f"no result after {wait:g} seconds") from error
+            tried = f"; so far: {result.info!r}" if result.state == states.RETRY else ""
+            raise Failure(f"no result after {wait:g} seconds{tried}") from error
+        if not result.successful():
+            raise Failure(f"the task failed: {value!r}")
+        click.echo(json.dumps(value, default=str))
 
 
 @main.command()
