@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
+import time
 
 import psutil
 import pytest
@@ -196,13 +198,15 @@ def mine(mark):
     return found
 
 
-OWN_TASK = '''
-
-@app.task
-def shout(text: str) -> str:
-    """Say it louder."""
-    return text.upper()
-'''
+def write_own_task(folder):
+    """Do what README says of a task of one's own; return how it sends that from a shell, and from code."""
+    section = (folder / "README.md").read_text(encoding="utf-8").partition("## A task of your own")[2]
+    blocks = re.findall(r"^ *```(?:sh|python)\n(.*?)^ *```", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    task, shell, code = map(textwrap.dedent, blocks)
+    (module,) = re.findall(r"`(src/\S+\.py)`", section.partition("```")[0])
+    with (folder / module).open("a", encoding="utf-8") as tasks:
+        tasks.write(f"\n\n{task}")
+    return shell, code
 
 
 @pytest.mark.parametrize(
@@ -216,8 +220,7 @@ def shout(text: str) -> str:
 )
 def test_dev_runs_a_task_of_the_owners_and_ctrl_c_leaves_nothing(project, tmp_path, answers):
     folder = project(**answers)
-    with (folder / "src/acme_jobs/tasks/low.py").open("a", encoding="utf-8") as tasks:
-        tasks.write(OWN_TASK)
+    shell, code = write_own_task(folder)
     log = tmp_path / "log"
     reach = folder / ".env.development"
     with log.open("wb") as output:
@@ -234,11 +237,13 @@ def test_dev_runs_a_task_of_the_owners_and_ctrl_c_leaves_nothing(project, tmp_pa
         assert eventually(lambda: log.read_text().count(done) >= 2, 60), log.read_text()
         assert eventually(lambda: "reverse" in log.read_text() and "succeeded" in log.read_text(), 30), log.read_text()
         assert len(mine(str(tmp_path))) > 5
-        wait = "" if answers["results"] == "none" else " --wait 30"
-        send = f". ./{reach.name}; python -m acme_jobs send low.shout 'hear me' --group g{wait}"
-        said = succeed("sh", "-c", send, cwd=folder, PYTHONPATH="src")
-        assert ('"HEAR ME"' in said) == bool(wait)
-        assert eventually(lambda: "low.shout" in log.read_text(), 30), log.read_text()
+        shell = shell.replace("acme-jobs send", "python -m acme_jobs send")  # It is not installed here.
+        assert "python -m" in shell
+        said = succeed("sh", "-c", shell, cwd=folder, PYTHONPATH="src")
+        assert ('"HEAR ME"' in said) == (answers["results"] != "none")
+        succeed("sh", "-c", f". ./{reach.name}; python -c '{code}'", cwd=folder, PYTHONPATH="src")
+        done = r'"succeeded.*tasks\.\w+\.shout"'
+        assert eventually(lambda: len(re.findall(done, log.read_text())) == 2, 30), log.read_text()
         os.killpg(dev.pid, 2)  # As a terminal does: to all of its foreground processes.
         assert dev.wait(timeout=30) == 0, log.read_text()
         assert mine(str(tmp_path)) == []
@@ -270,12 +275,14 @@ def test_killed_dev_takes_its_emulator_along(project, tmp_path):
 def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
     need("make")
     folder = project(queues="only")
+    shell, _ = write_own_task(folder)
     home = tmp_path / "empty-home"
     home.mkdir()
     # Without what `make test` of the template hands down to every make below it.
     fresh = {"HOME": str(home), "MAKEFLAGS": "", "PYTHON": getattr(sys, "_base_executable", sys.executable)}
     make = ("make", f"PYTHON={fresh['PYTHON']}", "VENV=.venv")
     log = tmp_path / "log"
+    began = time.monotonic()
     with log.open("wb") as output:
         dev = subprocess.Popen(
             [*make, "dev"],
@@ -287,6 +294,8 @@ def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
         )
     try:
         assert eventually(lambda: "-> 9" in log.read_text(), 300), log.read_text()
+        assert '"HEAR ME"' in succeed("sh", "-c", shell, cwd=folder, **fresh)
+        assert time.monotonic() - began < 300
     finally:
         os.killpg(dev.pid, signal.SIGINT)
         dev.wait(timeout=60)
