@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import configparser
 import json
+import os
 import re
 import subprocess
 import sys
 from urllib.parse import unquote
 
 import pytest
-from conftest import CHOICES, COMBINATIONS, PARSERS, PROJECT, TEMPLATE, anchors, label, show, tree
+from conftest import CHOICES, COMBINATIONS, PAIRS, PARSERS, PROJECT, TEMPLATE, anchors, label, need, show, tree
 
 OPTIONS = {option for options in CHOICES.values() for option in options} | {"sqs"}
 
@@ -55,6 +57,49 @@ def test_combination(bake, answers):
         run = subprocess.run([*ruff, *command, "--no-cache", "."], cwd=project, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
     show("combinations baked")
+
+
+def editors_are_told(project):
+    """Return the sections of .editorconfig: a regular expression for names of files, and what is said of these."""
+    parser = configparser.ConfigParser()
+    parser.read_string("[DEFAULT]\n" + (project / ".editorconfig").read_text(encoding="utf-8").partition("\n")[2])
+    for section in parser.sections():
+        pattern = re.escape(section).replace(r"\*", ".*").replace(r"\{", "(").replace(r"\}", ")").replace(",", "|")
+        yield re.compile(pattern), dict(parser[section])
+
+
+@pytest.mark.parametrize("answers", PAIRS, ids=label)
+def test_every_file_is_as_editors_are_told(bake, answers):
+    project = bake(**answers)
+    assert (project / ".editorconfig").read_text(encoding="utf-8").startswith("root = true\n")
+    sections = list(editors_are_told(project))
+    for name in files(project):
+        text = (project / name).read_bytes().decode("utf-8")
+        told = {}
+        for pattern, settings in sections:
+            told |= settings if pattern.fullmatch(name.rpartition("/")[2]) else {}
+        assert (told["charset"], told["end_of_line"]) == ("utf-8", "lf")
+        assert told["insert_final_newline"] == told["trim_trailing_whitespace"] == "true"
+        assert not re.search(r"\r|[ \t]$", text, re.MULTILINE), name
+        indents = set(re.findall(r"^[ \t]+(?=[^ \t])", text, re.MULTILINE))
+        if told["indent_style"] == "tab":
+            assert {indent for indent in indents if indent[0] != "\t"} == set(), name
+        else:
+            assert not any("\t" in indent for indent in indents), name
+            # Prose and comments are indented as they like, and so is what continues a line.
+            if name.endswith((".json", ".yml", ".yaml", ".toml")):
+                size = int(told["indent_size"])
+                assert {len(indent) % size for indent in indents} <= {0}, name
+
+
+@pytest.mark.parametrize("of", ["project", "template"])
+def test_make_alone_lists_all_it_can_do(bake, of):
+    need("make")
+    folder = TEMPLATE if of == "template" else bake()
+    environment = {**os.environ, "MAKEFLAGS": ""}
+    listed = subprocess.run(["make"], cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^\.PHONY: ([\w-]+)$", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"^  make ([\w-]+) +\S", listed, re.MULTILINE) == targets
 
 
 def test_what_the_contract_says_is_written_nowhere_else(bake):
