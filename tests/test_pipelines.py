@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -170,6 +171,23 @@ def test_deployments_follow_checks_and_are_never_cancelled(bake):
     assert f"max_session_duration = {seconds}\n" in (folder / "terraform" / "pipeline" / "main.tf").read_text()
 
 
+def test_pipelines_run_what_they_are_for(bake):
+    folder = bake(**BAKES["ecs"])
+    ran = {
+        (name, job): [step.get("run", step.get("uses", "").partition("@")[0]).strip() for step in body.get("steps", [])]
+        for name, job, body in jobs(folder)
+    }
+    build, load = (line for line in ran["ci.yml", "image"] if line.startswith("docker "))
+    assert build == "docker buildx build --platform linux/amd64,linux/arm64 ."
+    # What runs, and so can be loaded, is the runner's kind; the other is of the same packages.
+    assert load == "docker buildx build --platform linux/amd64 --load --tag scanned ."
+    assert ran["ci.yml", "image"][-1] == "anchore/scan-action"
+    assert "make check" in ran["ci.yml", "check"]
+    assert {"make test", "make test-all", "hashicorp/setup-terraform"} <= set(ran["ci.yml", "test"])
+    assert "make plan ENV=staging" in ran["plan.yml", "plan"]
+    assert ran["deploy.yml", "deploy"][-2:] == ["make push", "make deploy"]
+
+
 def test_dependabot_looks_at_everything_that_is_pinned(bake):
     folder = bake(**BAKES["ecs"])
     updates = yaml.safe_load((folder / ".github" / "dependabot.yml").read_text())["updates"]
@@ -181,6 +199,31 @@ def test_dependabot_looks_at_everything_that_is_pinned(bake):
 
 
 # Hooks before a commit.
+
+# Not among the requirements: one test needs it, and what it would bring with it.
+PRE_COMMIT = (sys.executable, "-m", "uv", "tool", "run", "--quiet", "--from", "pre-commit==4.7.0", "pre-commit")
+
+
+@pytest.mark.slow
+def test_pre_commit_takes_the_hooks_as_they_are(project, tmp_path):
+    need("terraform")
+    if not os.environ.get("CI") and subprocess.run([*PRE_COMMIT, "--version"], capture_output=True).returncode:
+        pytest.skip("pre-commit cannot be had on this machine just now")
+    (project / ".venv").symlink_to(BIN.parent)
+    environment = {**os.environ, "PRE_COMMIT_HOME": str(tmp_path / "pre-commit")}
+
+    def pre_commit(*words):
+        command = [*PRE_COMMIT, *words]
+        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+    valid = pre_commit("validate-config")
+    assert (valid.returncode, valid.stdout + valid.stderr) == (0, "")
+    ran = pre_commit("run", "--all-files")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    hooks = yaml.safe_load((project / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert [line.partition("...")[0] for line in ran.stdout.splitlines() if line.endswith("Passed")] == [
+        hook["name"] for hook in hooks
+    ]
 
 
 def test_hooks_before_a_commit_pass_and_find_what_is_wrong(project):
