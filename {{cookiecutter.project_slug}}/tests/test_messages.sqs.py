@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from unittest import mock
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 from celery import Celery
 from kombu import Queue
 
 from tests.support import module
 
 messages = module("ops.shared.messages")
+dead_letters = module("ops.shared.dead_letters")
 
 
 def sent(body_encoding="base64", outer=True, **conf):
@@ -125,3 +128,23 @@ def test_exported_line_is_the_message_byte_for_byte():
 def test_a_line_that_is_none_is_refused(line):
     with pytest.raises(ValueError, match="no line that `dlq export` wrote"):
         messages.imported(line)
+
+
+@pytest.mark.parametrize(
+    ("error", "requests"),
+    [
+        (EndpointConnectionError(endpoint_url="x"), range(1, 50)),
+        (ClientError({"Error": {"Code": "RequestThrottled"}}, "ChangeMessageVisibilityBatch"), [300]),
+    ],
+    ids=["no network", "refused"],
+)
+def test_giving_back_ends_where_there_is_no_network(error, requests):
+    def fail(**_):
+        time.sleep(0.01)
+        raise error
+
+    sqs = mock.Mock()
+    sqs.change_message_visibility_batch.side_effect = fail
+    with dead_letters.Look(sqs, "url", 3_000) as look:
+        look._held.update({str(number): "handle" for number in range(3_000)})
+    assert sqs.change_message_visibility_batch.call_count in requests

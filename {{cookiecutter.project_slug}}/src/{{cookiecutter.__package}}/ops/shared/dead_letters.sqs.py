@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 from ...batching import ENTRIES_PER_REQUEST, MAX_REQUEST_BYTES, send_batch, size_bytes
@@ -163,17 +162,23 @@ class Look:
         self._held = {}
         starts = range(0, len(handles), ENTRIES_PER_REQUEST)
         with ThreadPoolExecutor(8) as pool:
-            for _ in pool.map(lambda start: self._show(handles[start : start + ENTRIES_PER_REQUEST]), starts):
-                pass
+            # Without a network each request takes its time to fail, and that makes hours of thousands of messages.
+            all(pool.map(lambda start: self._show(handles[start : start + ENTRIES_PER_REQUEST]), starts))
 
-    def _show(self, handles: list[str]) -> None:
+    def _show(self, handles: list[str]) -> bool:
+        """Return whether SQS can be reached."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         entries = [
             {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": 0} for index, handle in enumerate(handles)
         ]
-        with suppress(BotoCoreError, ClientError):
+        try:
             self.sqs.change_message_visibility_batch(QueueUrl=self.url, Entries=entries)
+        except ClientError:
+            return True
+        except BotoCoreError:
+            return False
+        return True
 
 
 def send(
