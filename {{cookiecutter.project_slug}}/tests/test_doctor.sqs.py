@@ -60,14 +60,14 @@ def changed(working):
         working.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
 
 
-def refuse(*actions):
-    """Have AWS deny actions, as it does where a right is missing."""
+def refuse(*actions, status=403):
+    """Have AWS deny actions, as it does where a right is missing, or fail at them."""
     call = botocore.client.BaseClient._make_api_call
 
     def refused(self, name, parameters):
         if name in actions:
             error = {"Code": "AccessDenied", "Message": "not authorized"}
-            raise ClientError({"Error": error}, name)
+            raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, name)
         return call(self, name, parameters)
 
     return mock.patch.object(botocore.client.BaseClient, "_make_api_call", refused)
@@ -147,6 +147,18 @@ def test_queue_that_is_missing_is_found(working):
     assert "D201" in said
 
 
+def test_dead_letter_queue_that_is_missing_is_found(look, working):
+    name = type(working.contract).dead_letter_queue_name
+
+    def elsewhere(self, queue, environment):
+        return name(self, queue, "nowhere" if queue == self.queues[0] else environment)
+
+    with mock.patch.object(type(working.contract), "dead_letter_queue_name", elsewhere):
+        found = look()
+    assert list(found) == ["D202"]
+    assert "nowhere" in found["D202"].says
+
+
 @pytest.mark.parametrize("action", doctor.PROBES)
 def test_right_that_is_missing_is_found(look, action):
     with refuse(action):
@@ -171,6 +183,10 @@ def test_credentials_that_are_none_are_found(working):
         place = places.Place(working.contract, "development")
         (finding,) = doctor.findings(place, "operator")
     assert (finding.code, finding.is_well) == ("D101", False)
+    with mock.patch.dict(os.environ, working.environment), refuse("GetCallerIdentity", status=503):
+        place = places.Place(working.contract, "development")
+        (finding,) = doctor.findings(place, "operator")
+    assert (finding.code, finding.is_well) == ("D101", None)
 
 
 @pytest.mark.parametrize(("seconds", "is_well"), [(0, True), (55, True), (-55, True), (400, False), (-400, False)])

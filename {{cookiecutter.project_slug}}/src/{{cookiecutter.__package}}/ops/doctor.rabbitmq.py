@@ -143,7 +143,7 @@ def findings(here: Place, role: str) -> Iterator[Finding]:
     try:
         host = urlsplit(here.settings.broker_url).hostname
     except SettingsError as error:
-        yield unknown("D101", "variables", str(error), "set them as the service does")
+        yield unknown("D101", "variables", " ".join(str(error).split()), "set them as the service does")
         return  # Every other check would say the same.
     yield well("D101", "variables", f"to {host}, virtual host {here.virtual_host}")
     try:

@@ -149,6 +149,8 @@ def _credentials(here: Place) -> tuple[str, list[Finding]]:
         found = well("D101", "credentials", f"account {account}, {answer['Arn']}")
     except ClientError as error:
         answered = error.response
+        if answered["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500:
+            return "", [unknown("D101", "credentials", explanation(error), "look again in a minute")]
         found = wrong("D101", "credentials", explanation(error), "log in again; and see D104, if it is wrong too")
     except BotoCoreError as error:
         return "", [unknown("D101", "credentials", explanation(error), "log in, or look at the network")]

@@ -41,16 +41,19 @@ class User:
 
     def known(self) -> list[dict[str, Any]]:
         """Return the keys that IAM knows, oldest first."""
-        found = self.iam.list_access_keys(UserName=self.name)["AccessKeyMetadata"]
+        try:
+            found = self.iam.list_access_keys(UserName=self.name)["AccessKeyMetadata"]
+        except self.iam.exceptions.NoSuchEntityException:
+            raise Failure(f"there is no IAM user {self.name}; is --environment right, and Terraform applied?") from None
         return sorted(found, key=lambda key: key["CreateDate"])
 
     def stored(self) -> str:
-        """Return the id of the key in the secret; empty if there is none."""
+        """Return the id of the key in the secret; empty if there is none, or something else."""
         try:
-            secret = self.secrets.get_secret_value(SecretId=self.name)["SecretString"]
-        except self.secrets.exceptions.ResourceNotFoundException:
+            secret = json.loads(self.secrets.get_secret_value(SecretId=self.name).get("SecretString", ""))
+        except (self.secrets.exceptions.ResourceNotFoundException, ValueError):
             return ""
-        return str(json.loads(secret).get("AWS_ACCESS_KEY_ID", ""))
+        return str(secret.get("AWS_ACCESS_KEY_ID", "")) if isinstance(secret, dict) else ""
 
 
 @command.command("list", examples=("keys list --environment staging",))
