@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from datetime import datetime
@@ -117,6 +118,20 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert eventually(lambda: visible(quiet) == 2)
+
+
+def test_what_strangers_send_does_no_harm(quiet, commands, queue):
+    odd = {"task": "x\x1b[31m.leave_trace", "id": "12345678\x1b]0;x", "argsrepr": ["?"], "MessageGroupId": 7}
+    put(quiet, ['[["\\ud800"], {}, {}]'], headers=odd)
+    (line,) = commands.lines("dlq", "list", queue, status=1)
+    assert (line["id"], line["task"]) == (odd["id"], odd["task"])
+    assert "\\ud800" in str(commands.lines("dlq", "show", queue, "--id", "12345678")[0]["body"])
+    commands.run("dlq", "list", queue, status=1, PYTHONIOENCODING="ascii")
+    terminal = commands.terminal("dlq", "resend", queue, "--task", "leave_trace", "--dry-run")
+    terminal.expect("1 messages would be sent")
+    assert "would resend" in terminal.before
+    assert not re.search("\x1b(\\[31m|])", terminal.before)
+    terminal.wait()
 
 
 def test_mistakes_are_errors_without_a_traceback(commands, queue):
@@ -305,6 +320,9 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
         more.write('{"body": "x"}\n')
     commands.run("dlq", "import", queue, file, status=2)
     assert "line 2" in commands.errors
+    file.write_bytes(b"\xff\x00")
+    commands.run("dlq", "import", queue, file, status=2)
+    assert "line 1" in commands.errors
     assert eventually(lambda: visible(quiet) == 1)
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import re
 import signal
 import time
 from unittest import mock
@@ -110,6 +111,20 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert visible(quiet) == 2
+
+
+def test_what_strangers_send_does_no_harm(quiet, commands, queue):
+    odd = celery_body(1).replace("tests.probes", "\\ud800\\u001b[31m").replace("00000001", "\\ud800\\u001b]0;x")
+    put(quiet, [odd])
+    (line,) = commands.lines("dlq", "list", queue, status=1)
+    assert (line["id"], line["task"]) == ("\ud800\x1b]0;x-aaaa", "\ud800\x1b[31m.leave_trace")
+    assert commands.lines("dlq", "show", queue, "--id", line["message_id"])[0]["body"] == odd
+    commands.run("dlq", "list", queue, status=1, PYTHONIOENCODING="ascii")
+    terminal = commands.terminal("dlq", "resend", queue, "--task", "leave_trace", "--dry-run")
+    terminal.expect("1 messages would be sent")
+    assert "would resend" in terminal.before
+    assert not re.search("\x1b(\\[31m|])", terminal.before)
+    terminal.wait()
 
 
 def test_mistakes_are_errors_without_a_traceback(commands, queue):
@@ -243,6 +258,9 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
         more.write('{"body": "x"}\n')
     commands.run("dlq", "import", queue, file, status=2)
     assert "line 2" in commands.errors
+    file.write_bytes(b"\xff\x00")
+    commands.run("dlq", "import", queue, file, status=2)
+    assert "line 1" in commands.errors
     assert visible(quiet) == 1
 
 

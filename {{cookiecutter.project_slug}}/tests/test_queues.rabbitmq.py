@@ -114,4 +114,5 @@ def test_metrics_draws_curves(quiet, commands, tmp_path):
     found = json.loads(commands.run("metrics", "--json"))
     assert [series["metric"] for series in found] == [metric.name for metric in metrics.TITLES]
     assert {series["broker"] for series in found} == {f"{CONTRACT['service']}-development"}
+    commands.run("metrics", PYTHONIOENCODING="ascii")
     commands.run("metrics", "--html", "/nowhere/at/all.html", status=2)

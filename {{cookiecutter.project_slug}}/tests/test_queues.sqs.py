@@ -96,5 +96,6 @@ def test_metrics_draws_curves(quiet, commands, tmp_path):
     assert [series["metric"] for series in found] == [metric.name for metric in metrics.TITLES]
     assert {len(series["values"]) for series in found} == {36}
     commands.run("metrics", "--html", "/nowhere/at/all.html", status=2)
+    commands.run("metrics", PYTHONIOENCODING="ascii")
     commands.run("metrics", "nope", status=2)
     assert "no queue 'nope'" in commands.errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any
 
@@ -17,6 +18,17 @@ class Failure(click.ClickException):
     """The command could not do what it was asked to."""
 
     exit_code = 2
+
+
+class Number(click.FloatRange):
+    """A number on the command line; click takes "nan" and "inf" for numbers as well, and within any bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 class Command(click.Group):
@@ -67,8 +79,8 @@ def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
 @click.argument("task")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--group", help="Message group: what the task stays in order with, or whom it is for.")
-@click.option("--countdown", type=float, metavar="SECONDS", help="Do not start it earlier.")
-@click.option("--wait", type=float, metavar="SECONDS", help="Wait this long for its result.")
+@click.option("--countdown", type=Number(0), metavar="SECONDS", help="Do not start it earlier.")
+@click.option("--wait", type=Number(0), metavar="SECONDS", help="Wait this long for its result.")
 def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
     """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or else plain text.
 

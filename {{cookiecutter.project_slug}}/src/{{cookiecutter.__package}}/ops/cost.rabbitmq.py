@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
+from ..cli import Number
 from .shared import results
 from .shared.terminal import Command, console, json_option, plain, table
 
 PRICES = Path(__file__).with_name("prices.json")
 HOURS_PER_MONTH = 730
 MILLION = 1_000_000
+MOST_TASKS = 10**12
+"""A month; what is more is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,10 @@ def read_prices() -> dict[str, Any]:
     name="cost", cls=Command, examples=("cost", "cost --nodes 3 --storage-gb 20", "cost --tasks-per-month 5000000")
 )
 @click.option("--nodes", type=click.Choice(["1", "3"]), default="1", show_default=True, help="The broker's machines.")
-@click.option("--dollars-per-hour", type=click.FloatRange(0), metavar="PRICE", help="Of one, if it is of another size.")
-@click.option("--storage-gb", type=click.FloatRange(0), default=5, show_default=True, help="On the disk of each.")
-@click.option("--tasks-per-month", type=click.IntRange(0), default=1_000_000, show_default=True)
-@click.option(
-    "--deliveries", type=click.FloatRange(1, 1_000), default=1, show_default=True, help="Per task, with failures."
-)
+@click.option("--dollars-per-hour", type=Number(0), metavar="PRICE", help="Of one, if it is of another size.")
+@click.option("--storage-gb", type=Number(0), default=5, show_default=True, help="On the disk of each.")
+@click.option("--tasks-per-month", type=click.IntRange(0, MOST_TASKS), default=1_000_000, show_default=True)
+@click.option("--deliveries", type=Number(1, 1_000), default=1, show_default=True, help="Per task, with failures.")
 @json_option
 def command(
     nodes: str,

@@ -10,11 +10,14 @@ from typing import Any
 
 import click
 
+from ..cli import Number
 from ..contract import Contract, read
 from .shared import results
 from .shared.terminal import Command, console, json_option, plain, table
 
 PRICES = Path(__file__).with_name("prices.json")
+MOST_TASKS = 10**12
+"""A month; what is more is a mistake."""
 KIB_PER_REQUEST = 64
 """What one request pays for; more of payload counts as more requests."""
 
@@ -101,11 +104,9 @@ def _prices() -> dict[str, Any]:
 
 
 @click.command(name="cost", cls=Command, examples=("cost", "cost --tasks-per-month 5000000 --message-kib 80 --batches"))
-@click.option("--tasks-per-month", type=click.IntRange(0), default=1_000_000, show_default=True)
-@click.option("--message-kib", type=click.FloatRange(0.1, 1_024), default=1, show_default=True, help="Size of one.")
-@click.option(
-    "--deliveries", type=click.FloatRange(1, 1_000), default=1, show_default=True, help="Per task, with failures."
-)
+@click.option("--tasks-per-month", type=click.IntRange(0, MOST_TASKS), default=1_000_000, show_default=True)
+@click.option("--message-kib", type=Number(0.1, 1_024), default=1, show_default=True, help="Size of one.")
+@click.option("--deliveries", type=Number(1, 1_000), default=1, show_default=True, help="Per task, with failures.")
 @click.option("--batches", is_flag=True, help="Senders use `batching` or `send_many`.")
 @json_option
 def command(tasks_per_month: int, message_kib: float, deliveries: float, batches: bool, as_json: bool) -> None:

@@ -30,6 +30,7 @@ from .shared.terminal import (
     finish,
     live_options,
     plain,
+    printable,
     progress,
     say,
     table,
@@ -116,7 +117,7 @@ def list_(
         for message in itertools.islice(found, limit):
             count += 1
             if as_json:
-                click.echo(json.dumps(message.summary(), ensure_ascii=False))
+                click.echo(json.dumps(message.summary()))
                 continue
             rows.append(message)
             if len(kinds) < 1_000 or message.task in kinds:
@@ -176,7 +177,7 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
         warn_unseen(letters)
         raise Failure(f"no message in {letters.name} has an id that begins with {wanted}")
     if as_json:
-        click.echo(json.dumps({**found.summary(), **found.exported()}, ensure_ascii=False))
+        click.echo(json.dumps({**found.summary(), **found.exported()}))
         return
     made = table(show_header=False)
     made.add_column(no_wrap=True)
@@ -234,7 +235,8 @@ def resend(
         for page in pages(letters, look, chosen, "resending"):
             if dry_run:
                 for message in page:
-                    click.echo(f"would resend {short(message.task) or 'a foreign message'} {message.id}", err=as_json)
+                    what = short(message.task) or "a foreign message"
+                    click.echo(printable(f"would resend {what} {message.id}"), err=as_json)
                 sent += len(page)
                 continue
             outcome = letters.resend(page)
@@ -254,7 +256,7 @@ def resend(
 def _report(outcome: Sent[Message]) -> int:
     """Say what was not taken, and return how many."""
     for message, reason in outcome.refused:
-        click.echo(f"not sent: {message.id}: {reason}", err=True)
+        click.echo(printable(f"not sent: {message.id}: {reason}"), err=True)
     return len(outcome.refused)
 
 
@@ -301,7 +303,7 @@ def _export(letters: DeadLetters, file: str, chosen: Selection, *, remove: bool,
     with _opened(os.devnull if dry_run else file) as to, letters.look() as look:
         for page in pages(letters, look, chosen, "writing"):
             for message in page:
-                to.write(json.dumps(message.exported(), ensure_ascii=True) + "\n")
+                to.write(json.dumps(message.exported()) + "\n")
             written += len(page)
             if remove and page and not dry_run:
                 to.flush()
@@ -366,12 +368,12 @@ def import_(queue: str, file: str, to: str, skip: int, dry_run: bool, environmen
 
 def _lines(file: str, skip: int, letters: DeadLetters) -> Iterator[Message]:
     """Yield the messages of an exported file."""
-    with Path(file).open(encoding="utf-8") as lines:
+    with Path(file).open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if number <= skip:
                 continue
             try:
-                message = imported(line)
+                message = imported(line.decode())
             except ValueError as error:
                 raise Failure(f"{file}, line {number}: {error}; nothing was sent") from None
             if complaint := letters.complaint(message):

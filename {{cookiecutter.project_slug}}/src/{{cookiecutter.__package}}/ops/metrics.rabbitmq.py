@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..cli import Number
 from .shared import metrics
 from .shared.curves import period_seconds, show
 from .shared.metrics import Metric
@@ -26,7 +27,7 @@ https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-logging-mo
 
 
 @click.command(name="metrics", cls=Command, examples=("metrics", "metrics --hours 24 --html metrics.html"))
-@click.option("--hours", type=click.FloatRange(0.1, 336), default=3, show_default=True, help="How far back.")
+@click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="How far back.")
 @click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Write a page with curves, too.")
 @live_options
 def command(hours: float, file: str | None, environment: str, as_json: bool) -> None:

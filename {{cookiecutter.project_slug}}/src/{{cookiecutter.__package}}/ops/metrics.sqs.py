@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from ..cli import Number
 from ..contract import Queue
 from .shared.curves import period_seconds, show
 from .shared.measured import AGE, DEPTH, DONE, SENT, read
@@ -18,7 +19,7 @@ TITLES = {DEPTH: "waiting", AGE: "oldest, s", SENT: "sent", DONE: "done"}
 
 @click.command(name="metrics", cls=Command, examples=("metrics", "metrics high --hours 24 --html metrics.html"))
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
-@click.option("--hours", type=click.FloatRange(0.1, 336), default=3, show_default=True, help="How far back.")
+@click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="How far back.")
 @click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Write a page with curves, too.")
 @live_options
 def command(queues: tuple[str, ...], hours: float, file: str | None, environment: str, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 from rich.live import Live
 
+from ..cli import Number
 from .shared.depths import HELP, depths, drawn
 from .shared.place import Place, place
 from .shared.terminal import Command, console, finish, live_options
@@ -21,7 +22,7 @@ from .shared.terminal import Command, console, finish, live_options
     examples=("queues --environment production", "queues --watch", "queues --json"),
 )
 @click.option("--watch", is_flag=True, help="Redraw it in place until Ctrl-C.")
-@click.option("--every", type=click.FloatRange(0.5), default=5, metavar="SECONDS", help="How often; default: 5.")
+@click.option("--every", type=Number(0.5), default=5, metavar="SECONDS", help="How often; default: 5.")
 @live_options
 def command(watch: bool, every: float, environment: str, as_json: bool) -> None:
     """Show how full the queues and their dead-letter queues are, once or again and again."""

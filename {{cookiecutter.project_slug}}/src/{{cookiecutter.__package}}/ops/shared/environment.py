@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...cli import Failure
 from ...contract import Contract, Queue
 
 
@@ -23,7 +24,10 @@ class Environment:
             from botocore.config import Config
 
             config = Config(connect_timeout=5, read_timeout=25, retries={"mode": "standard", "total_max_attempts": 4})
-            self._clients[service] = boto3.client(service, region_name=self.contract.region, config=config)
+            try:
+                self._clients[service] = boto3.client(service, region_name=self.contract.region, config=config)
+            except ValueError as error:
+                raise Failure(f"AWS could not be asked: {error}; is AWS_ENDPOINT_URL right?") from error
         return self._clients[service]
 
     def name(self, queue: Queue, *, dead: bool = False) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from .dead_letters import DeadLetters
-from .terminal import Command, finish, live_options, progress, say
+from .terminal import Command, finish, live_options, printable, progress, say
 
 
 @click.command(name="redrive", cls=Command, examples=("dlq redrive high", "dlq redrive high --rate 10"))
@@ -38,7 +38,7 @@ def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_js
             moved += len(outcome.accepted)
             done(moved)
             for message, reason in outcome.refused[:1]:
-                click.echo(f"not sent: {message.id}: {reason}", err=True)
+                click.echo(printable(f"not sent: {message.id}: {reason}"), err=True)
             next_page_at += len(page) / rate if rate else 0
             while not (stopped := is_stopped()) and (pause := next_page_at - time.monotonic()) > 0:
                 time.sleep(min(pause, 0.2))

@@ -6,6 +6,8 @@ Exit codes are for cron: 0 all is well, 1 something was found or left, 2 it coul
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import re
 import signal
@@ -46,6 +48,9 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # What a terminal has no sign for is no reason to end.
+                stream.reconfigure(errors="replace")
         with explained(), _terminable():
             return super().invoke(ctx)
 
@@ -58,7 +63,7 @@ class Group(click.Group):
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Report what AWS refused without a traceback.
+    """Report what AWS refused, or this machine, without a traceback.
 
     Raises:
         Failure: with what to do about it.
@@ -74,13 +79,15 @@ def explained() -> Iterator[None]:
 
 
 def explanation(error: Exception) -> str:
-    """Return what an error of AWS means and what to do, or nothing if it is none."""
+    """Return what an error of AWS, or of this machine, means and what to do; nothing if it is none."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     if isinstance(error, NoCredentialsError):
         return "no AWS credentials were found; log in, or set AWS_PROFILE"
     if isinstance(error, BotoCoreError):
         return f"AWS could not be asked: {error}"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):  # Who reads no more has seen enough.
+        return f"this machine says: {error}"
     if not isinstance(error, ClientError):
         return ""
     code = error_code(error)
@@ -140,9 +147,14 @@ def console() -> Console:
     return Console(highlight=False)
 
 
+def printable(value: object) -> str:
+    """Return text of unknown origin as one line without control codes."""
+    return "".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in str(value))
+
+
 def plain(value: object) -> Text:
     """Return text of unknown origin for a table: no markup, no control codes."""
-    return Text("".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in str(value)))
+    return Text(printable(value))
 
 
 def table(**options: Any) -> Table:
