@@ -60,7 +60,7 @@ def test_a_key_that_cannot_be_stored_is_deleted_again(quiet):
     commands.run("keys", "rotate", "--environment", "staging", status=2)
     found = quiet.client("iam").list_access_keys(UserName=NAME.replace("development", "staging"))
     assert found["AccessKeyMetadata"] == []
-    client(quiet, "secretsmanager").create_secret(Name=NAME.replace("development", "staging"), SecretString="by hand")
+    quiet.client("secretsmanager").create_secret(Name=NAME.replace("development", "staging"), SecretString="by hand")
     commands.run("keys", "list", "--environment", "staging", status=1)
     commands.run("keys", "finish", "--environment", "staging", status=2)
     assert "nothing was deleted" in commands.errors

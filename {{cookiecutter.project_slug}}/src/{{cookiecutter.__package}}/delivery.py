@@ -201,7 +201,10 @@ class Consumer(consumer.Consumer):
             app: Any = self.app
             is_last = info["receive_count"] >= app.queue_served(info["routing_key"]).max_receive_count
             mark = app.backend.mark_as_failure if is_last else app.backend.mark_as_retry
-            mark(task_id, NotRegistered(task))
+            try:
+                mark(task_id, NotRegistered(task))
+            except Exception:  # Of any result store; it must not end the worker.
+                logger.exception("the result of %s[%s] cannot be stored", task, task_id)
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:
