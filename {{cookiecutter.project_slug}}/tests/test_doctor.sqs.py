@@ -66,8 +66,8 @@ def refuse(*actions, status=403):
 
     def refused(self, name, parameters):
         if name in actions:
-            error = {"Code": "AccessDenied", "Message": "not authorized"}
-            raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, name)
+            error, metadata = {"Code": "AccessDenied", "Message": "not authorized"}, {"HTTPStatusCode": status}
+            raise ClientError({"Error": error, "ResponseMetadata": metadata}, name)
         return call(self, name, parameters)
 
     return mock.patch.object(botocore.client.BaseClient, "_make_api_call", refused)

@@ -28,7 +28,8 @@ def look(service):
 
 
 def rule(days=1, prefix="", status="Enabled"):
-    return {"ID": f"{days}-{prefix}", "Status": status, "Filter": {"Prefix": prefix}, "Expiration": {"Days": days}}
+    of, after = {"Prefix": prefix}, {"Days": days}
+    return {"ID": f"{days}-{prefix}", "Status": status, "Filter": of, "Expiration": after}
 
 
 @pytest.mark.parametrize(
