@@ -556,7 +556,8 @@ def use_broker_with_own_rights(answers, folder, aws, deployment):
         for identity in (producer, worker):
             assert denied(aws.client("mq", identity).describe_broker, BrokerId=broker)
         assert aws.client("mq", operator).describe_broker(BrokerId=broker)["EngineType"].upper() == "RABBITMQ"
-        aws.client("cloudwatch", operator).get_metric_data(MetricDataQueries=[], StartTime=0, EndTime=1)
+        command(folder, aws, operator, "metrics")
+        aws_commands_work_for(operator, folder, aws, blocks=4)
     finally:
         aws.enforce(False)
     secrets.delete_secret(SecretId=other, ForceDeleteWithoutRecovery=True)
@@ -762,16 +763,18 @@ def commands_work_for(operator, folder, aws, environment):
         command(folder, aws, operator, *arguments)
 
 
-def aws_commands_work_for(operator, folder, aws):
+def aws_commands_work_for(operator, folder, aws, blocks=3):
     """Run the runbook's lines of the AWS command as they stand, but for what is run on a machine."""
     runbook = (folder / "docs" / "runbook.md").read_text(encoding="utf-8")
-    blocks = [block for block in re.findall(r"```sh\n(.*?)```", runbook, re.DOTALL) if "aws " in block]
-    assert len(blocks) == 2, blocks
+    found = [block for block in re.findall(r"```sh\n(.*?)```", runbook, re.DOTALL) if "aws " in block]
+    assert len(found) == blocks, found
     path = os.pathsep.join((str(BIN), os.environ["PATH"]))
     environment = clean_environment(ENVIRONMENT="staging", PATH=path, **aws.environment(operator))
-    for block in blocks:
+    for block in found:
         lines = "".join(line for line in block.splitlines(keepends=True) if "systemctl" not in line)
-        run("bash", "-euo", "pipefail", "-c", lines, cwd=folder, environment=environment)
+        lines += 'echo "${BROKER_URL-} ${BROKER_USERNAME-} ${BROKER_PASSWORD-}"\n'
+        said = run("bash", "-euo", "pipefail", "-c", lines, cwd=folder, environment=environment)
+        assert "BROKER_URL" not in block or re.fullmatch(r"amqps://\S+ service \S{36,}", said), said
 
 
 def rotated_key(folder, aws):

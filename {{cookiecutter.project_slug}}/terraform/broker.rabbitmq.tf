@@ -67,6 +67,9 @@ locals {
     }
   })
   broker_operator_statements = merge(local.broker_producer_statements, {
+    # Its id is AWS's, and a list cannot be limited to some brokers.
+    # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonmq.html
+    FindBroker   = { actions = ["mq:ListBrokers"], resources = ["*"] }
     LookAtBroker = { actions = ["mq:DescribeBroker"], resources = local.broker_arns }
   })
 }

@@ -134,7 +134,7 @@ def test_a_line_that_is_none_is_refused(line):
     ("error", "requests"),
     [
         (EndpointConnectionError(endpoint_url="x"), range(1, 50)),
-        (ClientError({"Error": {"Code": "RequestThrottled"}}, "ChangeMessageVisibilityBatch"), [300]),
+        (ClientError(dict(Error={"Code": "RequestThrottled"}), "ChangeMessageVisibilityBatch"), [300]),
     ],
     ids=["no network", "refused"],
 )

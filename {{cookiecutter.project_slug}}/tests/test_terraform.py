@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -96,6 +97,49 @@ def test_own_tests_of_terraform_pass(tested):
 def test_pipelines_are_trusted_no_further_than_they_must():
     run = terraform("test", "-no-color", folder=TERRAFORM / "pipeline")
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+OPERATIONS, RUNBOOK = (
+    (PROJECT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("operations", "runbook")
+)
+
+
+def documented_rights():
+    """Return what the tables and command lines of the docs need, each with where: queue, dead, or elsewhere."""
+    found = set()
+    table = OPERATIONS.partition("need to be allowed")[2]
+    for command, cells in re.findall(r"^\| ([a-z ]+) \|(.*)\|$", table, re.MULTILINE):
+        if command.startswith("keys "):
+            continue  # Access keys are not an operator's.
+        for where, cell in zip(("queue", "dead", *["elsewhere"] * 3), cells.split("|"), strict=False):
+            for action in re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", cell):
+                found.add((action, where if action.startswith("sqs:") else "elsewhere"))
+    for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL):
+        for service, command in re.findall(r"\baws ([a-z]+) ([a-z-]+)", block):
+            found.add((f"{service}:{''.join(word.capitalize() for word in command.split('-'))}", "elsewhere"))
+    return found
+
+
+def listed(value):
+    """Return what IAM writes as one text where it is alone."""
+    return [value] if isinstance(value, str) else value
+
+
+def test_operator_may_do_what_the_docs_need_and_nothing_else(tested):
+    plans = [report for report in tested if report["type"] == "test_plan" and report["@testrun"] == "plan"]
+    (policy,) = (
+        json.loads(each["change"]["after"]["policy"])
+        for each in plans[0]["test_plan"]["resource_changes"]
+        if each["address"] == 'aws_iam_policy.this["operator"]'
+    )
+    allowed = set()
+    for statement in policy["Statement"]:
+        for resource in listed(statement["Resource"]):
+            where = "dead" if resource.removesuffix(".fifo").endswith("-dlq") else "queue"
+            allowed |= {
+                (action, where if action.startswith("sqs:") else "elsewhere") for action in listed(statement["Action"])
+            }
+    assert allowed == documented_rights()
 
 
 def test_service_gets_the_environment_it_reads(environment):

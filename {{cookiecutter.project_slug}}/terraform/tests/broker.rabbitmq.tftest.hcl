@@ -97,7 +97,10 @@ run "broker" {
   assert {
     condition = {
       for statement in jsondecode(data.aws_iam_policy_document.this["operator"].json).Statement : statement.Sid => [statement.Action, statement.Resource] if strcontains(jsonencode(statement.Action), "mq:")
-    } == { LookAtBroker = ["mq:DescribeBroker", "arn:aws:mq:${local.contract.region}:123456789012:broker:${local.contract.service}-staging:b-*"] }
+      } == {
+      FindBroker   = ["mq:ListBrokers", "*"]
+      LookAtBroker = ["mq:DescribeBroker", "arn:aws:mq:${local.contract.region}:123456789012:broker:${local.contract.service}-staging:b-*"]
+    }
     error_message = "An operator may do more to the broker than look at it."
   }
 
