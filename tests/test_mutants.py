@@ -46,6 +46,12 @@ MUTANTS = {
         "hopeless = not permanent or",
         "test_failures.py::test_failure_declared_permanent_is_dead_lettered_at_once_with_its_reason",
     ),
+    "a last failure leaves no reason": Mutant(
+        "delivery.py",
+        "hopeless = permanent or (failed and self.is_last)",
+        "hopeless = permanent",
+        "test_failures.py::test_result_says_retry_until_the_last_delivery_has_failed",
+    ),
     "a late start runs twice": Mutant(
         "delivery.py",
         'time.monotonic() > delivery["start_before"]',

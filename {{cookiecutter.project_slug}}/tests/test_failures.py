@@ -43,6 +43,11 @@ def test_result_says_retry_until_the_last_delivery_has_failed(strict, tmp_path):
 
     assert eventually(dead), strict.log()
     assert len(notes(traces)) == 3
+    assert eventually(lambda: strict.waiting() == 0)
+    seen = broker.see_dead(strict)
+    assert "still there" in seen.reason["FailureException"]
+    assert "leave_trace" in seen.reason["FailureTraceback"]
+    assert seen.reason["FailureAttempt"] == "3"
     if HAS_RESULTS:
         assert strict.state(result) == "FAILURE"
         said = list(dict.fromkeys(state for state in states[:-1] if state != "PENDING"))

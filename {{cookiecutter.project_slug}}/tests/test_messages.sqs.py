@@ -124,6 +124,13 @@ def test_exported_line_is_the_message_byte_for_byte():
         assert getattr(again, name) == getattr(message, name)
 
 
+@pytest.mark.parametrize(("attempt", "count"), [("5", 5), ("", 2), ("many", 2), ("-1", 2)])
+def test_deliveries_are_those_that_the_worker_counted(attempt, count):
+    told = {"FailureAttempt": {"DataType": "String", "StringValue": attempt}} if attempt else {}
+    data = {"MessageId": "m", "ReceiptHandle": "r", "Body": "", "Attributes": {"ApproximateReceiveCount": "2"}}
+    assert messages.received({**data, "MessageAttributes": told}).receive_count == count
+
+
 @pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"attributes": {}, "body": 1}'])
 def test_a_line_that_is_none_is_refused(line):
     with pytest.raises(ValueError, match="no line that `dlq export` wrote"):
@@ -134,7 +141,7 @@ def test_a_line_that_is_none_is_refused(line):
     ("error", "requests"),
     [
         (EndpointConnectionError(endpoint_url="x"), range(1, 50)),
-        (ClientError(dict(Error={"Code": "RequestThrottled"}), "ChangeMessageVisibilityBatch"), [300]),
+        (ClientError({}, "ChangeMessageVisibilityBatch"), [300]),
     ],
     ids=["no network", "refused"],
 )

@@ -129,12 +129,12 @@ class Request(BaseRequest):  # type: ignore[misc]
             super().on_retry(exc_info)
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
-        """Dead-letter a message whose task must not be tried again; tell the result of one whose process died."""
+        """Dead-letter what will not be tried again, with why; tell the result of a task whose process died."""
         permanent = isinstance(exc_info.type, type) and issubclass(exc_info.type, self.task.permanent_errors)
         # What the task asked for itself, and what was revoked or cancelled from outside, is no failure.
         withdrawn = self._already_cancelled or self._already_revoked
         failed = not withdrawn and not isinstance(_error(exc_info), (Ignore, Retry, Terminated))
-        hopeless = permanent or (failed and self.is_last and self.message.channel.dead_letters_last_failures)
+        hopeless = permanent or (failed and self.is_last)
         hopeless = hopeless and not self.acknowledged
         dead_lettered = hopeless and self.message.channel.dead_letter(self.message, self._reason(exc_info))
         if dead_lettered:

@@ -100,9 +100,6 @@ class Channel(BaseChannel):  # type: ignore[misc]
 
     Message = TaskMessage
 
-    dead_letters_last_failures = True
-    """What failed on its last delivery is dead-lettered with its reason, while there is somebody to tell it."""
-
     answer_due_seconds = 3 * HEARTBEAT_SECONDS
     """When a heartbeat of the broker is overdue."""
 

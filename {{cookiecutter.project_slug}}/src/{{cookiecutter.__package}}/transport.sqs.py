@@ -37,9 +37,6 @@ TROUBLE = (BotoCoreError, ClientError, OSError)
 class Channel(PollingChannel):
     """A channel that deletes what is done, and decides when the rest comes back."""
 
-    dead_letters_last_failures = False
-    """What failed on its last delivery is dead-lettered by SQS itself."""
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._done: dict[str, Any] = {}

@@ -72,6 +72,7 @@ class Message(Letter):
 def received(data: dict[str, Any]) -> Message:
     """Give a message of SQS its type."""
     system = data.get("Attributes", {})
+    attempt = data.get("MessageAttributes", {}).get("FailureAttempt", {}).get("StringValue", "")
     keys = ("DataType", "StringValue", "BinaryValue")
     return Message(
         message_id=data["MessageId"],
@@ -82,7 +83,8 @@ def received(data: dict[str, Any]) -> Message:
             for name, value in data.get("MessageAttributes", {}).items()
         },
         sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1_000,
-        receive_count=int(system.get("ApproximateReceiveCount", 0)),
+        # Sent here by a worker, its own count says only how often somebody looked.
+        receive_count=int(attempt if attempt.isdecimal() else system.get("ApproximateReceiveCount", 0)),
         group=system.get("MessageGroupId", ""),
         deduplication_id=system.get("MessageDeduplicationId", ""),
         call=decode(data["Body"]),
