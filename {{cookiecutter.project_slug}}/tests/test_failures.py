@@ -63,14 +63,16 @@ def test_task_that_the_worker_does_not_know_waits_for_one_that_does_and_is_not_l
         assert eventually(lambda: strict.state(result) == "FAILURE")
     assert "no task is called tests.probes.of_a_newer_version" in strict.log()
     assert "for no log" not in strict.log()
+    assert "of_a_newer_version" in broker.see_dead(strict).reason["FailureException"]
 
 
 def test_task_that_the_worker_does_not_know_does_no_harm_where_its_result_cannot_be_stored():
     queue = mock.Mock(max_receive_count=3)
     backend = mock.Mock(mark_as_retry=mock.Mock(side_effect=OSError("out of reach")))
-    worker = mock.Mock(app=mock.Mock(backend=backend, queue_served=lambda name: queue))
+    worker = module("delivery").Consumer.__new__(module("delivery").Consumer)
+    worker.app = mock.Mock(backend=backend, queue_served=lambda name: queue)
     message = mock.Mock(headers={"task": "unknown", "id": "1"}, delivery_info={"routing_key": "q", "receive_count": 1})
-    module("delivery").Consumer.on_unknown_task(worker, None, message, KeyError("unknown"))
+    worker.on_unknown_task(None, message, KeyError("unknown"))
     message.reject.assert_called_once_with()
     backend.mark_as_retry.assert_called_once()
 

@@ -136,7 +136,9 @@ class Request(BaseRequest):  # type: ignore[misc]
         failed = not withdrawn and not isinstance(_error(exc_info), (Ignore, Retry, Terminated))
         hopeless = permanent or (failed and self.is_last)
         hopeless = hopeless and not self.acknowledged
-        dead_lettered = hopeless and self.message.channel.dead_letter(self.message, self._reason(exc_info))
+        dead_lettered = hopeless and self.message.channel.dead_letter(
+            self.message, _reason(_error(exc_info), self._delivery_info["receive_count"], str(exc_info.traceback))
+        )
         if dead_lettered:
             self.acknowledge()
         super().on_failure(exc_info, send_failed_event, return_ok)
@@ -168,15 +170,6 @@ class Request(BaseRequest):  # type: ignore[misc]
         elif self.store_errors:
             backend.mark_as_retry(self.id, error, request=self._context)
 
-    def _reason(self, exc_info: ExceptionInfo) -> dict[str, str]:
-        """Return why the task failed, as the on-call engineer will want to know it."""
-        return {
-            "FailureException": _text(repr(_error(exc_info)))[:LONGEST_REASON],
-            "FailureTraceback": _text(str(exc_info.traceback))[-LONGEST_REASON:],
-            "FailureHost": _text(socket.gethostname()),
-            "FailureAttempt": str(self._delivery_info["receive_count"]),
-        }
-
 
 class Consumer(consumer.Consumer):
     """Celery's consumer of messages, which loses none."""
@@ -185,26 +178,48 @@ class Consumer(consumer.Consumer):
         """Leave a message whose body cannot be read in its queue; Celery would delete it."""
         headers: Any = message.headers or {}
         logger.error("The body of task %s[%s] cannot be read: %r", headers.get("task"), headers.get("id"), exc)
-        message.reject()
+        self._leave(message, exc)
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
         """Leave a message for a worker that knows its task; Celery would log its arguments, and call it failed."""
-        info, headers = message.delivery_info, message.headers or {}
+        headers: Any = message.headers or {}
         task, task_id = headers.get("task"), headers.get("id")
         logger.error(
             "no task is called %s in this worker, which loaded its tasks when it started: is it older than the sender?",
             task,
-            extra={"task": task, "task_id": task_id, "attempt": info["receive_count"]},
+            extra={"task": task, "task_id": task_id, "attempt": message.delivery_info["receive_count"]},
         )
-        message.reject()
+        error = NotRegistered(task)
+        is_last = self._leave(message, error)
         if task_id:  # Older versions of Celery's messages have theirs elsewhere.
-            app: Any = self.app
-            is_last = info["receive_count"] >= app.queue_served(info["routing_key"]).max_receive_count
-            mark = app.backend.mark_as_failure if is_last else app.backend.mark_as_retry
+            backend: Any = self.app.backend
             try:
-                mark(task_id, NotRegistered(task))
+                (backend.mark_as_failure if is_last else backend.mark_as_retry)(task_id, error)
             except Exception:  # Of any result store; it must not end the worker.
                 logger.exception("the result of %s[%s] cannot be stored", task, task_id)
+
+    def _leave(self, message: Message, error: Exception) -> bool:
+        """Leave a message in its queue, or dead-letter it with why; return whether that was its last delivery."""
+        app: Any = self.app
+        channel: Any = message.channel
+        info = message.delivery_info
+        is_last = info["receive_count"] >= app.queue_served(info["routing_key"]).max_receive_count
+        if is_last and channel.dead_letter(message, _reason(error, info["receive_count"])):
+            message.ack()
+        else:
+            message.reject()
+        return bool(is_last)
+
+
+def _reason(error: BaseException, attempt: int, traceback: str = "") -> dict[str, str]:
+    """Return why a message is dead-lettered, as the on-call engineer will want to know it."""
+    told = {
+        "FailureException": _text(repr(error))[:LONGEST_REASON],
+        "FailureTraceback": _text(traceback)[-LONGEST_REASON:],
+        "FailureHost": _text(socket.gethostname()),
+        "FailureAttempt": str(attempt),
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:

@@ -218,7 +218,8 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         connections: dict[str, PollingConnection] = self._predefined_queue_async_clients
         if queue not in connections:
             connection = connections[queue] = PollingConnection(
-                sqs_connection=self.sqs(queue=queue), region=self.region
+                # All attributes, so that a message that is dead-lettered keeps them.
+                sqs_connection=self.sqs(queue=queue), region=self.region, message_attribute_names=["All"]
             )
             connection.answer_timeout_seconds = self.wait_time_seconds + ANSWER_MARGIN_SECONDS
         return connections[queue]

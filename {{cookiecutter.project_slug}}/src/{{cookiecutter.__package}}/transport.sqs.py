@@ -30,6 +30,12 @@ Were the worker killed meanwhile, its task would run again, as it would if it we
 
 DELETE_AGAIN_AFTER_SECONDS = 1
 
+MOST_ATTRIBUTES = 10
+"""Of a message.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+"""
+
 TROUBLE = (BotoCoreError, ClientError, OSError)
 """What a request to AWS can end with, other than an answer."""
 
@@ -142,18 +148,20 @@ class Channel(PollingChannel):
     def dead_letter(self, message: Any, reason: Mapping[str, str]) -> bool:
         """Move a message to its dead-letter queue now; return whether that succeeded.
 
-        It is sent there as it was received, with the reason as message attributes. The caller has it deleted from its
-        queue afterwards; were the worker killed in between, it would be delivered once more.
+        It is sent there as it was received, with the reason as further message attributes. The caller has it deleted
+        from its queue afterwards; were the worker killed in between, it would be delivered once more.
         """
         info = message.delivery_info
         received = info["sqs_message"]
         queue = info["routing_key"]
+        attributes = {name: {"DataType": "String", "StringValue": value} for name, value in reason.items()}
+        for name, value in (received.get("MessageAttributes") or {}).items():
+            if len(attributes) < MOST_ATTRIBUTES:
+                attributes.setdefault(name, value)
         request: dict[str, Any] = {
             "QueueUrl": self.predefined_queues[queue]["dead_letter_url"],
             "MessageBody": received["Body"],
-            "MessageAttributes": {
-                name: {"DataType": "String", "StringValue": value} for name, value in reason.items() if value
-            },
+            "MessageAttributes": attributes,
         }
         if group := message.properties.get("MessageGroupId"):
             request["MessageGroupId"] = group
