@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socketserver
-import ssl
-import threading
 import uuid
-from datetime import datetime, timedelta, timezone
 from unittest import mock
 from urllib.parse import quote
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from dev import broker
+from tests import tls
 from tests.commands import Commands
 from tests.letters import channel
 from tests.support import CONTRACT, eventually, module, running_service
@@ -177,42 +168,19 @@ def test_variables_that_lead_nowhere_are_found(look):
     assert {code: finding.is_well for code, finding in found.items()} == {"D105": None, "D201": None}
 
 
-@pytest.fixture
-def stranger(tmp_path):
-    """Listen with a certificate of other.example.com; yield the port, and the file of who vouches for it."""
-    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "other.example.com")])
-    now = datetime.now(timezone.utc)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
-    certificate = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("other.example.com")]), False)
-    trusted, secret = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    trusted.write_bytes(certificate.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(trusted, secret)
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self):
-            with contextlib.suppress(OSError):
-                context.wrap_socket(self.request, server_side=True).recv(1)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1], str(trusted)
-        server.shutdown()
-
-
 @pytest.mark.parametrize(("is_trusted", "says"), [(False, "self-signed certificate"), (True, "Hostname mismatch")])
-def test_certificate_that_is_not_the_hosts_is_found(working, stranger, is_trusted, says):
-    port, trusted = stranger
-    variables = {"BROKER_URL": f"amqps://localhost:{port}/x", **({"SSL_CERT_FILE": trusted} if is_trusted else {})}
-    commands = Commands(working)
-    said = commands.run("doctor", "--json", status=1, **variables)
-    assert [finding["code"] for finding in json.loads(said) if not finding["is_well"]] == ["D102"]
-    assert says in said
-    for line in (("dlq", "list", working.queue.name), ("send", f"{working.queue.name}.count_words", "x")):
-        commands.run(*line, status=2, **variables)
-        assert says in commands.errors
+def test_certificate_that_is_not_the_hosts_is_found(working, tmp_path, is_trusted, says):
+    with tls.server(tmp_path, "other.example.com") as stranger:
+        variables = {"BROKER_URL": f"amqps://localhost:{stranger.port}/x"}
+        if is_trusted:
+            variables["SSL_CERT_FILE"] = str(stranger.certificate)
+        commands = Commands(working)
+        said = commands.run("doctor", "--json", status=1, **variables)
+        assert [finding["code"] for finding in json.loads(said) if not finding["is_well"]] == ["D102"]
+        assert says in said
+        for line in (("dlq", "list", working.queue.name), ("send", f"{working.queue.name}.count_words", "x")):
+            commands.run(*line, status=2, **variables)
+            assert says in commands.errors
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import os
-import socket
-import ssl
 import subprocess
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
 import billiard
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from dev.broker import UNREACHABLE
+from tests import tls
 from tests.support import CONTRACT, PROJECT, eventually, module, notes, running_service
 
 transport = module("transport")
@@ -60,30 +53,6 @@ def test_url_is_encrypted_and_holds_no_password(monkeypatch, url, fits):
     assert "secret" not in str(error.value)
 
 
-def certificate(folder, name):
-    """Write a certificate for a host of that name, which its own issuer vouches for."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "key.pem").write_bytes(private)
-    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-
-
 @pytest.mark.parametrize(
     ("name", "trusted", "said"),
     [
@@ -93,34 +62,19 @@ def certificate(folder, name):
     ],
 )
 def test_certificate_and_host_name_are_verified(tmp_path, name, trusted, said):
-    certificate(tmp_path, name)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
-    greeted = []
-
-    def serve(listener):
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:  # The test is over.
-                return
-            with contextlib.suppress(OSError), context.wrap_socket(near, server_side=True) as secured:
-                greeted.append(secured.recv(8))  # And no word more: what follows is an error, but another.
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        code = (
-            f"from {CONTRACT['package']}.app import app\n"
-            "try: app.connection_for_write().connect()\n"
-            "except Exception as error: print(error)\n"
-        )
-        url = f"amqps://localhost:{listener.getsockname()[1]}"
+    code = (
+        f"from {CONTRACT['package']}.app import app\n"
+        "try: app.connection_for_write().connect()\n"
+        "except Exception as error: print(error)\n"
+    )
+    with tls.server(tmp_path, name) as server:
+        url = f"amqps://localhost:{server.port}"
         environment = {**os.environ, "BROKER_URL": url, "PYTHONPATH": str(PROJECT / "src")}
         if trusted:
-            environment["SSL_CERT_FILE"] = str(tmp_path / "certificate.pem")
+            environment["SSL_CERT_FILE"] = str(server.certificate)
         run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
-    assert set(greeted) == ({b"AMQP\x00\x00\x09\x01"} if said == "connected" else set())
+    assert set(server.heard) == ({b"AMQP\x00\x00\x09\x01"} if said == "connected" else set())
     assert said == "connected" or said in run.stdout
     assert UNREACHABLE["BROKER_PASSWORD"] not in run.stdout + run.stderr
 
