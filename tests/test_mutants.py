@@ -161,7 +161,7 @@ MUTANTS = {
         "polling.py",
         '1 if queue.endswith(".fifo") else self._get_message_estimate()',
         "self._get_message_estimate()",
-        "test_order.py::test_groups_run_side_by_side_and_each_in_order_also_with_failures[1]",
+        "test_groups.py::test_groups_run_side_by_side_and_each_in_order_also_with_failures[1]",
         "sqs-fifo",
     ),
     "RabbitMQ brings what failed back at once": Mutant(

@@ -61,7 +61,7 @@ def show_passed(summary):
     show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
 
 
-SLOW = ("dlq", "faults", "heartbeat", "liveness", "operations", "order", "stopping", "storm")
+SLOW = ("dlq", "faults", "groups", "heartbeat", "liveness", "operations", "stopping", "storm")
 """Test modules of a project that hold slow tests: they wait for what takes a while."""
 
 
