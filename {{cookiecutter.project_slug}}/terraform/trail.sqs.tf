@@ -14,9 +14,10 @@ variable "keep_trail_days" {
 }
 
 locals {
-  trail            = var.keep_trail_days > 0 ? { this = "${local.name}-${local.account}-trail" } : {}
+  trail            = var.keep_trail_days > 0 ? { this = true } : {}
   trail_arn        = "arn:${local.partition}:cloudtrail:${local.region}:${local.account}:trail/${local.name}"
-  trail_bucket_arn = "arn:${local.partition}:s3:::${local.name}-${local.account}-trail"
+  trail_bucket     = "${local.name}-${local.account}-trail"
+  trail_bucket_arn = "arn:${local.partition}:s3:::${local.trail_bucket}"
 }
 
 resource "aws_cloudtrail" "this" {
@@ -59,7 +60,7 @@ resource "aws_cloudtrail" "this" {
 resource "aws_s3_bucket" "trail" {
   for_each = local.trail
 
-  bucket        = each.value
+  bucket        = local.trail_bucket
   force_destroy = !var.protect_data
 }
 
