@@ -1,4 +1,4 @@
-"""Running the service's command as its users do: in a process of its own, in a terminal, or killed in the middle."""
+"""Running the service's command as its users do: alone, in a terminal, as the docs have it, or killed in the middle."""
 
 from __future__ import annotations
 

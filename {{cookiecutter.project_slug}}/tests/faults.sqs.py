@@ -9,6 +9,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", "application/x-amz-json-1.0")
             self._finish(json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": "as told"}).encode())
         elif fault == "hang":
-            threading.Event().wait(60)
+            time.sleep(60)
         elif fault == "half":
             self.send_response(200)
             self.send_header("Content-Length", "1000")

@@ -149,10 +149,6 @@ class RunningService:
         """Return the URL of a queue (the first), or of its dead-letter queue, where queues have one."""
         return f"{self.environment['QUEUE_URL_BASE']}/{self.queue_name(queue, dead=dead)}"
 
-    def forget_dead(self) -> None:
-        """Empty the dead-letter queue of the first queue."""
-        broker.empty(self, dead=True)
-
 
 @contextlib.contextmanager
 def running_service(

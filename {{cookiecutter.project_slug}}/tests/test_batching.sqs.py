@@ -55,7 +55,7 @@ def send(sqs, messages, queue=QUEUE):
 
 def test_requests_hold_ten_messages_and_no_more_bytes_than_sqs_takes():
     sqs = RecordingSQS()
-    assert send(sqs, [f"{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]).failed == []
+    assert send(sqs, list("abcdefghijklmnopqrstuvwxy")).failed == []
     assert [len(request) for request in sqs.requests] == [10, 10, 5]
     sqs = RecordingSQS()
     big = [letter * 400_000 for letter in "abcde"]

@@ -237,10 +237,8 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
         assert f"{60 - seen} more are there and were not shown: SQS shows ten of a group" in commands.errors
         commands.run("dlq", "export", queue, tmp_path / "part.jsonl", status=1)
     commands.run("dlq", "export", queue, "-", "--remove", status=2)
-    assert (
-        "60 messages would be written" in commands.run("dlq", "export", queue, file, "--dry-run", status=int(IS_FIFO))
-        or IS_FIFO
-    )
+    said = commands.run("dlq", "export", queue, file, "--dry-run", status=int(IS_FIFO))
+    assert IS_FIFO or "60 messages would be written" in said
     assert not file.exists()
     assert "60 messages written" in commands.run("dlq", "export", queue, file, "--remove")
     assert visible(quiet) == 0
@@ -269,7 +267,7 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
     assert "about 3 messages would be deleted" in commands.run("dlq", "purge", queue, "--dry-run")
     commands.run("dlq", "purge", queue, status=2)  # Nobody is there to answer.
     assert visible(quiet) == 3
-    name = quiet.url(dead=True).rpartition("/")[2]
+    name = quiet.queue_name(dead=True)
     file = tmp_path / "kept.jsonl"
 
     with_mistake = commands.terminal("dlq", "purge", queue)

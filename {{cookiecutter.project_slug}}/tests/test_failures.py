@@ -26,7 +26,7 @@ def strict(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_dead_letters(strict):
     """Begin every test with empty dead-letter queues."""
-    strict.forget_dead()
+    broker.empty(strict, dead=True)
 
 
 def test_result_says_retry_until_the_last_delivery_has_failed(strict, tmp_path):

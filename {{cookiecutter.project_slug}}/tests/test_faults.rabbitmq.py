@@ -92,7 +92,7 @@ def test_message_that_kills_its_worker_each_time_is_dead_lettered_after_the_same
         worker.wait()
     assert eventually(lambda: calm.dead() == 1)
     assert len(notes(tmp_path)) == calm.queue.max_receive_count
-    calm.forget_dead()
+    broker.empty(calm, dead=True)
 
 
 def test_failures_and_deaths_are_counted_together(calm, tmp_path):
@@ -111,7 +111,7 @@ def test_failures_and_deaths_are_counted_together(calm, tmp_path):
     assert broker.see_dead(calm).reason["FailureAttempt"] == "3"
     calm.stop_workers()
     calm.workers.clear()
-    calm.forget_dead()
+    broker.empty(calm, dead=True)
 
 
 def test_what_is_no_failure_is_not_dead_lettered_even_on_its_last_delivery(tmp_path_factory, tmp_path):

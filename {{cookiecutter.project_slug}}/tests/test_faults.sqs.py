@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests import broker
 from tests.faults import FAULTS, proxy, refusing
 from tests.support import CONTRACT, IS_FIFO, eventually, notes, running_service
 
@@ -152,9 +153,7 @@ def test_what_does_not_heal_ends_the_worker_with_a_word_on_what_to_do(calm, weat
 def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on(calm, weather, tmp_path):
     readable = {"content-type": "application/json", "content-encoding": "utf-8"}
     pickled = {"content-type": "application/x-python-serialize"}
-    nowhere: dict = {}
-    properties = {"delivery_info": nowhere}
-    no_id = {"body": "[[], {}, {}]", **readable, "headers": {"task": "x"}, "properties": properties}
+    no_id = {"body": "[[], {}, {}]", **readable, "headers": {"task": "x"}, "properties": {"delivery_info": {}}}
     unreadable = [
         "plain text",
         '{"Records": []}',
@@ -172,4 +171,4 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
     assert worker.poll() is None
     calm.send("leave_trace", str(tmp_path))
     assert eventually(lambda: notes(tmp_path))
-    calm.forget_dead()
+    broker.empty(calm, dead=True)

@@ -211,7 +211,10 @@ def test_container_has_what_its_worker_needs_and_no_more(machine):
 
 def test_systemd_is_told_as_long_as_the_worker_is_alive(machine):
     machine.start("run.sh", QUEUE.name)
-    told = lambda: machine.calls("systemd-notify")  # noqa: E731
+
+    def told():
+        return machine.calls("systemd-notify")
+
     assert eventually(lambda: machine.calls("docker"), 10)
     time.sleep(0.5)
     assert told() == []
