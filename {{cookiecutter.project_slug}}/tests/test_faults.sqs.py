@@ -153,7 +153,9 @@ def test_what_does_not_heal_ends_the_worker_with_a_word_on_what_to_do(calm, weat
 def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on(calm, weather, tmp_path):
     readable = {"content-type": "application/json", "content-encoding": "utf-8"}
     pickled = {"content-type": "application/x-python-serialize"}
-    no_id = {"body": "[[], {}, {}]", **readable, "headers": {"task": "x"}, "properties": {"delivery_info": {}}}
+    nowhere: dict = {}
+    properties = {"delivery_info": nowhere}
+    no_id = {"body": "[[], {}, {}]", **readable, "headers": {"task": "x"}, "properties": properties}
     unreadable = [
         "plain text",
         '{"Records": []}',
