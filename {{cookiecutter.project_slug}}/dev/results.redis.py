@@ -19,7 +19,7 @@ UNREACHABLE: dict[str, str] = {"RESULTS_URL": "redis://127.0.0.1:9/0"}
 def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the services that compose.yaml needs for results, and the environment variables."""
     server = {
-        "image": "valkey/valkey:8-alpine",
+        "image": "docker.io/valkey/valkey:8-alpine",
         "command": ["valkey-server", "--save", "", "--appendonly", "no"],
         "healthcheck": {"test": ["CMD", "valkey-cli", "ping"], "interval": "5s"},
         "restart": "unless-stopped",
