@@ -151,6 +151,7 @@ def test_what_does_not_heal_ends_the_worker_with_a_word_on_what_to_do(calm, weat
 
 
 def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on(calm, weather, tmp_path):
+    sqs = calm.client("sqs")
     readable = {"content-type": "application/json", "content-encoding": "utf-8"}
     pickled = {"content-type": "application/x-python-serialize"}
     nowhere: dict = {}
@@ -167,10 +168,20 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
     ]
     for number, body in enumerate(unreadable):
         order = {"MessageGroupId": f"foreign-{number}", "MessageDeduplicationId": f"{time.time()}-{number}"}
-        calm.client("sqs").send_message(QueueUrl=calm.url(), MessageBody=body, **(order if IS_FIFO else {}))
+        trace = {"DataType": "String", "StringValue": f"trace-{number}"}
+        sqs.send_message(
+            QueueUrl=calm.url(), MessageBody=body, MessageAttributes={"trace": trace}, **(order if IS_FIFO else {})
+        )
     worker = start(calm, weather, "reader")
     assert eventually(lambda: calm.dead() == len(unreadable), 60), calm.log("reader")
     assert worker.poll() is None
     calm.send("leave_trace", str(tmp_path))
     assert eventually(lambda: notes(tmp_path))
+    dead = sqs.receive_message(
+        QueueUrl=calm.url(dead=True), MessageAttributeNames=["All"], MaxNumberOfMessages=10, VisibilityTimeout=0
+    )
+    told = [message["MessageAttributes"] for message in dead["Messages"]]
+    assert {attributes["trace"]["StringValue"] for attributes in told} == {f"trace-{number}" for number in range(7)}
+    why = [attributes["FailureException"]["StringValue"] for attributes in told if "FailureException" in attributes]
+    assert any("no.such.task" in reason for reason in why)
     broker.empty(calm, dead=True)

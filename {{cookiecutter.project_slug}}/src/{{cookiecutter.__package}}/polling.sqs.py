@@ -218,8 +218,11 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         connections: dict[str, PollingConnection] = self._predefined_queue_async_clients
         if queue not in connections:
             connection = connections[queue] = PollingConnection(
-                # All attributes, so that a message that is dead-lettered keeps them.
-                sqs_connection=self.sqs(queue=queue), region=self.region, message_attribute_names=["All"]
+                sqs_connection=self.sqs(queue=queue),
+                region=self.region,
+                message_system_attribute_names=["ApproximateReceiveCount", "MessageGroupId"],
+                # Whoever sent them may need them, once the message has been a dead letter.
+                message_attribute_names=["All"],
             )
             connection.answer_timeout_seconds = self.wait_time_seconds + ANSWER_MARGIN_SECONDS
         return connections[queue]

@@ -163,7 +163,7 @@ class Channel(PollingChannel):
             "MessageBody": received["Body"],
             "MessageAttributes": attributes,
         }
-        if group := message.properties.get("MessageGroupId"):
+        if group := (received.get("Attributes") or {}).get("MessageGroupId"):
             request["MessageGroupId"] = group
         if queue.endswith(".fifo"):
             # A message that was redriven has another id, so SQS does not take it for a repetition.
