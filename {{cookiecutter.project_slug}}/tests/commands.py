@@ -70,6 +70,7 @@ class Commands:
         return subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             env={**self.environment, **variables},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

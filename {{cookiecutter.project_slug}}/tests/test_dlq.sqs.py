@@ -291,10 +291,10 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
     well.sendline("")
     well.expect("To which file")
     well.sendline(str(file))
-    well.expect("3 messages written")
     well.expect(f"Type {name}")
+    assert not file.exists()
     well.sendline(name)
-    well.expect("about 3 messages deleted")
+    well.expect("3 messages written to .*, and deleted")
     well.wait()
     assert (well.exitstatus, visible(quiet)) == (0, 0)
     assert len(exported_bodies(file)) == 3
@@ -361,6 +361,31 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
         commands.run("dlq", "import", queue, given)
     found = bodies(quiet, dead=True) + bodies(quiet, dead=False)
     found += [body for file in files for body in exported_bodies(file)]
+    assert set(found) == set(everything)
+
+
+def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported(quiet, commands, queue, tmp_path):
+    everything: list[str] = []
+    files = []
+    began = time.monotonic()
+    commands.run("dlq", "list", queue, "--limit", "1")
+    start_seconds = time.monotonic() - began
+    for number in range(8):
+        more = [celery_body(n) for n in range(number * 100, (number + 1) * 100)]
+        put(quiet, more)
+        everything += more
+        files.append(tmp_path / f"{number}.jsonl")
+        running = commands.start("dlq", "purge", queue)
+        assert running.stdin
+        running.stdin.write(f"y\n{files[-1]}\n{quiet.url(dead=True).rpartition('/')[2]}\n")
+        running.stdin.flush()
+        time.sleep(random.uniform(0.4, 1.4) * start_seconds)
+        running.kill()
+        running.communicate()
+    assert any(exported_bodies(file) for file in files)
+    # What a killed command held comes back by itself.
+    assert eventually(lambda: visible(quiet) == quiet.dead(), 60)
+    found = [*bodies(quiet, dead=True), *(body for file in files for body in exported_bodies(file))]
     assert set(found) == set(everything)
 
 

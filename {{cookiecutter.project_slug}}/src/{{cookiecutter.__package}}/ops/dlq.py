@@ -387,21 +387,28 @@ def _lines(file: str, skip: int, letters: DeadLetters) -> Iterator[Message]:
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @live_options
 def purge(queue: str, yes: bool, dry_run: bool, environment: str, as_json: bool) -> None:
-    """Delete all dead letters of QUEUE, after offering to export them, and asking for its name."""
+    """Delete all dead letters of QUEUE, after offering to export them, and asking for its name.
+
+    Where they are exported, nothing is deleted but what is in the file.
+    """
     letters = DeadLetters(queue, environment)
     if dry_run or not letters.depth:
         would = "would be deleted" if dry_run else "are there to delete"
         say(as_json, f"about {letters.depth} messages {would} in {letters.name}", purged=0, there=letters.depth)
         return
+    file = ""
     if not yes:
         click.echo(f"About {letters.depth} messages in {letters.name} are going to be deleted.", err=True)
         if click.confirm("Export them first?", default=True, err=True):
             file = click.prompt("To which file", default=f"{letters.name}-{time.strftime('%F-%H%M%S')}.jsonl", err=True)
-            written = _export(letters, file, Selection(), remove=False)
-            click.echo(f"{written} messages written to {file}", err=True)
-            warn_unseen(letters)
         typed = click.prompt(f"Type {letters.name} to delete them", default="", show_default=False, err=True)
         if typed != letters.name:
             raise Failure("that is not its name; nothing was deleted")
-    purged, text = letters.purge()
-    say(as_json, text, purged=purged)
+    if not file:
+        purged, text = letters.purge()
+        say(as_json, text, purged=purged)
+        return
+    purged = _export(letters, file, Selection(), remove=True)
+    say(as_json, f"{purged} messages written to {file}, and deleted", purged=purged, file=file)
+    warn_unseen(letters)
+    finish(letters.unseen)
