@@ -21,6 +21,9 @@ from dev import broker
 BETWEEN_COUNTS_SECONDS = 1.2
 """Longer than the counts of the development server are old."""
 
+QUEUE_RIGHTS: tuple[str, ...] = ()
+"""What the names of the rights in AWS begin with that are for a queue; none, as the broker has rights of its own."""
+
 
 @dataclass(frozen=True)
 class Seen:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+QUEUE_RIGHTS: tuple[str, ...] = ("sqs:",)
+"""What the names of the rights in AWS begin with that are for a queue."""
+
 
 @dataclass(frozen=True)
 class Seen:

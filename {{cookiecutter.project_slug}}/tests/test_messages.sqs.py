@@ -126,8 +126,9 @@ def test_exported_line_is_the_message_byte_for_byte():
 
 @pytest.mark.parametrize(("attempt", "count"), [("5", 5), ("", 2), ("many", 2), ("-1", 2)])
 def test_deliveries_are_those_that_the_worker_counted(attempt, count):
-    told = {"FailureAttempt": {"DataType": "String", "StringValue": attempt}} if attempt else {}
-    data = {"MessageId": "m", "ReceiptHandle": "r", "Body": "", "Attributes": {"ApproximateReceiveCount": "2"}}
+    value, system = {"DataType": "String", "StringValue": attempt}, {"ApproximateReceiveCount": "2"}
+    data = {"MessageId": "m", "ReceiptHandle": "r", "Body": "", "Attributes": system}
+    told = {"FailureAttempt": value} if attempt else {}
     assert messages.received({**data, "MessageAttributes": told}).receive_count == count
 
 

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from tests import broker
 from tests.support import CONTRACT, PROJECT, module
 
 app = module("app")
@@ -104,6 +105,11 @@ OPERATIONS, RUNBOOK = (
 )
 
 
+def right(action, where):
+    """Return an action with where it is allowed, which only matters where it is one on queues."""
+    return (action, where if action.startswith(broker.QUEUE_RIGHTS) else "elsewhere")
+
+
 def documented_rights():
     """Return what the tables and command lines of the docs need, each with where: queue, dead, or elsewhere."""
     found = set()
@@ -113,7 +119,7 @@ def documented_rights():
             continue  # Access keys are not an operator's.
         for where, cell in zip(("queue", "dead", *["elsewhere"] * 3), cells.split("|"), strict=False):
             for action in re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", cell):
-                found.add((action, where if action.startswith("sqs:") else "elsewhere"))
+                found.add(right(action, where))
     for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL):
         for service, command in re.findall(r"\baws ([a-z]+) ([a-z-]+)", block):
             found.add((f"{service}:{''.join(word.capitalize() for word in command.split('-'))}", "elsewhere"))
@@ -136,9 +142,7 @@ def test_operator_may_do_what_the_docs_need_and_nothing_else(tested):
     for statement in policy["Statement"]:
         for resource in listed(statement["Resource"]):
             where = "dead" if resource.removesuffix(".fifo").endswith("-dlq") else "queue"
-            allowed |= {
-                (action, where if action.startswith("sqs:") else "elsewhere") for action in listed(statement["Action"])
-            }
+            allowed |= {right(action, where) for action in listed(statement["Action"])}
     assert allowed == documented_rights()
 
 
