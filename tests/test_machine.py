@@ -78,10 +78,16 @@ exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child --mount-proc
 
 
 @pytest.fixture
-def user_data(bake):
+def on_ec2(bake):
+    """Bake a project that runs on machines."""
+    return bake(compute="ec2", credentials="keys", queues="urgent-mail")
+
+
+@pytest.fixture
+def user_data(on_ec2):
     """Return what the machine of a queue is started with."""
     need("terraform")
-    folder = bake(compute="ec2", credentials="keys", queues="urgent-mail") / "terraform"
+    folder = on_ec2 / "terraform"
     initialize(folder)
     said = run("terraform", "test", "-json", "-verbose", "-filter=tests/compute.tftest.hcl", cwd=folder)
     reports = map(json.loads, said.splitlines())
@@ -121,10 +127,13 @@ class Machine:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return sum(line.startswith(f"{command} ") for line in lines)
 
-    def systemctl(self, *arguments):
+    def run(self, *command):
         (systemd,) = psutil.Process(self.process.pid).children()
         enter = ("nsenter", f"--target={systemd.pid}", "--mount", "--pid")
-        done = subprocess.run([*enter, "systemctl", *arguments], capture_output=True, text=True, timeout=60)
+        return subprocess.run([*enter, *command], capture_output=True, text=True, timeout=60)
+
+    def systemctl(self, *arguments):
+        done = self.run("systemctl", *arguments)
         return done.stdout.strip() + done.stderr.strip()
 
     def state(self, unit="worker@urgent-mail"):
@@ -213,7 +222,13 @@ def need_namespaces():
         pytest.skip("a systemd of its own needs root and namespaces")
 
 
-def test_worker_lives_and_dies_by_systemd(user_data, metadata, tmp_path):
+def looks(project):
+    """Return the runbook's command lines for a shell on a machine."""
+    lines = (project / "docs" / "runbook.md").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith(("systemctl ", "journalctl "))]
+
+
+def test_worker_lives_and_dies_by_systemd(on_ec2, user_data, metadata, tmp_path):
     need_namespaces()
     files = user_data["write_files"]
     root = tmp_path / "root"
@@ -225,6 +240,11 @@ def test_worker_lives_and_dies_by_systemd(user_data, metadata, tmp_path):
         (made.mnt / "healthy").touch()
         assert eventually(lambda: made.state() == "active", 20)
         assert made.systemctl("show", "--property=NRestarts", "--value", "worker@urgent-mail") == "0"
+
+        # Whoever is on call looks at it. Nobody keeps a journal here, so that one tells nothing.
+        status, journal = (made.run("bash", "-c", line) for line in looks(on_ec2))
+        assert status.stdout.count("Active: active (running)") == 2, status
+        assert "No journal files were found" in journal.stderr, journal
 
         # One that is not alive is told to stop, and started anew.
         (made.mnt / "healthy").unlink()
