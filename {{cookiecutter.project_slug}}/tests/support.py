@@ -98,7 +98,7 @@ class RunningService:
             while time.monotonic() < end and any(worker.poll() is None for worker in self.workers.values()):
                 time.sleep(0.05)
 
-    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def python(self, *arguments: str, patience_seconds: float = 90) -> subprocess.CompletedProcess[str]:
         """Run Python as a client of the service."""
         return subprocess.run(
             [sys.executable, *arguments],
@@ -106,7 +106,7 @@ class RunningService:
             env=self.client_environment(),
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=patience_seconds,
         )
 
     def client_environment(self) -> dict[str, str]:

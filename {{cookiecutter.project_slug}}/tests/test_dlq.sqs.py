@@ -411,7 +411,7 @@ def test_ten_thousand_in_bounded_memory_and_batched_requests(quiet, commands, qu
     )
 
     def run(*arguments, status=0):
-        done = quiet.python("-c", measure, "dlq", *arguments)
+        done = quiet.python("-c", measure, "dlq", *arguments, patience_seconds=300)
         assert done.returncode == status, done.stderr[-2000:]
         peak_mebibytes, calls = json.loads(done.stderr.splitlines()[-1])
         assert peak_mebibytes < 200
