@@ -64,6 +64,12 @@ MUTANTS = {
         "        message.ack()\n",
         "test_faults.py::test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on",
     ),
+    "unknown tasks fail at their first delivery": Mutant(
+        "delivery.py",
+        "backend.mark_as_failure if is_last else",
+        "backend.mark_as_failure if True else",
+        "test_failures.py::test_task_that_the_worker_does_not_know_waits_for_one_that_does_and_is_not_logged_in_full",
+    ),
     "a killed task's result is final": Mutant(
         "delivery.py",
         "if soft or self.is_last or state.should_terminate:",

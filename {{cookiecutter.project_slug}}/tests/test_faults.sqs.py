@@ -157,6 +157,7 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
     nowhere: dict = {}
     properties = {"delivery_info": nowhere}
     no_id = {"body": "[[], {}, {}]", **readable, "headers": {"task": "x"}, "properties": properties}
+    never = {"task": "tests.probes.leave_trace", "id": "4", "eta": "never"}
     unreadable = [
         "plain text",
         '{"Records": []}',
@@ -165,6 +166,7 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
         json.dumps(dict(no_id, headers={"task": "no.such.task", "id": "1"})),
         json.dumps(dict(no_id, body="{", headers={"task": "tests.probes.leave_trace", "id": "2"})),
         json.dumps(dict(no_id, **pickled, headers={"task": "x", "id": "3"})),
+        json.dumps(dict(no_id, body='[["for no log"], {}, {}]', headers=never)),
     ]
     for number, body in enumerate(unreadable):
         order = {"MessageGroupId": f"foreign-{number}", "MessageDeduplicationId": f"{time.time()}-{number}"}
@@ -181,7 +183,10 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
         QueueUrl=calm.url(dead=True), MessageAttributeNames=["All"], MaxNumberOfMessages=10, VisibilityTimeout=0
     )
     told = [message["MessageAttributes"] for message in dead["Messages"]]
-    assert {attributes["trace"]["StringValue"] for attributes in told} == {f"trace-{number}" for number in range(7)}
+    assert {attributes["trace"]["StringValue"] for attributes in told} == {f"trace-{number}" for number in range(8)}
     why = [attributes["FailureException"]["StringValue"] for attributes in told if "FailureException" in attributes]
-    assert any("no.such.task" in reason for reason in why)
+    for reason in ("no.such.task", "no message of Celery", "invalid ETA"):
+        assert any(reason in said for said in why), why
+    for contents in ("plain text", "for no log"):
+        assert contents not in calm.log("reader")
     broker.empty(calm, dead=True)

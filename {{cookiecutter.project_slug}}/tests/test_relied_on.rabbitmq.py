@@ -38,6 +38,8 @@ FINGERPRINTS = {
     messaging._ProducerBatchState: "8913ef479b1c",
     consumer.Consumer.on_connection_error_after_connected: "4f84dbfff329",
     consumer.Consumer.on_decode_error: "e3538c586a7f",
+    consumer.Consumer.on_invalid_task: "9893e7a4eee3",
+    consumer.Consumer.on_unknown_message: "213bd3ee55cb",
     consumer.Consumer.on_unknown_task: "35e6cbe56494",
     loops.asynloop: "05a53e519988",
     prefork.TaskPool.on_stop: "ab83bf6652cb",

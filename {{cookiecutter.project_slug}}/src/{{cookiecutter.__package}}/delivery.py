@@ -180,6 +180,17 @@ class Consumer(consumer.Consumer):
         logger.error("The body of task %s[%s] cannot be read: %r", headers.get("task"), headers.get("id"), exc)
         self._leave(message, exc)
 
+    def on_unknown_message(self, body: Any, message: Message) -> None:
+        """Leave a message that is none of Celery's in its queue; Celery would log all of it, and call it deleted."""
+        logger.error("a message of %s is none of Celery's", message.delivery_info["routing_key"])
+        self._leave(message, ValueError("no message of Celery"))
+
+    def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Leave a message that asks for what cannot be, such as a time that is none; Celery would log its arguments."""
+        headers: Any = message.headers or {}
+        logger.error("task %s[%s] cannot be done: %r", headers.get("task"), headers.get("id"), exc)
+        self._leave(message, exc)
+
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
         """Leave a message for a worker that knows its task; Celery would log its arguments, and call it failed."""
         headers: Any = message.headers or {}
