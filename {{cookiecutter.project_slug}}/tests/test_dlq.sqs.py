@@ -168,6 +168,16 @@ def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     assert "no redrive" in commands.errors
 
 
+def test_redrive_that_nobody_follows_any_more_goes_on(quiet, commands, queue):
+    put(quiet, [celery_body(n) for n in range(50)])
+    followed = commands.start("dlq", "redrive", queue, "--rate", "5")
+    assert eventually(lambda: "RUNNING" in commands.run("dlq", "redrive", queue, "--status"))
+    followed.terminate()
+    _, said = followed.communicate(timeout=30)
+    assert (followed.returncode, "goes on with it" in said) == (2, True), said
+    assert "cancelled after about" in commands.run("dlq", "redrive", queue, "--cancel")
+
+
 def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, queue):
     attributes = {
         "mine": {"DataType": "Binary", "BinaryValue": b"\x00\xff"},

@@ -89,14 +89,17 @@ def _moves(sqs: Any, arn: str) -> list[dict[str, Any]]:
 
 def _follow(sqs: Any, arn: str, total: int) -> dict[str, Any]:
     """Show how far the newest redrive is until it has ended, and return it."""
-    with progress("moving", total) as done:
-        while True:
-            newest = next(iter(_moves(sqs, arn)), None)
-            if newest:
-                done(newest.get("ApproximateNumberOfMessagesMoved", 0))
-                if newest["Status"] not in ("RUNNING", "CANCELLING"):
-                    return newest
-            time.sleep(POLL_SECONDS)
+    try:
+        with progress("moving", total) as done:
+            while True:
+                newest = next(iter(_moves(sqs, arn)), None)
+                if newest:
+                    done(newest.get("ApproximateNumberOfMessagesMoved", 0))
+                    if newest["Status"] not in ("RUNNING", "CANCELLING"):
+                        return newest
+                time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        raise Failure("SQS goes on with it; `dlq redrive` shows it by --status, and stops it by --cancel") from None
 
 
 def _print_moves(moves: list[dict[str, Any]], *, as_json: bool) -> None:
