@@ -132,6 +132,17 @@ def test_deliveries_are_those_that_the_worker_counted(attempt, count):
     assert messages.received({**data, "MessageAttributes": told}).receive_count == count
 
 
+def test_reason_of_an_earlier_death_is_not_told_as_that_of_this_one():
+    value = {"DataType": "String", "StringValue": "5"}
+    told = {"FailureAttempt": value, "own": value}
+    data = {"MessageId": "m", "ReceiptHandle": "r", "Body": "", "MessageAttributes": told}
+    by_sqs = {"ApproximateReceiveCount": "2", "DeadLetterQueueSourceArn": "arn:aws:sqs:eu-west-1:123456789012:high"}
+    message = messages.received({**data, "Attributes": by_sqs})
+    assert (message.failure("Attempt"), message.receive_count, list(message.attributes)) == ("", 2, ["own"])
+    message = messages.received(data)
+    assert (message.failure("Attempt"), message.receive_count) == ("5", 5)
+
+
 @pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"attributes": {}, "body": 1}'])
 def test_a_line_that_is_none_is_refused(line):
     with pytest.raises(ValueError, match="no line that `dlq export` wrote"):

@@ -72,16 +72,19 @@ class Message(Letter):
 def received(data: dict[str, Any]) -> Message:
     """Give a message of SQS its type."""
     system = data.get("Attributes", {})
-    attempt = data.get("MessageAttributes", {}).get("FailureAttempt", {}).get("StringValue", "")
     keys = ("DataType", "StringValue", "BinaryValue")
+    attributes = {
+        name: {key: value[key] for key in keys if value.get(key) is not None}
+        for name, value in data.get("MessageAttributes", {}).items()
+        # What SQS itself has moved, no worker lived to tell about: such words are of a time before it was redriven.
+        if not (name.startswith("Failure") and "DeadLetterQueueSourceArn" in system)
+    }
+    attempt = attributes.get("FailureAttempt", {}).get("StringValue", "")
     return Message(
         message_id=data["MessageId"],
         receipt_handle=data["ReceiptHandle"],
         body=data["Body"],
-        attributes={
-            name: {key: value[key] for key in keys if value.get(key) is not None}
-            for name, value in data.get("MessageAttributes", {}).items()
-        },
+        attributes=attributes,
         sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1_000,
         # Sent here by a worker, its own count says only how often somebody looked.
         receive_count=int(attempt if attempt.isdecimal() else system.get("ApproximateReceiveCount", 0)),
