@@ -29,6 +29,7 @@ def fill() -> None:
     SQSResponse.start_message_move_task = _start_message_move_task  # type: ignore[attr-defined]
     SQSResponse.list_message_move_tasks = _list_message_move_tasks  # type: ignore[attr-defined]
     SQSResponse.cancel_message_move_task = _cancel_message_move_task  # type: ignore[attr-defined]
+    Queue.delete_message = one_at_a_time(Queue.delete_message)  # type: ignore[method-assign]
     _hurry()
 
 
@@ -64,19 +65,31 @@ def _hurry() -> None:
     backend_class.is_message_valid_based_on_retention_period = is_kept
 
 
+def one_at_a_time(delete_message: Any) -> Any:
+    """Delete while nothing else is sent, received or deleted.
+
+    moto makes a new list of what is left. What is sent meanwhile would be lost, and what is deleted would be back.
+    """
+
+    def alone(queue: Any, receipt_handle: str) -> None:
+        with queue._messages_lock:
+            delete_message(queue, receipt_handle)
+
+    return alone
+
+
 def _short_poll(receive_message: Any) -> Any:
     """Look again and again, one poll at a time.
 
     moto's own long poll looks once which message groups are in work; one that meanwhile is in another
     poll's answer it would hand out as well.
     """
-    lock = threading.Lock()
 
     def shorter(self: Any, queue: str, count: int, wait_seconds: int, *rest: Any) -> Any:
         end = time.monotonic() + min(wait_seconds, LONGEST_POLL_SECONDS)
         while True:
             began = time.monotonic()
-            with lock:
+            with self.get_queue(queue)._messages_lock:
                 found = receive_message(self, queue, count, 0, *rest)
             if found or time.monotonic() >= end:
                 return found
@@ -105,11 +118,12 @@ class _Move(threading.Thread):
     def run(self) -> None:
         """Move."""
         while self.status == "RUNNING":
-            message = next((each for each in list(self.source._messages) if each.visible), None)
-            if message is None:
-                break
-            self.source._messages.remove(message)
-            self.source.pending_messages.discard(message)
+            with self.source._messages_lock:
+                message = next((each for each in self.source._messages if each.visible), None)
+                if message is None:
+                    break
+                self.source._messages.remove(message)
+                self.source.pending_messages.discard(message)
             moved = copy.copy(message)
             moved.id = str(uuid.uuid4())
             moved.approximate_receive_count = 0
