@@ -32,7 +32,7 @@ MUTANTS = {
         "app.py",
         "task_acks_on_failure=False",
         "task_acks_on_failure=True",
-        "test_end_to_end.py::test_failing_task_is_delivered_as_often_as_agreed_then_dead_lettered_then_redriven",
+        "test_faults.py::test_last_failure_that_the_worker_cannot_dead_letter_is_left_to_sqs",
     ),
     "a failure that will be tried again is final": Mutant(
         "delivery.py",

@@ -90,6 +90,18 @@ def test_worker_survives_a_failing_return_of_a_message(calm, weather, tmp_path):
     assert (worker.poll(), calm.dead()) == (None, 0)
 
 
+def test_last_failure_that_the_worker_cannot_dead_letter_is_left_to_sqs(calm, weather, tmp_path):
+    obstacle = tmp_path / "obstacle"
+    obstacle.touch()
+    worker = start(calm, weather, "letters")
+    weather.target, weather.fault = "SendMessage", "500"
+    calm.send("leave_trace", str(tmp_path), str(obstacle))
+    assert eventually(lambda: (calm.dead(), calm.waiting()) == (1, 0), 60), calm.log("letters")
+    assert "cannot be dead-lettered at once" in calm.log("letters")
+    assert worker.poll() is None
+    broker.empty(calm, dead=True)
+
+
 def test_worker_that_may_not_delete_ends_and_says_what_to_do(calm, weather, tmp_path):
     worker = start(calm, weather, "no-rights")
     weather.target, weather.fault = "DeleteMessageBatch", "denied"
