@@ -205,6 +205,7 @@ PRE_COMMIT = (sys.executable, "-m", "uv", "tool", "run", "--quiet", "--from", "p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("project", ["ecs"], indirect=True)
 def test_pre_commit_takes_the_hooks_as_they_are(project, tmp_path):
     need("terraform")
     if not os.environ.get("CI") and subprocess.run([*PRE_COMMIT, "--version"], capture_output=True).returncode:
