@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import os
 import signal
 import time
 from typing import Any
@@ -44,3 +45,5 @@ def outcome(contract: Any, result: Any) -> str:
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         main()
+    # At once: Celery unsubscribes from each result that is still held, and their store is being stopped as well.
+    os._exit(0)
