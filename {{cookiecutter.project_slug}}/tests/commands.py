@@ -76,6 +76,25 @@ class Commands:
             text=True,
         )
 
+    def seconds_to_look(self, queue: str, status: int) -> float:
+        """Return how long a command takes that looks at one dead letter, which is mostly its start."""
+        began = time.monotonic()
+        self.run("dlq", "list", queue, "--limit", "1", status=status)
+        return time.monotonic() - began
+
+    def killed(
+        self, *arguments: object, after_seconds: float, how: signal.Signals = signal.SIGKILL, answers: str = ""
+    ) -> int:
+        """Start a command, answer what it may ask, and kill it after a while; return how it ended."""
+        running = self.start(*arguments)
+        assert running.stdin
+        running.stdin.write(answers)
+        running.stdin.flush()
+        time.sleep(after_seconds)
+        running.send_signal(how)
+        running.communicate()
+        return running.returncode
+
     def typed(self, line: str, folder: Path, answers: str, **variables: str) -> tuple[int, str]:
         """Run a line of the docs as it stands, in a folder; return its exit code and all it says.
 

@@ -39,3 +39,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         for queue in CONTRACT["queues"]:
             running.start_worker(queue["name"])
         yield running
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Run the service without a worker, each test module its own."""
+    with running_service(tmp_path_factory.mktemp("logs")) as running:
+        yield running

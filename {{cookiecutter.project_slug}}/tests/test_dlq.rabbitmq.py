@@ -15,7 +15,7 @@ import pytest
 from dev import broker
 from tests.commands import COMMAND, Commands, exported_bodies, interrupt
 from tests.letters import bodies, celery_body, channel, name, put, take, visible
-from tests.support import eventually, notes, running_service
+from tests.support import eventually, notes
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -26,13 +26,6 @@ REASON = {
     "FailureHost": "host-7",
     "x-earlier-deliveries": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
-    """A service without a worker."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -407,24 +400,19 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
     if what == "import":
         commands.run("dlq", "export", queue, given)
         commands.run("dlq", "purge", queue, "--yes")
-    began = time.monotonic()
-    commands.run("dlq", "list", queue, "--limit", "1", status=int(what != "import"))
-    start_seconds = time.monotonic() - began
+    start_seconds = commands.seconds_to_look(queue, status=int(what != "import"))
     files = []
     killed = 0
-    for _ in range(12):
+    while killed < 5 and len(files) < 20:
         if what != "import" and visible(quiet) < total // 2:  # So that there is always a middle to be killed in.
             more = [celery_body(n) for n in range(len(everything), len(everything) + total)]
             put(quiet, more)
             everything += more
         files.append(tmp_path / f"{len(files)}.jsonl")
         arguments = [text.format(queue=queue, file=files[-1], given=given) for text in KILLED[what]]
-        running = commands.start("dlq", *arguments)
-        time.sleep(random.uniform(0.6, 1.3) * start_seconds)
-        running.send_signal(how)
-        running.communicate()
-        killed += running.returncode != 0
-    assert killed >= 3
+        seconds = random.uniform(0.6, 1.3) * start_seconds
+        killed += commands.killed("dlq", *arguments, after_seconds=seconds, how=how) != 0
+    assert killed == 5
     if what == "import":
         commands.run("dlq", "import", queue, given)
     found: list[str] = []
@@ -436,27 +424,20 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
     assert eventually(all_found, 20)
     exported = sum(len(exported_bodies(file)) for file in files)
     # What is twice was confirmed and not yet acknowledged, or written and not yet deleted: two pages each time.
-    assert what == "import" or len(found) + exported <= len(everything) + 12 * 200
+    assert what == "import" or len(found) + exported <= len(everything) + 200 * len(files)
 
 
 def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported(quiet, commands, queue, tmp_path):
     everything: list[str] = []
     files = []
-    began = time.monotonic()
-    commands.run("dlq", "list", queue, "--limit", "1")
-    start_seconds = time.monotonic() - began
-    for number in range(8):
+    start_seconds = commands.seconds_to_look(queue, status=0)
+    for number in range(6):
         more = [celery_body(n) for n in range(number * 1_000, (number + 1) * 1_000)]
         put(quiet, more)
         everything += more
         files.append(tmp_path / f"{number}.jsonl")
-        running = commands.start("dlq", "purge", queue)
-        assert running.stdin
-        running.stdin.write(f"y\n{files[-1]}\n{name(quiet)}\n")
-        running.stdin.flush()
-        time.sleep(random.uniform(0.4, 1.4) * start_seconds)
-        running.kill()
-        running.communicate()
+        answers = f"y\n{files[-1]}\n{name(quiet)}\n"
+        commands.killed("dlq", "purge", queue, answers=answers, after_seconds=random.uniform(0.4, 1.4) * start_seconds)
     assert any(exported_bodies(file) for file in files)
     found: set[str] = set().union(*map(exported_bodies, files))
 

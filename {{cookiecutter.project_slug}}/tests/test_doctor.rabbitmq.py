@@ -47,10 +47,10 @@ def look(working):
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
+def quiet(quiet):
     """A service without workers, whose queues may be made otherwise."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running, channel(running):
-        yield running
+    with channel(quiet):
+        yield quiet
 
 
 @pytest.fixture

@@ -8,18 +8,11 @@ from unittest import mock
 import boto3
 import pytest
 
-from tests.support import module, running_service
+from tests.support import module
 
 pytestmark = pytest.mark.end_to_end
 
 results = module("ops.shared.results")
-
-
-@pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
-    """A service without a worker."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.commands import Commands
-from tests.support import CONTRACT, running_service
+from tests.support import CONTRACT
 
 pytestmark = pytest.mark.end_to_end
 
@@ -15,12 +15,11 @@ NAME = f"{CONTRACT['service']}-development-worker"
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
+def quiet(quiet):
     """A service without a worker, whose user and secret are there as Terraform makes them."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running:
-        running.client("iam").create_user(UserName=NAME)
-        running.client("secretsmanager").create_secret(Name=NAME)
-        yield running
+    quiet.client("iam").create_user(UserName=NAME)
+    quiet.client("secretsmanager").create_secret(Name=NAME)
+    return quiet
 
 
 def stored(service):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import Commands
 from tests.letters import celery_body, channel, name, put
-from tests.support import CONTRACT, eventually, module, running_service
+from tests.support import CONTRACT, eventually, module
 
 pytestmark = pytest.mark.end_to_end
 
@@ -18,10 +18,10 @@ metrics = module("ops.metrics")
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
+def quiet(quiet):
     """A service without a worker, all of whose queues are there."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running, channel(running):
-        yield running
+    with channel(quiet):
+        yield quiet
 
 
 @pytest.fixture

@@ -10,18 +10,11 @@ import pytest
 
 from tests.commands import Commands
 from tests.letters import celery_body, put
-from tests.support import CONTRACT, module, running_service
+from tests.support import CONTRACT, module
 
 pytestmark = pytest.mark.end_to_end
 
 metrics = module("ops.metrics")
-
-
-@pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
-    """A service without a worker."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running:
-        yield running
 
 
 @pytest.fixture
