@@ -11,12 +11,14 @@ import inspect
 import json
 import os
 import sys
+import threading
+from contextlib import nullcontext
 
 os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
 os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "1000000"
 
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
-from moto.core.responses import ActionResult, EmptyResult
+from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 from moto.dynamodb.responses import DynamoHandler
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.elasticache.models import CacheCluster, ElastiCacheBackend
@@ -33,6 +35,17 @@ from moto.sqs.models import Queue
 from moto.sqs.responses import SQSResponse
 
 from dev import emulator
+
+
+def answer_one_request_at_a_time():
+    """moto is not made for threads, and Terraform asks forty questions at once. Only long polls wait beside others."""
+    call, lock = BaseResponse.call_action, threading.RLock()
+
+    def call_action(self):
+        with nullcontext() if self._get_action() == "ReceiveMessage" else lock:
+            return call(self)
+
+    BaseResponse.call_action = call_action
 
 
 def return_all_queue_attributes():
@@ -173,6 +186,7 @@ def make_brokers_as_aws_does():
 
 
 if __name__ == "__main__":
+    answer_one_request_at_a_time()
     return_all_queue_attributes()
     authorize_as_aws_does()
     tag_scalable_targets()

@@ -84,7 +84,7 @@ def run(*command, cwd=None, environment=None, status=0, timeout=600):
     done = subprocess.run(
         command, cwd=cwd, env=environment or clean_environment(), capture_output=True, text=True, timeout=timeout
     )
-    assert done.returncode == status, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    assert done.returncode == status, f"{command}\n{done.stderr[-6000:]}\n{done.stdout[-2000:]}"
     return (done.stdout + (done.stderr if status else "")).strip()
 
 
