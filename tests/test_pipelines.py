@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 import pytest
 import yaml
 from conftest import BIN, TEMPLATE, label, need
-from test_terraform import EMULATED, FLAVOURS, Deployment, clean_environment, emulator, run
+from test_terraform import EMULATED, Deployment, clean_environment, emulator, run
 
 BAKES = {
     "ecs": {"compute": "ecs", "credentials": "role", "queues": "high, low"},
@@ -569,9 +569,17 @@ class Pipeline(Deployment):
         }
 
 
+# Together they hold every option that needs a right of its own.
+RIGHTS = [
+    {"broker": "sqs-standard", "results": "s3", "credentials": "role", "compute": "ecs"},
+    {"broker": "sqs-fifo", "results": "redis", "credentials": "keys", "compute": "ec2"},
+    {"broker": "rabbitmq", "results": "dynamodb", "credentials": "keys", "compute": "ecs"},
+]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("answers", FLAVOURS[:4], ids=label)  # The last one has no other rights.
+@pytest.mark.parametrize("answers", RIGHTS, ids=label)
 def test_terraform_lets_roles_do_what_their_pipelines_do(bake, tmp_path, answers):
     need("terraform")
     folder = shutil.copytree(bake(**answers, queues="high, low"), tmp_path / "project")

@@ -61,6 +61,9 @@ def show_passed(summary):
     show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
 
 
+OF_THE_BROKER = ("flower", "queues", "reporting", "topology", "visibility")
+"""Test modules of a project that take their time and know no other option than the broker."""
+
 SLOW = ("dlq", "faults", "groups", "heartbeat", "liveness", "operations", "stopping", "storm")
 """Test modules of a project that hold slow tests: they wait for what takes a while."""
 
@@ -72,7 +75,11 @@ def test_own_tests_and_types(project, answers, tmp_path_factory):
     if answers["results"] == "redis":
         need("redis-server")
     folder = project(**answers)
-    summary = succeed(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", cwd=folder)
+    seen = answers != next(case for case in CASES if case["broker"] == answers["broker"])
+    left = [f"--ignore=tests/test_{module}.py" for module in OF_THE_BROKER if seen]
+    summary = succeed(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *left), cwd=folder
+    )
     show_passed(summary)
     assert " failed" not in summary
     # What mypy learns of the libraries serves all projects.
@@ -93,6 +100,15 @@ def test_slow_own_tests_once_with_each_broker(project, broker, module):
             cwd=folder,
         )
         show_passed(summary)
+
+
+def test_modules_left_out_depend_on_the_broker_alone():
+    for module in OF_THE_BROKER:
+        files = list((PROJECT / "tests").glob(f"test_{module}.*"))
+        assert files
+        for file in files:
+            options = {*CHOICES} - {"broker"}
+            assert not re.search("|".join([*options, "HAS_RESULTS"]), file.read_text(encoding="utf-8")), file.name
 
 
 def test_every_slow_module_is_known():

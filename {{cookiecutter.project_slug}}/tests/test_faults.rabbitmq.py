@@ -13,9 +13,7 @@ from dev import broker as development
 from tests import broker
 from tests.support import eventually, module, notes, running_service
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240)]
-
-SLOW = pytest.mark.slow
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,6 @@ def test_task_whose_connection_is_lost_is_cancelled_here_and_done_again(calm, we
     assert [note.suffix for note in notes(tmp_path)] == [".began", ".began", ".ended"]
 
 
-@SLOW
 def test_connection_that_has_gone_silent_is_given_up(calm, weather, tmp_path):
     weather.fault = "hang"
     calm.send("leave_trace", str(tmp_path))
@@ -190,7 +187,6 @@ def test_wrong_password_is_told_once_and_shown_nowhere(calm, tmp_path):
     assert development.PASSWORD not in calm.log("stranger")
 
 
-@SLOW
 def test_broker_that_restarts_loses_nothing(tmp_path_factory, tmp_path, monkeypatch):
     folders = [tmp_path / str(number) for number in range(60)]
     for folder in folders:
@@ -215,7 +211,6 @@ def test_broker_that_restarts_loses_nothing(tmp_path_factory, tmp_path, monkeypa
             assert service.workers[service.queue.name].poll() is None
 
 
-@SLOW
 def test_storm_loses_nothing(tmp_path_factory, tmp_path):
     folders = [tmp_path / str(number) for number in range(200)]
     with (
