@@ -570,7 +570,7 @@ class Pipeline(Deployment):
 
 
 # Together they hold every option that needs a right of its own.
-RIGHTS = [
+NEEDY = [
     {"broker": "sqs-standard", "results": "s3", "credentials": "role", "compute": "ecs"},
     {"broker": "sqs-fifo", "results": "redis", "credentials": "keys", "compute": "ec2"},
     {"broker": "rabbitmq", "results": "dynamodb", "credentials": "keys", "compute": "ecs"},
@@ -579,7 +579,7 @@ RIGHTS = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("answers", RIGHTS, ids=label)
+@pytest.mark.parametrize("answers", NEEDY, ids=label)
 def test_terraform_lets_roles_do_what_their_pipelines_do(bake, tmp_path, answers):
     need("terraform")
     folder = shutil.copytree(bake(**answers, queues="high, low"), tmp_path / "project")

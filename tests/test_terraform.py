@@ -60,7 +60,7 @@ READ_BACK_WRONG = {
 
 EMULATED = """
 provider "aws" {
-  max_retries                 = 1 # What the emulator cannot do, it cannot do the tenth time.
+  max_retries                 = 5 # Connections are lost now and then, as at AWS.
   s3_use_path_style           = true
   skip_credentials_validation = true
   skip_region_validation      = true
