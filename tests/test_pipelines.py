@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import yaml
-from conftest import BIN, TEMPLATE, label, need
+from conftest import BIN, CHOICES, TEMPLATE, label, need
 from test_terraform import EMULATED, Deployment, clean_environment, emulator, run
 
 BAKES = {
@@ -575,6 +575,11 @@ NEEDY = [
     {"broker": "sqs-fifo", "results": "redis", "credentials": "keys", "compute": "ec2"},
     {"broker": "rabbitmq", "results": "dynamodb", "credentials": "keys", "compute": "ecs"},
 ]
+
+
+def test_needy_ones_hold_every_option():
+    every = {(choice, option) for choice, options in CHOICES.items() for option in options}
+    assert {(choice, answers[choice]) for answers in NEEDY for choice in CHOICES} == every - {("results", "none")}
 
 
 @pytest.mark.slow

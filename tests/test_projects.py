@@ -61,7 +61,7 @@ def show_passed(summary):
     show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
 
 
-OF_THE_BROKER = ("flower", "queues", "reporting", "topology", "visibility")
+OF_THE_BROKER = ("flower", "queues", "reporting", "topology")
 """Test modules of a project that take their time and know no other option than the broker."""
 
 SLOW = ("dlq", "faults", "groups", "heartbeat", "liveness", "operations", "stopping", "storm")
@@ -76,7 +76,7 @@ def test_own_tests_and_types(project, answers, tmp_path_factory):
         need("redis-server")
     folder = project(**answers)
     seen = answers != next(case for case in CASES if case["broker"] == answers["broker"])
-    left = [f"--ignore=tests/test_{module}.py" for module in OF_THE_BROKER if seen]
+    left = [f"--ignore=tests/test_{module}.py" for module in (OF_THE_BROKER if seen else ())]
     summary = succeed(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *left), cwd=folder
     )
@@ -103,12 +103,12 @@ def test_slow_own_tests_once_with_each_broker(project, broker, module):
 
 
 def test_modules_left_out_depend_on_the_broker_alone():
+    others = "|".join([*CHOICES.keys() - {"broker"}, "HAS_RESULTS"])
     for module in OF_THE_BROKER:
         files = list((PROJECT / "tests").glob(f"test_{module}.*"))
         assert files
         for file in files:
-            options = {*CHOICES} - {"broker"}
-            assert not re.search("|".join([*options, "HAS_RESULTS"]), file.read_text(encoding="utf-8")), file.name
+            assert not re.search(others, file.read_text(encoding="utf-8")), file.name
 
 
 def test_every_slow_module_is_known():

@@ -76,7 +76,7 @@ class Commands:
             text=True,
         )
 
-    def seconds_to_look(self, queue: str, status: int) -> float:
+    def seconds_to_look(self, queue: str, status: int = 0) -> float:
         """Return how long a command takes that looks at one dead letter, which is mostly its start."""
         began = time.monotonic()
         self.run("dlq", "list", queue, "--limit", "1", status=status)

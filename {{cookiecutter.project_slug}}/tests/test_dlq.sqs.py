@@ -371,8 +371,8 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
 def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported(quiet, commands, queue, tmp_path):
     everything: list[str] = []
     files = []
-    start_seconds = commands.seconds_to_look(queue, status=0)
-    for number in range(6):
+    start_seconds = commands.seconds_to_look(queue)
+    for number in range(8):
         more = [celery_body(n) for n in range(number * 100, (number + 1) * 100)]
         put(quiet, more)
         everything += more
