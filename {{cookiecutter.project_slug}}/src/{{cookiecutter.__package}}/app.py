@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from celery import Celery, current_task
+from celery import Celery, canvas, current_task
 from celery.result import AsyncResult
 from celery.utils import uuid
+from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu import serialization
 
-from . import logs
+from . import delivery, errors, logs
 from . import settings as environment
-from .broker import celery_broker
+from .broker import celery_broker, is_unavailable
+from .checks import CheckWorker
 from .contract import Contract, Queue, read
+from .control import CONTROL
 from .liveness import Liveness
 from .ordering import BROKER_DELAY_SECONDS, message_properties
 from .protection import PROTECTION_STEPS
 from .reporting import BROKER_STEPS
 from .results import celery_results
+from .storing import add_store_outcome
 
+CountdownTooLongError = errors.CountdownTooLongError
+MessageGroupError = errors.MessageGroupError
 
-class MessageGroupError(ValueError):
-    """A message group is not 1 to 128 visible characters of ASCII."""
+registry: Any = serialization.registry  # type: ignore[attr-defined]
 
-
-class CountdownTooLongError(ValueError):
-    """A task was sent with a countdown or ETA during which its message would be delivered again."""
+SEND_AGAIN_AFTER_SECONDS = 1
+"""Pause of a task process whose broker is unavailable when the task is done and the next is to be sent."""
 
 
 class Service(Celery):
@@ -40,13 +46,17 @@ class Service(Celery):
 
     contract: Contract
     environment: str
-    task_cls = f"{__package__}.delivery:Task"
+    consumer: Any = None
+    """What receives messages, in the main process of a worker."""
+    task_cls = f"{__package__}.task:Task"
+    control_cls = CONTROL
 
     def __init__(self, contract: Contract, environment: str) -> None:
         super().__init__(contract.package)
         self.contract = contract
         self.environment = environment
         self._served = {contract.celery_name(queue): queue for queue in contract.queues}
+        self._modules = {f"{contract.package}.tasks.{queue.module}": queue for queue in contract.queues}
         self._gathering = threading.local()
 
     def queue_served(self, celery_name: str) -> Queue:
@@ -56,6 +66,10 @@ class Service(Celery):
             KeyError: there is none.
         """
         return self._served[celery_name]
+
+    def longest_countdown_seconds(self, queue: Queue) -> int:
+        """Return the longest countdown that a queue allows."""
+        return max(BROKER_DELAY_SECONDS, queue.max_countdown_seconds)
 
     def send_task(
         self,
@@ -78,9 +92,7 @@ class Service(Celery):
                 in the group of its sender unless it names another.
 
         Raises:
-            CountdownTooLongError: it should wait longer than the contract allows.
-            MessageGroupError: the message group is not one.
-            ValueError: the queue needs one, or the message is too large.
+            RefusedError: it, or what is to follow it, cannot be honoured.
         """
         task_id = options["task_id"] = options.get("task_id") or uuid()
         group = _checked(options.pop("MessageGroupId", None) or _group_of_current_task())
@@ -90,15 +102,58 @@ class Service(Celery):
             if group:
                 args[1]["options"].setdefault("MessageGroupId", group)
             group = None
+            # Where a result never comes, nobody could read the others any longer after this time.
+            kwargs.setdefault("max_retries", self.contract.result_expires_seconds)
         # Not the sender's: the broker would drop the new message as a repetition.
         options.pop("MessageDeduplicationId", None)
         attempt = f"{options.get('retries') or 0}:{options.get('replaced_task_nesting') or 0}"
         delay_seconds = self._checked_delay(name, args, kwargs, options)
+        self._check_serializer(name, options)
+        for following in ("link", "link_error", "chain", "chord"):
+            self.check_canvas(options.get(following))
         options.update(message_properties(name, task_id, attempt, group, delay_seconds))
         request_id = logs.current_request_id()
         if request_id:
             options["headers"] = {**(options.get("headers") or {}), "request_id": request_id}
-        return super().send_task(name, args, kwargs, *positional, **options)
+        return self._sent(name, args, kwargs, *positional, **options)
+
+    def _sent(self, *args: Any, **options: Any) -> AsyncResult[Any]:
+        """Send; what follows a task that is done, until the broker has it or its message could be visible again."""
+        while True:
+            try:
+                return super().send_task(*args, **options)
+            except Exception as error:
+                attempt = delivery.current
+                if attempt is None or not attempt.store_until or not is_unavailable(error):
+                    raise
+                if time.monotonic() + SEND_AGAIN_AFTER_SECONDS > attempt.hold_until:
+                    raise
+                time.sleep(SEND_AGAIN_AFTER_SECONDS)
+
+    def check_canvas(self, following: Any) -> None:
+        """Refuse what could not be sent later, by a worker: signatures, and those within them.
+
+        Args:
+            following: a signature, or several, or none.
+
+        Raises:
+            RefusedError: a countdown, a queue or a serializer of one cannot be honoured.
+        """
+        for signature in maybe_list(following) or ():
+            if not isinstance(signature, Mapping) or "task" not in signature:
+                continue
+            name, kwargs = str(signature["task"]), signature.get("kwargs") or {}
+            options = dict(signature.get("options") or {})
+            if signature.get("subtask_type"):
+                for inner in ("tasks", "header", "body"):
+                    held = kwargs.get(inner)
+                    if isinstance(held, (list, tuple, Mapping)):  # Not what makes its tasks one by one.
+                        self.check_canvas(held)
+            else:
+                self._checked_delay(name, signature.get("args"), kwargs, options)
+                self._check_serializer(name, options)
+            for inner in ("link", "link_error", "chain", "chord"):
+                self.check_canvas(options.get(inner))
 
     @contextlib.contextmanager
     def batching(self) -> Iterator[None]:
@@ -124,7 +179,36 @@ class Service(Celery):
         """Return what sends: the given producer, that of `batching`, or one of the pool."""
         return super().producer_or_acquire(producer or getattr(self._gathering, "producer", None))
 
-    def _checked_delay(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> float:
+    def queue_of_task(self, name: str) -> Queue | None:
+        """Return the queue in whose module a task is; none for a task of a library.
+
+        Raises:
+            UnknownQueueError: it is in a module of `tasks/` that is no queue's.
+        """
+        module = self._module_of(name)
+        if module is None:
+            self.loader.import_default_modules()  # A name of its own says nothing of its module.
+            module = self._module_of(name)
+        own = f"{self.contract.package}.tasks."
+        if module is None or not module.startswith(own):
+            return None
+        for prefix, queue in self._modules.items():
+            if module == prefix or module.startswith(f"{prefix}."):
+                return queue
+        raise errors.UnknownQueueError(
+            f"{name} is in {module}, and contract.json has no queue of that name; there are: "
+            f"{', '.join(queue.name for queue in self.contract.queues)}. Move the task into the module of a queue, or "
+            f"send it with queue=..."
+        )
+
+    def _module_of(self, name: str) -> str | None:
+        if name.startswith(f"{self.contract.package}.tasks."):
+            return name.rpartition(".")[0]
+        registered: Any = self
+        task = registered._tasks.get(name)
+        return None if task is None else str(task.__module__)
+
+    def _checked_delay(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> float:
         """Return in how many seconds a task is due; refuse what is longer than the contract allows."""
         countdown, eta = options.get("countdown"), options.get("eta")
         if countdown is None:
@@ -133,15 +217,40 @@ class Service(Celery):
                 return 0
             countdown = (maybe_make_aware(due) - self.now()).total_seconds()
         queue = self.amqp.router.route(dict(options), name, args, kwargs)["queue"].name
-        allowed = self._served[queue].max_countdown_seconds if queue in self._served else 0
-        longest = max(BROKER_DELAY_SECONDS, allowed)
+        longest = self.longest_countdown_seconds(self._served[queue]) if queue in self._served else BROKER_DELAY_SECONDS
         if countdown > longest and not name.startswith("celery."):
-            raise CountdownTooLongError(
+            raise errors.CountdownTooLongError(
                 f"{name} was sent to be run in {countdown:.0f} seconds, and {queue} allows {longest}: its "
                 f"message would be delivered again meanwhile. Raise max_countdown_seconds (and with it "
                 f"visibility_timeout_seconds) in contract.json, or keep the time in a database and send when it is due."
             )
         return float(countdown)
+
+    def _check_serializer(self, name: str, options: Mapping[str, Any]) -> None:
+        """Refuse a serializer that workers do not accept."""
+        serializer = options.get("serializer")
+        accepted = self.conf.accept_content or ()
+        if serializer is None or serializer in accepted or registry.name_to_type.get(serializer) in accepted:
+            return
+        raise errors.SerializerError(
+            f"{name} was not sent: its serializer is {serializer!r}, and workers accept {', '.join(accepted)} only. "
+            f"Leave out `serializer`, and send what JSON can hold."
+        )
+
+
+def _check_group(apply_async: Any) -> Any:
+    """Look at a whole group before its first message is sent, for which Celery has no place."""
+
+    def checked(self: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        tasks = self.tasks
+        if isinstance(self.app, Service) and isinstance(tasks, (list, tuple)):
+            self.app.check_canvas(list(tasks))
+        return apply_async(self, args, kwargs, **options)
+
+    return checked
+
+
+canvas.group.apply_async = _check_group(canvas.group.apply_async)  # type: ignore[method-assign]
 
 
 def _group_of_current_task() -> str | None:
@@ -157,26 +266,23 @@ def _checked(group: object) -> str | None:
         return None
     text = str(group)
     if not 1 <= len(text) <= 128 or not all("!" <= character <= "~" for character in text):
-        raise MessageGroupError(
+        raise errors.MessageGroupError(
             f"MessageGroupId must be 1 to 128 letters, digits or punctuation marks of ASCII, "
             f"without spaces; given: {text!r}"
         )
     return text
 
 
-def route_by_module(
-    contract: Contract, name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **rest: Any
-) -> dict[str, str] | None:
-    """Send a task in `tasks/high.py` to the queue `high`; leave others to the default queue."""
-    for queue in contract.queues:
-        if name.startswith(f"{contract.package}.tasks.{queue.module}."):
-            return {"queue": contract.celery_name(queue)}
-    return None
+def route_by_module(app: Service, name: str, *rest: Any, **options: Any) -> dict[str, str] | None:
+    """Send a task in `tasks/high.py` to the queue `high`, whatever its name; leave others to the default queue."""
+    queue = app.queue_of_task(name)
+    return None if queue is None else {"queue": app.contract.celery_name(queue)}
 
 
 def create_app(contract: Contract, settings: environment.Settings) -> Service:
     """Build the application of one environment."""
     app = Service(contract, settings.environment)
+    app.steps["worker"].add(CheckWorker)
     app.steps["consumer"].add(Liveness)
     app.conf.update(celery_broker(contract, settings))
     app.conf.update(celery_results(contract, settings))
@@ -184,7 +290,7 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
         # A worker, or whoever sends by name, knows the tasks of every queue. #include
         include=[f"{contract.package}.tasks.{queue.module}" for queue in contract.queues],
         # The module a task is in says which queue it goes to. #task-routes
-        task_routes=(lambda *args, **kwargs: route_by_module(contract, *args, **kwargs),),
+        task_routes=(lambda *args, **kwargs: route_by_module(app, *args, **kwargs),),
         # JSON only: pickle would let whoever may send a message run code in the workers.
         # #accept-content
         task_serializer="json",
@@ -206,10 +312,18 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
         task_acks_on_timeout=False,
         # A message whose body cannot be read stays as well; Celery's own consumer deletes it.
         # #worker-consumer
-        worker_consumer=f"{contract.package}.delivery:Consumer",
+        worker_consumer=f"{__package__}.consumer:Consumer",
+        # Processes: a task in a thread or greenlet cannot be killed at its hard limit. #worker-pool
+        worker_pool=f"{__package__}.pool:TaskPool",
+        # What waits inside a worker is no other's to do, and its time there is limited; `worker_arguments`
+        # has the queue's own number. #worker-prefetch-multiplier
+        worker_prefetch_multiplier=1,
         # A process that leaks memory is replaced in time, between two tasks.
         # #worker-max-tasks-per-child
         worker_max_tasks_per_child=1_000,
+        # A process that is slow to start, on a machine that is busy, is not killed for it; by default it
+        # has 4 seconds. #worker-proc-alive-timeout
+        worker_proc_alive_timeout=60,
         # Sending fails after about a second instead of being tried for ever in a web request.
         # #task-publish-retry-policy
         task_publish_retry_policy={
@@ -220,7 +334,12 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
         },
     )
     app.steps["consumer"].update((*PROTECTION_STEPS, *BROKER_STEPS))
+    app.on_after_finalize.connect(_add_tasks, weak=False)
     return app
+
+
+def _add_tasks(sender: Any, **rest: Any) -> None:
+    add_store_outcome(sender)
 
 
 contract = read()

@@ -9,7 +9,7 @@ from typing import Any
 
 from amqp.exceptions import AMQPError, MessageNacked
 
-from .unsent import MessageTooLargeError, NotAllSentError
+from .errors import MessageTooLargeError, NotAllSentError
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.utils.json import dumps
 
-from .unsent import MessageTooLargeError, NotAllSentError
+from .errors import MessageTooLargeError, NotAllSentError
 
 logger = logging.getLogger(__name__)
 

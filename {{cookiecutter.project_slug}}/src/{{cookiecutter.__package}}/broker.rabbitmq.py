@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from amqp.exceptions import AMQPError
 from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
@@ -31,6 +33,11 @@ HEARTBEAT_SECONDS = 10
 Seldom enough not to mistake a pause of the network for its end.
 https://www.rabbitmq.com/docs/heartbeats
 """
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Return whether an error of sending may pass: the broker or the network is not there just now."""
+    return isinstance(error, (AMQPError, OperationalError, OSError))
 
 
 class BrokerEnvironment(BaseSettings):
@@ -136,7 +143,7 @@ def celery_broker(contract: Contract, settings: BrokerEnvironment) -> dict[str, 
     return {
         # No name and no password, which could end in a log; the transport knows them.
         "broker_url": settings.broker_url,
-        # kombu's own, mended; see there.
+        # kombu's own, with fixes; see there.
         "broker_transport": f"{contract.package}.transport:Transport",
         # Left to itself, Celery would not check that the certificate is the host's.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-use-ssl

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from kombu import Queue
+from kombu.exceptions import OperationalError
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
@@ -15,6 +17,25 @@ from .contract import Contract
 
 if TYPE_CHECKING:
     from .settings import Settings
+
+
+PERMANENT = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "InvalidParameterValue",
+        "QueueDoesNotExist",
+    }
+)
+"""Error codes of a request to send that waiting does not cure."""
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Return whether an error of sending may pass: SQS, the network or credentials are not there just now."""
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code") not in PERMANENT
+    return isinstance(error, (BotoCoreError, OperationalError, OSError))
 
 
 class BrokerEnvironment(BaseSettings):
@@ -31,7 +52,7 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
     return {
         # No host and no key: boto3 finds the endpoint by the region, and credentials by its chain.
         "broker_url": "sqs://",
-        # kombu's own, mended; see there.
+        # kombu's own, with fixes; see there.
         "broker_transport": f"{contract.package}.transport:Transport",
         "broker_transport_options": {
             # Never left to a default: without one, kombu turns to us-east-1 in silence.
@@ -43,6 +64,7 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
                 contract.celery_name(queue): {
                     "url": f"{settings.queue_url_base}/{contract.queue_name(queue, settings.environment)}",
                     # What the transport needs to know of the queue; kombu ignores it.
+                    "queue": queue,
                     "dead_letter_url": (
                         f"{settings.queue_url_base}/{contract.dead_letter_queue_name(queue, settings.environment)}"
                     ),
@@ -50,8 +72,6 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
                     "visibility_timeout_seconds": queue.visibility_timeout_seconds,
                     "heartbeat_seconds": queue.heartbeat_seconds,
                     "heartbeat_limit_seconds": queue.heartbeat_limit_seconds,
-                    "max_receive_count": queue.max_receive_count,
-                    "retry_backoff_seconds": queue.retry_backoff_seconds,
                 }
                 for queue in contract.queues
             },
@@ -60,8 +80,8 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
             "max_message_bytes": contract.max_message_bytes,
             # The pause between two polls that brought nothing.
             "polling_interval": contract.polling_interval_seconds,
-            # Sending, deleting, visibility. boto3 alone waits 60 s and tries five times, so that a
-            # sender hangs for minutes. Long polls that workers do are not affected.
+            # Sending. boto3 alone waits 60 s and tries five times, so that a sender hangs for minutes.
+            # What workers receive, delete and release goes another way; see calls.py.
             "client-config": {
                 "connect_timeout": 5,
                 "read_timeout": 5,

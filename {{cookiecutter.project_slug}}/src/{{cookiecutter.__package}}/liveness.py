@@ -7,6 +7,7 @@ long as work goes on, and tells systemd where that started it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -17,6 +18,8 @@ from celery.worker import state
 
 from .contract import HAND_OVER_SECONDS, Contract, Queue
 from .health import liveness_file
+
+logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 2
 
@@ -45,25 +48,48 @@ class Beats:
         self.contract = contract
         self.queues = queues
         self.began = time.monotonic()
+        self._warned = False
 
     def beat(self) -> None:
         """Touch the files, if work goes on."""
         if not self.works():
             return
         for queue in self.queues:
-            # A full disk must not end a worker; its file grows old.
-            with contextlib.suppress(OSError):
-                liveness_file(self.contract, queue).touch()
+            path = liveness_file(self.contract, queue)
+            try:
+                path.touch()
+            except OSError as error:  # A full disk, say, must not end a worker; its file grows old.
+                self._warn(path, error)
         notify_systemd("READY=1\nWATCHDOG=1")
 
+    def _warn(self, path: Any, error: OSError) -> None:
+        """Say once that health checks will fail although the worker works."""
+        if not self._warned:
+            self._warned = True
+            logger.error(
+                "liveness file cannot be written, so health checks will fail though this worker works: %s. Let the "
+                "worker's user write to that folder, or set LIVENESS_DIRECTORY to one that it may write to (%s)",
+                error,
+                path,
+            )
+
     def works(self) -> bool:
-        """Return whether the broker answers, or it need not be asked and no task overruns its hard limit."""
+        """Return whether the broker answers, or it need not be asked and no task overruns its time."""
         channel: Any = getattr(self.consumer.task_consumer, "channel", None)
+        now = time.monotonic()
         if channel is not None and channel.awaits_answers:
             last = max(channel.last_answer or 0, self.began)
-            return bool(time.monotonic() - last < channel.answer_due_seconds)
-        longest = max(queue.hard_limit_seconds for queue in self.queues) + HAND_OVER_SECONDS
-        return all(time.time() - request.time_start < longest for request in list(state.active_requests))
+            return bool(now - last < channel.answer_due_seconds)
+        return all(now < overdue_at(request) for request in list(state.active_requests))
+
+
+def overdue_at(request: Any) -> float:
+    """Return when a task should long have ended, in seconds of the monotonic clock.
+
+    Its own code ends at its hard limit; storing its result may take as long as its message is invisible.
+    """
+    limit_ends = (request.accepted_at or time.monotonic()) + request.time_limits[0]
+    return float(max(limit_ends, request.hold_until) + HAND_OVER_SECONDS)
 
 
 def notify_systemd(message: str) -> None:

@@ -70,7 +70,19 @@ def _own(record: logging.LogRecord) -> dict[str, Any]:
     return {field: record.__dict__[field] for field in ("task", "task_id") if field in record.__dict__}
 
 
-class PlainFormatter(logging.Formatter):
+MAX_TRACEBACK_CHARACTERS = 20_000
+
+
+class ShortTraceback(logging.Formatter):
+    """Cuts tracebacks whose errors are megabytes long; where the error is stands at the end."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as logging calls it
+        """Return a traceback as text."""
+        text = super().formatException(ei)
+        return text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"[cut] ...{text[-MAX_TRACEBACK_CHARACTERS:]}"
+
+
+class PlainFormatter(ShortTraceback):
     """Lines for people."""
 
     def __init__(self) -> None:
@@ -83,7 +95,7 @@ class PlainFormatter(logging.Formatter):
         return super().format(record)
 
 
-class MachineFormatter(JsonFormatter):
+class MachineFormatter(ShortTraceback, JsonFormatter):
     """Lines for machines."""
 
     def __init__(self) -> None:
@@ -113,12 +125,13 @@ def set_up(level: str | int, plain: bool | None = None) -> None:
     root.setLevel(level)
     for name, least in NOISY.items():
         logging.getLogger(name).setLevel(max(least, root.level))
-    logging.getLogger("celery.app.trace").addFilter(_said_by_delivery)
+    logging.captureWarnings(True)
+    logging.getLogger("celery.app.trace").addFilter(_is_not_said_by_delivery)
 
 
-def _said_by_delivery(record: logging.LogRecord) -> bool:
+def _is_not_said_by_delivery(record: logging.LogRecord) -> bool:
     """Drop what delivery.py logs itself, in fewer words and without arguments and return values."""
-    return record.levelno >= logging.ERROR and getattr(record, "data", {}).get("description") != "raised unexpected"
+    return "data" not in record.__dict__
 
 
 @signals.setup_logging.connect

@@ -5,15 +5,13 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-
 
 from __future__ import annotations
 
+from .errors import MessageGroupMissingError
+
 BROKER_DELAY_SECONDS = 0
 """SQS keeps no single message of a FIFO queue back; a worker holds it, and with it its group.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 """
-
-
-class MessageGroupMissingError(ValueError):
-    """A task was sent to a FIFO queue without saying what it must stay in order with."""
 
 
 def message_properties(

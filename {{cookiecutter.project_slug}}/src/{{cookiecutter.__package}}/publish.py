@@ -9,6 +9,7 @@ from celery import Task
 from celery.result import AsyncResult
 
 from .app import app, contract
+from .errors import UnknownTaskError
 
 batching = app.batching
 """What is sent in `with batching():`, by whatever means, goes out in few requests when the block ends.
@@ -18,10 +19,6 @@ broker does not take some messages, though that was tried repeatedly, the end of
 that knows which; the others are sent. What waits is kept in memory: use one block for some thousand tasks, not for a
 million.
 """
-
-
-class UnknownTaskError(LookupError):
-    """No task of the service has that name."""
 
 
 def find(name: str) -> Task[Any, Any]:

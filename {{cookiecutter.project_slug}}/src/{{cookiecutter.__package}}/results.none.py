@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_settings import BaseSettings
 
 from .contract import Contract
+from .storing import NoResults
 
 
 class ResultsEnvironment(BaseSettings):
@@ -18,4 +19,4 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
 
     https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-ignore-result
     """
-    return {"result_backend": None, "task_ignore_result": True}
+    return {"result_backend": f"{NoResults.__module__}:NoResults", "task_ignore_result": True}

@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+import redis
+from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendStoreError
+from kombu.utils.objects import cached_property
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
+from redis.client import Pipeline
 
 from .contract import Contract
+from .storing import UNAVAILABLE, Reliable
+
+TEMPORARY = ("OOM", "READONLY", "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
+"""What error replies begin with that are about the server: out of memory, failing over, starting, and the like.
+
+https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
+"""
 
 
 class ResultsEnvironment(BaseSettings):
@@ -37,7 +49,7 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
         # Celery insists that a TLS connection says how it checks the server's certificate.
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
     return {
-        "result_backend": url,
+        "result_backend": f"{__name__}:Backend+{url}",
         "result_expires": contract.result_expires_seconds,
         # Whoever sends a task also subscribes to its result. With Celery's 20 tries a sender, a web
         # request say, would hang for 20 seconds when Redis is out of reach.
@@ -51,3 +63,57 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
         "redis_retry_on_timeout": True,
         "redis_backend_health_check_interval": 30,
     }
+
+
+class Backend(Reliable, RedisBackend):  # type: ignore[misc]
+    """Celery's Redis backend, each of whose commands is repeated while Redis is unavailable."""
+
+    def is_unavailable(self, error: Exception) -> bool:
+        """Return whether an error tells of Redis or of the network, and not of the result."""
+        if isinstance(error, (BackendStoreError, redis.DataError)):
+            return False
+        if isinstance(error, redis.ResponseError):
+            return str(error).startswith(TEMPORARY) or isinstance(error, redis.exceptions.OutOfMemoryError)
+        return isinstance(error, (redis.RedisError, *UNAVAILABLE))
+
+    def _get_client(self) -> Any:
+        backend = self
+
+        class Client(redis.StrictRedis):
+            """A client for a backend."""
+
+            def execute_command(self, *args: Any, **options: Any) -> Any:
+                """Execute a command."""
+                return backend.patiently(super().execute_command, *args, **options)
+
+            def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
+                """Return a pipeline."""
+                return Commands(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+        class Commands(Pipeline):
+            """Commands that are executed together."""
+
+            def execute(self, *args: Any, **options: Any) -> Any:
+                """Execute them; those that failed together are sent together again."""
+                commands = list(self.command_stack)
+
+                def again() -> Any:
+                    self.command_stack = list(commands)
+                    return super(Commands, self).execute(*args, **options)
+
+                return backend.patiently(again)
+
+        return Client
+
+    @cached_property
+    def _chord_part_return_script(self) -> Any:
+        """Celery's script claims a chord for its caller; repeated, it must not take its own claim for another's."""
+        script = super()._chord_part_return_script  # type: ignore[misc]
+
+        def call(keys: Any, args: Any, client: Any) -> Any:
+            ready, difference, size, claimed = script(keys=keys, args=args, client=client)
+            if size and not claimed and ready == int(size) + int(difference or 0):
+                claimed = int(client.get(keys[5]) in (args[7], str(args[7]).encode()))
+            return ready, difference, size, claimed
+
+        return call

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import boto3
+from celery.backends.s3 import S3Backend
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from .aws import CLIENT_CONFIG, is_about_request
 from .contract import Contract
+from .storing import Reliable
 
 
 class ResultsEnvironment(BaseSettings):
@@ -23,7 +27,7 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
     """
     return {
         # The bucket does not belong into the URL: Celery reads it from `s3_bucket` alone.
-        "result_backend": "s3://",
+        "result_backend": f"{__name__}:Backend+s3://",
         "s3_bucket": settings.results_bucket,
         # A plain prefix of the key, hence the slash; IAM and the lifecycle rule name it too.
         "s3_base_path": "results/",
@@ -31,3 +35,16 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
         # S3 deletes expired results by itself, so Celery's clean-up task has nothing to do.
         "result_expires": None,
     }
+
+
+class Backend(Reliable, S3Backend):  # type: ignore[misc]
+    """Celery's S3 backend, with timeouts."""
+
+    def is_unavailable(self, error: Exception) -> bool:
+        """Return whether an error tells of S3, of the network or of credentials, and not of the result."""
+        return not is_about_request(error)
+
+    def _connect_to_s3(self) -> Any:
+        """Celery's own refuses to start where credentials are late, and waits a minute for each answer."""
+        own: Any = self
+        return boto3.Session(region_name=own.aws_region).resource("s3", config=CLIENT_CONFIG)

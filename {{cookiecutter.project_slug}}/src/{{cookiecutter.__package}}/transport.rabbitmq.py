@@ -1,6 +1,6 @@
-"""kombu's RabbitMQ transport, with what the service promises of failures: pauses that grow, and a count of deliveries.
+"""kombu's RabbitMQ transport, with what the service promises of failures: backoff, and a count of deliveries.
 
-What stock Celery does, and this does not: bring a failed task back at once and for ever, or delete it; take a message
+What stock Celery does, and this does not: redeliver a failed task at once and for ever, or delete it; take a message
 that no queue would take for sent; lose count when it waits for an answer of the broker.
 
 It replaces methods that kombu and py-amqp do not promise to keep. Hence the narrow range of versions in pyproject.toml,
@@ -10,16 +10,13 @@ and tests/test_relied_on.py.
 from __future__ import annotations
 
 import logging
-import math
 import os
-import random
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from amqp.exceptions import AMQPError, MessageNacked, RecoverableConnectionError
-from celery import current_app
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
@@ -27,7 +24,7 @@ from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing
 from . import topology
 from .batching import Batch, check_size
 from .broker import DEAD_LETTERS, HEARTBEAT_SECONDS, TASKS, Known
-from .contract import Contract, Queue
+from .courier import Parcel, courier
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +57,14 @@ class QueueMissingError(LookupError):
 
 
 class TaskMessage(BaseMessage):  # type: ignore[misc]
-    """A message, which knows how often it was delivered, and comes back after a pause if it is not done."""
+    """A message, which knows how often it was delivered, and is released after a backoff or dead-lettered."""
 
     def __init__(self, msg: Any, channel: Any = None, **options: Any) -> None:
         super().__init__(msg, channel, **options)
-        counted = int(self.headers.get(EARLIER_DELIVERIES, 0)) + int(self.headers.get("x-delivery-count", 0)) + 1
+        # RabbitMQ 4.3 counts a message that it takes back, because its consumer held it for too long, as acquired only.
+        # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+        by_broker = max(int(self.headers.get(header) or 0) for header in ("x-delivery-count", "x-acquired-count"))
+        counted = int(self.headers.get(EARLIER_DELIVERIES) or 0) + by_broker + 1
         # What is sent by this task, its own retry for example, begins its way anew.
         self.headers: dict[str, Any] = {name: self.headers[name] for name in self.headers if name not in OF_ONE_WAY}
         if group := self.headers.get("MessageGroupId"):
@@ -74,24 +74,42 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
         self.delivery_info.update(exchange="", routing_key=queue, receive_count=counted, received_at=time.monotonic())
 
     def reject(self, requeue: bool = False) -> None:
-        """Bring the message back after a pause that grows, or dead-letter it if that was its last delivery.
+        """Release the message, or move it to the dead-letter queue.
 
-        Whether it is to be requeued makes no difference: the count of deliveries decides.
+        Its `delivery_info` may say after how many seconds it is to be delivered again (`release_after_seconds`), and
+        why it is dead-lettered (`reason`). Either is made by sending it anew, and then acknowledging this one; were the
+        worker killed in between, it would be delivered twice.
         """
         if self.acknowledged:
             raise self.MessageStateError(f"Message already acknowledged with state: {self._state}")
         channel: Any = self.channel
-        if channel.is_stopping:
+        info = self.delivery_info
+        headers = {**self.headers, EARLIER_DELIVERIES: info["receive_count"]}
+        if not requeue:
+            parcel = Parcel(self, {**headers, **(info.get("reason") or {})}, DEAD_LETTERS.name, info["routing_key"])
+        elif channel.is_stopping:
             super().reject(requeue=True)  # At once: another worker may have a slot for it.
-        elif self.delivery_info["receive_count"] >= channel.queue_of(self).max_receive_count:
-            super().reject(requeue=False)
-        elif channel.send_back(self):
-            self.ack()
+            return
+        elif seconds := int(info.get("release_after_seconds") or 0):
+            parcel = Parcel(self, headers, DELAYED, calculate_routing_key(seconds, info["routing_key"]))
         else:
-            super().reject(requeue=True)
+            parcel = Parcel(self, headers, TASKS.name, info["routing_key"])
+        courier.send(parcel, self._sent, wait=channel.is_stopping)
+
+    def _sent(self, sent: bool) -> None:
+        """Acknowledge the message, as the broker has the new one; or have it delivered again at once."""
+        if self.acknowledged:
+            return
+        try:
+            if sent:
+                self.ack()
+            else:
+                super().reject(requeue=True)
+        except (*TROUBLE, AttributeError) as error:  # Its connection is gone, so it is delivered again anyway.
+            logger.warning("a message of %s is delivered again: %r", self.delivery_info["routing_key"], error)
 
     def requeue(self) -> None:
-        """Bring the message back after a pause."""
+        """Release the message."""
         self.reject(requeue=True)
 
 
@@ -130,52 +148,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         """When the broker was heard of last, in seconds of the monotonic clock."""
         return self.connection.last_heartbeat_received if self.connection else None
 
-    def queue_of(self, message: TaskMessage) -> Queue:
-        """Return the contract's queue that a message is from."""
-        contract: Contract = self.connection.contract
-        return contract.queue(message.delivery_info["routing_key"])
-
-    def send_back(self, message: TaskMessage) -> bool:
-        """Send a message anew, to be delivered after its pause; return whether the broker has it.
-
-        The caller acknowledges the message afterwards; were the worker killed in between, it would be delivered twice.
-        """
-        info = message.delivery_info
-        pause = backoff_seconds(self.queue_of(message), info["receive_count"], info.get("retry_backoff_seconds"))
-        headers = {**message.headers, EARLIER_DELIVERIES: info["receive_count"]}
-        queue = info["routing_key"]
-        if pause:
-            return self._send(message, headers, DELAYED, calculate_routing_key(pause, queue))
-        return self._send(message, headers, TASKS.name, queue)
-
-    def dead_letter(self, message: TaskMessage, reason: Mapping[str, str]) -> bool:
-        """Send a message to its dead-letter queue with the reason in its headers; return whether the broker has it."""
-        info = message.delivery_info
-        headers = {**message.headers, EARLIER_DELIVERIES: info["receive_count"], **reason}
-        return self._send(message, headers, DEAD_LETTERS.name, info["routing_key"])
-
-    def _send(self, message: TaskMessage, headers: Mapping[str, Any], exchange: str, routing_key: str) -> bool:
-        """Send what was received, by a connection that is for sending."""
-        kept = ("correlation_id", "reply_to", "priority", "message_id", "timestamp", "type")
-        properties = {name: message.properties[name] for name in kept if name in message.properties}
-        try:
-            with current_app.producer_pool.acquire(block=True, timeout=CONFIRM_WITHIN_SECONDS) as producer:
-                producer.publish(
-                    message.body,
-                    content_type=message.content_type,
-                    content_encoding=message.content_encoding,
-                    headers=dict(headers),
-                    exchange=exchange,
-                    routing_key=routing_key,
-                    delivery_mode=2,
-                    retry=True,
-                    retry_policy={"max_retries": 1, "interval_start": 0},
-                    **properties,
-                )
-        except (*TROUBLE, QueueMissingError) as error:
-            logger.warning("A message of %s comes back at once, as %s cannot be had: %r", routing_key, exchange, error)
-            return False
-        return True
+    def close(self, *args: Any, **options: Any) -> None:
+        """Close the channel, when what it has released and dead-lettered is on its way."""
+        courier.finish()
+        super().close(*args, **options)
 
     # Sending
 
@@ -324,16 +300,3 @@ class Transport(BaseTransport):  # type: ignore[misc]
         connection = super().establish_connection()
         topology.declare(connection, connection.contract)
         return connection
-
-
-def backoff_seconds(queue: Queue, received: int, first_pause_seconds: float | None = None) -> int:
-    """Return the pause after a failure, in whole seconds: doubling with each delivery, with jitter.
-
-    Args:
-        queue: whose message failed.
-        received: how often it has been delivered.
-        first_pause_seconds: instead of the queue's.
-    """
-    first = queue.retry_backoff_seconds if first_pause_seconds is None else first_pause_seconds
-    longest: float = min(queue.visibility_timeout_seconds, first * 2 ** min(received - 1, 30))
-    return math.ceil(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret

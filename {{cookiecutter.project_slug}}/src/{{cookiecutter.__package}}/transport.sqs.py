@@ -1,4 +1,4 @@
-"""kombu's SQS transport, mended where it loses, repeats or waits: what becomes of messages once received, and sending.
+"""kombu's SQS transport with fixes for lost, duplicated and stalled messages: what is received is deleted, or not.
 
 It replaces methods that kombu does not promise to keep. Hence the narrow range of versions in pyproject.toml, and
 tests/test_relied_on.py.
@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from kombu.transport import SQS
+from kombu.transport.virtual import base
 
+from .backoff import backoff_seconds
 from .batching import ENTRIES_PER_REQUEST, Batch, check_size, entry
+from .calls import CALL_SECONDS, Answer, Failure
 from .polling import PollingChannel, receive_count
 
 logger = logging.getLogger(__name__)
+
+BaseQoS: Any = base.QoS
 
 DELETE_WITHIN_SECONDS = 0.2
 """How long a message that is done may wait for others, to be deleted in one request with them.
@@ -30,27 +34,66 @@ Were the worker killed meanwhile, its task would run again, as it would if it we
 
 DELETE_AGAIN_AFTER_SECONDS = 1
 
+CLOSE_WITHIN_SECONDS = 8
+"""What a worker that stops may take to delete and release what it still holds: less than its margin for stopping."""
+
 MOST_ATTRIBUTES = 10
 """Of a message.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
 
-TROUBLE = (BotoCoreError, ClientError, OSError)
-"""What a request to AWS can end with, other than an answer."""
+DENIED = ("AccessDenied", "AccessDeniedException")
+
+Held = Mapping[str, Any]
+"""Messages by receipt handle."""
+
+
+class QoS(BaseQoS):  # type: ignore[misc]
+    """What a channel holds; kombu's own writes what it cannot release into files, whole bodies included."""
+
+    def restore_unacked(self) -> list[Any]:
+        """Release everything that is held; return what could not be, which is nothing: it becomes visible by itself."""
+        self._flush()
+        held = {
+            tag: (message.delivery_info["routing_key"], message.delivery_info["sqs_queue"])
+            for tag, message in self._delivered.items()
+        }
+        self._delivered.clear()
+        try:
+            self.channel.release_all(held)
+        except Exception:  # A worker that stops must stop.
+            logger.exception("%d messages become visible only after their visibility timeout", len(held))
+        return []
 
 
 class Channel(PollingChannel):
-    """A channel that deletes what is done, and decides when the rest comes back."""
+    """A channel that deletes what is done, and decides when the rest is delivered again."""
+
+    QoS = QoS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._done: dict[str, Any] = {}
         """Messages to delete, by receipt handle."""
+        self._deleting: dict[str, Any] = {}
+        """Those that SQS has been asked to delete, and has not answered."""
         self._done_lock = threading.Lock()  # While a worker stops, timers run in a thread of their own.
         self._timer: Any = None
         """What will delete them, if not ten of them do earlier."""
         self._deletes_fail = False
+        self._close_by: float | None = None
+        """When it is to be closed at the latest, once that has begun."""
+
+    # Requests
+
+    def request(self, operation: str, parameters: Answer, then: Callable[[Answer | Failure], None]) -> None:
+        """Make a request to SQS: on the event loop while it runs, else now."""
+        if self.hub and self._active_queues:
+            self.calls.call(operation, parameters, then)
+            return
+        left = CALL_SECONDS if self._close_by is None else self._close_by - time.monotonic()
+        then(self.calls.call_now(operation, parameters, max(1, min(CALL_SECONDS, left))))
 
     # Done: deleted
 
@@ -61,6 +104,9 @@ class Channel(PollingChannel):
         except KeyError:
             logger.debug("Nothing is held under %s", delivery_tag)
             return
+        self._is_done(delivery_tag, message)
+
+    def _is_done(self, delivery_tag: str, message: Any) -> None:
         with self._done_lock:
             self._done[delivery_tag] = message
         self.qos.ack(delivery_tag)
@@ -73,116 +119,122 @@ class Channel(PollingChannel):
         self._room_made()
 
     def delete_done(self) -> None:
-        """Delete what is done; what cannot be deleted now is tried again until it would come back anyway."""
+        """Delete what is done; what cannot be deleted now is tried again until it would be delivered anyway."""
         with self._done_lock:
             done, self._done = self._done, {}
+            if not self._active_queues:  # Whether the last requests will be answered, nobody will see.
+                done, self._deleting = {**self._deleting, **done}, {}
+            else:
+                self._deleting.update(done)
             timer, self._timer = self._timer, None
         if timer:
             timer.cancel()  # Else it would cut the next ten short.
-        kept = {}
         for queue, url, messages in _by_queue(done):
-            for handles in _chunks(list(messages)):
-                kept.update({handle: messages[handle] for handle in self._delete(queue, url, handles)})
+            for handles in _chunks(messages):
+                entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
+                asked = {handle: messages[handle] for handle in handles}
+                then = partial(self._deleted, queue, asked)
+                self.request("DeleteMessageBatch", {"QueueUrl": url, "Entries": entries}, then)
+
+    def _deleted(self, queue: str, asked: Held, outcome: Answer | Failure) -> None:
+        """See to those messages of a request that SQS has not deleted."""
+        handles = list(asked)
+        if isinstance(outcome, Failure):
+            if outcome.code in DENIED:  # Or every task would run until it is dead-lettered.
+                self.give_up(queue, outcome.code, str(outcome))
+            logger.warning("%d done messages of %s could not be deleted: %s", len(handles), queue, outcome)
+            settled = set()
+        else:
+            settled = {item["Id"] for item in outcome.get("Successful") or ()}
+            for failed in outcome.get("Failed") or ():
+                logger.warning("a done message of %s could not be deleted: %s", queue, failed.get("Code"))
+                if failed.get("SenderFault"):  # Its receipt handle has expired, and it is delivered again.
+                    settled.add(failed["Id"])
         now = time.monotonic()
-        kept = {handle: message for handle, message in kept.items() if now < message.delivery_info["comes_back_at"]}
-        self._deletes_fail = bool(kept)
-        if kept:
-            with self._done_lock:
-                self._done.update(kept)
-            if self.hub and self._active_queues:
-                self._timer = self.hub.call_later(DELETE_AGAIN_AFTER_SECONDS, self.delete_done)
-
-    def _delete(self, queue: str, url: str, handles: list[str]) -> list[str]:
-        """Delete messages of one queue; return the handles of those that should be tried again."""
-        entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
-        try:
-            answer = self.sqs(queue=queue).delete_message_batch(QueueUrl=url, Entries=entries)
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in ("AccessDenied", "AccessDeniedException"):
-                self.give_up(queue, code, str(error))  # Or every task would run until it is dead-lettered.
-            logger.warning("%d done messages of %s could not be deleted: %s", len(handles), queue, error)
-            return handles
-        except TROUBLE as error:
-            logger.warning("%d done messages of %s could not be deleted: %s", len(handles), queue, error)
-            return handles
-        settled = {item["Id"] for item in answer.get("Successful", [])}
-        for failed in answer.get("Failed", []):
-            logger.warning("A done message of %s could not be deleted: %s", queue, failed.get("Code"))
-            if failed.get("SenderFault"):  # Its receipt handle has expired, and it comes back.
-                settled.add(failed["Id"])
         # Of what the answer does not tell, if it was half an answer, nothing is known.
-        return [item["ReceiptHandle"] for item in entries if item["Id"] not in settled]
+        kept = {
+            handle: asked[handle]
+            for index, handle in enumerate(handles)
+            if str(index) not in settled and now < asked[handle].delivery_info["visible_at"]
+        }
+        with self._done_lock:
+            for handle in handles:
+                self._deleting.pop(handle, None)
+            self._done.update(kept)
+        self._deletes_fail = bool(kept)
+        if kept and self.hub and self._active_queues and not self._timer:
+            self._timer = self.hub.call_later(DELETE_AGAIN_AFTER_SECONDS, self.delete_done)
 
-    # Not done: comes back, or is dead-lettered
+    # Not done: released, or dead-lettered
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Leave a message that is not done in its queue, hidden for a while that grows with its deliveries.
+        """Release a message, or move it to the dead-letter queue.
 
-        Whether it is to be requeued makes no difference: on SQS it never left.
+        Its `delivery_info` may say after how many seconds it is to be delivered again (`release_after_seconds`), and
+        why it is dead-lettered (`reason`).
         """
         try:
-            info = self.qos.get(delivery_tag).delivery_info
+            message = self.qos.get(delivery_tag)
         except KeyError:
             logger.debug("Nothing is held under %s", delivery_tag)
+            return
+        if requeue:
+            self._release(delivery_tag, message)
         else:
-            # A worker that is stopping has cancelled its consumers; what it gives back, it gives at once.
-            stopping = not self._active_queues
-            rules = self.predefined_queues[info["routing_key"]]
-            pause = 0 if stopping else backoff_seconds(rules, info["receive_count"], info.get("retry_backoff_seconds"))
-            self._hide(info["routing_key"], info["sqs_queue"], delivery_tag, pause)
-        self.qos.reject(delivery_tag, requeue=False)
+            self._dead_letter(delivery_tag, message)
         self._room_made()
 
-    def leave_unread(self, queue: str, url: str, message: dict[str, Any]) -> None:
-        """Leave a message that cannot be read in its queue, hidden like one whose task failed."""
+    def _release(self, delivery_tag: str, message: Any) -> None:
+        info = message.delivery_info
+        # A worker that is stopping has cancelled its consumers; what it releases, it releases at once.
+        stopping = not self._active_queues
+        seconds = 0 if stopping else math.ceil(info.get("release_after_seconds") or 0)
+        self._change_visibility(info["routing_key"], info["sqs_queue"], delivery_tag, seconds)
+        self.qos.reject(delivery_tag, requeue=False)
+
+    def release_unread(self, queue: str, url: str, message: dict[str, Any]) -> None:
+        """Release a message that cannot be read, like one whose task failed."""
         handle = message["ReceiptHandle"]
-        self._hide(queue, url, handle, backoff_seconds(self.predefined_queues[queue], receive_count(message)))
+        seconds = backoff_seconds(self.predefined_queues[queue]["queue"], receive_count(message))
+        self._change_visibility(queue, url, handle, seconds)
         self.qos.reject(handle, requeue=False)
 
-    def _restore(self, message: Any, *args: Any) -> None:
-        """Give back at once what the worker still holds when it ends; kombu hides it for a long poll's time."""
-        info = message.delivery_info
-        self._hide(info["routing_key"], info["sqs_queue"], message.delivery_tag, 0)
+    def release_all(self, held: Mapping[str, tuple[str, str]]) -> None:
+        """Release messages at once, in few requests: a worker that stops has little time."""
+        queues: dict[tuple[str, str], list[str]] = {}
+        for handle, where in held.items():
+            queues.setdefault(where, []).append(handle)
+        for (queue, url), all_handles in queues.items():
+            for handles in _chunks(all_handles):
+                self._change_visibilities(queue, url, dict.fromkeys(handles, 0))
 
-    def dead_letter(self, message: Any, reason: Mapping[str, str]) -> bool:
-        """Move a message to its dead-letter queue now; return whether that succeeded.
+    def _change_visibility(self, queue: str, url: str, receipt_handle: str, seconds: int) -> None:
+        """Keep a message invisible for some seconds more; failing that, its visibility timeout goes on."""
 
-        It is sent there as it was received, with the reason as further message attributes. The caller has it deleted
-        from its queue afterwards; were the worker killed in between, it would be delivered once more.
+        def then(outcome: Answer | Failure) -> None:
+            if isinstance(outcome, Failure):
+                logger.warning("a message of %s is redelivered only after its visibility timeout: %s", queue, outcome)
+
+        parameters = {"QueueUrl": url, "ReceiptHandle": receipt_handle, "VisibilityTimeout": seconds}
+        self.request("ChangeMessageVisibility", parameters, then)
+
+    def _dead_letter(self, delivery_tag: str, message: Any) -> None:
+        """Move a message to its dead-letter queue now, or release it if that fails.
+
+        It is sent there as it was received, with the reason as further message attributes, and then deleted from its
+        queue; were the worker killed in between, it would be delivered once more.
         """
-        info = message.delivery_info
-        received = info["sqs_message"]
-        queue = info["routing_key"]
-        attributes = {name: {"DataType": "String", "StringValue": value} for name, value in reason.items()}
-        for name, value in (received.get("MessageAttributes") or {}).items():
-            if len(attributes) < MOST_ATTRIBUTES:
-                attributes.setdefault(name, value)
-        request: dict[str, Any] = {
-            "QueueUrl": self.predefined_queues[queue]["dead_letter_url"],
-            "MessageBody": received["Body"],
-            "MessageAttributes": attributes,
-        }
-        if group := (received.get("Attributes") or {}).get("MessageGroupId"):
-            request["MessageGroupId"] = group
-        if queue.endswith(".fifo"):
-            # A message that was redriven has another id, so SQS does not take it for a repetition.
-            request["MessageDeduplicationId"] = f"{received['MessageId']}:dead"
-        try:
-            self.sqs(queue=queue).send_message(**request)
-        except TROUBLE as error:
-            logger.warning("A message of %s cannot be dead-lettered at once, and comes back: %s", queue, error)
-            return False
-        return True
+        queue = message.delivery_info["routing_key"]
 
-    def _hide(self, queue: str, url: str, receipt_handle: str, seconds: int) -> None:
-        """Hide a message for some seconds more, or show it with 0; failing that, its visibility timeout goes on."""
-        try:
-            self.sqs(queue=queue).change_message_visibility(
-                QueueUrl=url, ReceiptHandle=receipt_handle, VisibilityTimeout=seconds
-            )
-        except TROUBLE as error:
-            logger.warning("A message of %s comes back only after its visibility timeout: %s", queue, error)
+        def then(outcome: Answer | Failure) -> None:
+            if not isinstance(outcome, Failure):
+                self._is_done(delivery_tag, message)
+                return
+            logger.warning("a message of %s cannot be dead-lettered at once, and is released: %s", queue, outcome)
+            self._release(delivery_tag, message)
+            self._room_made()
+
+        self.request("SendMessage", dead_letter_of(message, self.predefined_queues[queue]["dead_letter_url"]), then)
 
     # Held: kept invisible
 
@@ -207,25 +259,30 @@ class Channel(PollingChannel):
                 )
                 for tag, message in messages.items()
             }
-            for tags in _chunks([tag for tag in messages if seconds[tag] > 0]):
-                if self._extend(queue, url, tags, seconds):
-                    for tag in tags:
-                        messages[tag].delivery_info["comes_back_at"] = now + seconds[tag]
+            for tags in _chunks(tag for tag in messages if seconds[tag] > 0):
+                self._change_visibilities(queue, url, {tag: seconds[tag] for tag in tags}, messages)
 
-    def _extend(self, queue: str, url: str, tags: list[str], seconds: Mapping[str, int]) -> bool:
-        """Hide messages of one queue for these seconds; return whether SQS has heard it."""
+    def _change_visibilities(
+        self, queue: str, url: str, seconds: Mapping[str, int], messages: Held | None = None
+    ) -> None:
+        """Keep messages of one queue invisible for so many seconds, by receipt handle."""
         entries = [
-            {"Id": str(index), "ReceiptHandle": tag, "VisibilityTimeout": seconds[tag]}
-            for index, tag in enumerate(tags)
+            {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": chosen}
+            for index, (handle, chosen) in enumerate(seconds.items())
         ]
-        try:
-            answer = self.sqs(queue=queue).change_message_visibility_batch(QueueUrl=url, Entries=entries)
-        except TROUBLE as error:
-            logger.warning("%d messages of %s could not be kept invisible just now: %s", len(tags), queue, error)
-            return False
-        for failed in answer.get("Failed", []):
-            logger.warning("A message of %s could not be kept invisible: %s", queue, failed.get("Code"))
-        return True
+        asked_at = time.monotonic()
+
+        def then(outcome: Answer | Failure) -> None:
+            if isinstance(outcome, Failure):
+                logger.warning("visibility of %d messages of %s was not changed: %s", len(seconds), queue, outcome)
+                return
+            for failed in outcome.get("Failed") or ():
+                logger.warning("visibility of a message of %s was not changed: %s", queue, failed.get("Code"))
+            for handle, chosen in seconds.items():
+                if messages:
+                    messages[handle].delivery_info["visible_at"] = asked_at + chosen
+
+        self.request("ChangeMessageVisibilityBatch", {"QueueUrl": url, "Entries": entries}, then)
 
     # Sending
 
@@ -244,27 +301,35 @@ class Channel(PollingChannel):
             self.sqs(queue=queue).send_message(QueueUrl=self._new_queue(queue), **made)
 
     def close(self) -> None:
-        """Delete what is done, give back the rest, and close."""
-        self.delete_done()
+        """Delete what is done, release the rest, and close."""
+        if self._calls is not None:
+            self._close_by = time.monotonic() + CLOSE_WITHIN_SECONDS
+            for consumer_tag in list(self._consumers):
+                self.basic_cancel(consumer_tag)
+            self._calls.finish(CLOSE_WITHIN_SECONDS / 2)
+            self.delete_done()
         super().close()
 
 
-def backoff_seconds(rules: Mapping[str, Any], received: int, first_pause_seconds: float | None = None) -> int:
-    """Return how long a message stays hidden after a failure: doubling with each delivery, with jitter.
+def dead_letter_of(message: Any, url: str) -> dict[str, Any]:
+    """Return the request that sends a message, as it was received, to its dead-letter queue."""
+    info = message.delivery_info
+    received = info["sqs_message"]
+    reason: Mapping[str, str] = info.get("reason") or {}
+    attributes = {name: {"DataType": "String", "StringValue": value} for name, value in reason.items()}
+    for name, value in (received.get("MessageAttributes") or {}).items():
+        if len(attributes) < MOST_ATTRIBUTES:
+            attributes.setdefault(name, value)
+    request: dict[str, Any] = {"QueueUrl": url, "MessageBody": received["Body"], "MessageAttributes": attributes}
+    if group := (received.get("Attributes") or {}).get("MessageGroupId"):
+        request["MessageGroupId"] = group
+    if info["routing_key"].endswith(".fifo"):
+        # A message that was redriven has another id, so SQS does not take it for a repetition.
+        request["MessageDeduplicationId"] = f"{received['MessageId']}:dead"
+    return request
 
-    Args:
-        rules: the queue's entry of `predefined_queues`.
-        received: how often it has been delivered.
-        first_pause_seconds: instead of the queue's.
-    """
-    if received >= rules["max_receive_count"]:
-        return 0  # SQS moves it to the dead-letter queue when it would deliver it once more.
-    first: float = rules["retry_backoff_seconds"] if first_pause_seconds is None else first_pause_seconds
-    longest: float = min(rules["visibility_timeout_seconds"], first * 2 ** min(received - 1, 30))
-    return math.ceil(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
 
-
-def _by_queue(messages: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+def _by_queue(messages: Held) -> list[tuple[str, str, dict[str, Any]]]:
     """Sort messages by the queue they came from: name, URL, messages by receipt handle."""
     sorted_out: dict[tuple[str, str], dict[str, Any]] = {}
     for handle, message in messages.items():
@@ -273,7 +338,8 @@ def _by_queue(messages: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any
     return [(queue, url, found) for (queue, url), found in sorted_out.items()]
 
 
-def _chunks(items: list[str]) -> list[list[str]]:
+def _chunks(handles: Iterable[str]) -> list[list[str]]:
+    items = list(handles)
     return [items[start : start + ENTRIES_PER_REQUEST] for start in range(0, len(items), ENTRIES_PER_REQUEST)]
 
 

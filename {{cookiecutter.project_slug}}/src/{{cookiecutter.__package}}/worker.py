@@ -26,13 +26,9 @@ def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> lis
         "worker",
         f"--queues={contract.celery_name(queue)}",
         f"--hostname={queue.name}@%h",
-        # Processes: a task in a thread or greenlet cannot be killed at its hard limit.
-        "--pool=prefork",
         f"--concurrency={queue.concurrency}",
         # What waits inside a worker is no other's to do, and its time there is limited.
         f"--prefetch-multiplier={queue.prefetch_multiplier}",
-        f"--soft-time-limit={queue.soft_limit_seconds}",
-        f"--time-limit={queue.hard_limit_seconds}",
         # Workers need not know of each other; both would ask all of them at every start.
         "--without-gossip",
         "--without-mingle",
@@ -56,17 +52,18 @@ def start(queue_name: str, extra: Sequence[str] = ()) -> None:
     from celery import signals
     from celery.bin.celery import celery
 
-    from . import settings
+    from . import pool, settings
 
     arguments = worker_arguments(contract, queue_name, settings.read().log_level)
 
     def limit_patience(how: str, **rest: Any) -> None:
+        pool.hurry()
         if how == "Warm":
             end_after(contract.soft_shutdown_seconds)
 
     signals.worker_shutting_down.connect(limit_patience)
     # Not `app.worker_main`, which ends with status 0 whatever the worker ended with.
-    celery.main(args=[f"--app={contract.package}.app:app", *arguments, *extra])
+    celery.main(args=[f"--app={contract.package}", *arguments, *extra])
 
 
 def end_after(seconds: float) -> None:

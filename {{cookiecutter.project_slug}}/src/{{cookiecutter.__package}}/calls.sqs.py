@@ -1,0 +1,294 @@
+"""Requests to SQS from a worker's event loop, which none of them holds up.
+
+boto3 waits for each answer, at each read anew, so that one that drips in holds up everything for as long as it drips;
+and where credentials are to be renewed, it waits for these as well. Here curl sends requests, on the event loop, each
+within a time that is kept; credentials are renewed in a thread; and whatever comes back that is not an answer of SQS is
+a `Failure`. boto3's parts still build, sign and parse.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import boto3
+import pycurl
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest, HeadersDict
+from botocore.httpsession import get_cert_path
+from botocore.parsers import create_parser
+from botocore.serialize import create_serializer
+from kombu.asynchronous.http import Request
+from kombu.asynchronous.http.curl import CurlClient as KombuCurlClient
+
+logger = logging.getLogger(__name__)
+
+BaseClient: Any = KombuCurlClient
+
+CONNECT_TIMEOUT_SECONDS = 5
+CALL_SECONDS = 10
+"""What a request that is no long poll may take, from its first to its last byte."""
+
+POLL = "ReceiveMessage"
+
+MAX_REQUESTS = 64
+"""Requests at the same time: a long poll of each queue, and those that delete and release."""
+
+WAIT_FOR_CREDENTIALS_SECONDS = 5
+"""How long the first request waits for credentials."""
+
+RENEW_AGAIN_AFTER_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that brought no answer."""
+
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}"
+
+
+Answer = Mapping[str, Any]
+Then = Callable[["Answer | Failure"], None]
+
+
+class CurlClient(BaseClient):  # type: ignore[misc]
+    """kombu's client, whose timer takes curl's milliseconds for seconds and is never cancelled.
+
+    So each poll would leave an entry that is kept for more than an hour.
+    """
+
+    is_closed = False
+    _check: Any = None
+
+    def look(self) -> None:
+        """See what has come."""
+        self._timeout_check()
+
+    def close(self) -> None:
+        """Close it, as the event loop does that it belongs to."""
+        self.is_closed = True
+        super().close()
+
+    def _set_timeout(self, msecs: int) -> None:
+        if self._check is not None:
+            self._check.cancel()
+        self._check = None if msecs < 0 else self.hub.call_later(msecs / 1000, self._timeout_check)
+
+
+class CredentialsMissingError(RuntimeError):
+    """There are no credentials just now; the message says why."""
+
+
+class Credentials:
+    """The newest credentials that are known, renewed in a thread: whoever hands them out may take their time."""
+
+    def __init__(self) -> None:
+        self._session = boto3.Session()
+        self._source: Any = None
+        self._frozen: Any = None
+        self._why = "not asked for yet"
+        self._renewing: threading.Thread | None = None
+        self._renewed_at = float("-inf")
+
+    def now(self) -> Any:
+        """Return credentials, without waiting but for the first.
+
+        Raises:
+            CredentialsMissingError: there are none yet, or they have expired.
+        """
+        if self._frozen is None or self._needs_renewal():
+            renewing = self._renew()
+            if self._frozen is None and renewing and self._renewed_at == float("-inf"):
+                renewing.join(WAIT_FOR_CREDENTIALS_SECONDS)
+        if self._frozen is None or self._needs_renewal(within_seconds=0):
+            raise CredentialsMissingError(self._why)
+        return self._frozen
+
+    def rejected(self) -> None:
+        """Have the credentials renewed, as SQS does not take them."""
+        self._renew()
+
+    def _needs_renewal(self, within_seconds: float | None = None) -> bool:
+        needed = getattr(self._source, "refresh_needed", None)
+        return bool(needed and (needed() if within_seconds is None else needed(within_seconds)))
+
+    def _renew(self) -> threading.Thread | None:
+        """Begin to renew them, unless that is going on or was tried just now."""
+        alive = self._renewing is not None and self._renewing.is_alive()
+        if not alive and time.monotonic() - self._renewed_at >= RENEW_AGAIN_AFTER_SECONDS:
+            self._renewing = threading.Thread(target=self._ask, name="credentials", daemon=True)
+            self._renewing.start()
+        return self._renewing
+
+    def _ask(self) -> None:
+        try:
+            self._source = self._source or self._session.get_credentials()
+            if self._source is None:
+                self._why = "no credentials found"
+            else:
+                self._frozen = self._source.get_frozen_credentials()
+        except Exception as error:  # noqa: BLE001 - botocore raises many kinds, and RuntimeError for expired ones
+            self._why = f"{type(error).__name__}: {error}"
+        finally:
+            self._renewed_at = time.monotonic()
+
+
+class Calls:
+    """Makes requests to SQS."""
+
+    def __init__(self, hub: Any, region: str) -> None:
+        self.hub = hub
+        # Only its knowledge of SQS is used; with keys given, it looks for none.
+        client = boto3.client("sqs", region_name=region, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106
+        self._url = str(client.meta.endpoint_url)
+        self._model = client.meta.service_model
+        self._serializer = create_serializer(self._model.metadata["protocol"])
+        self._parser = create_parser(self._model.metadata["protocol"])
+        self._region = region
+        self._credentials = Credentials()
+        self._client: CurlClient | None = None
+        self._open = 0
+        """Requests that are not answered yet, polls left aside."""
+
+    def call(self, operation: str, parameters: Answer, then: Then, within_seconds: float = CALL_SECONDS) -> None:
+        """Make a request on the event loop.
+
+        Args:
+            operation: its name, such as `ReceiveMessage`.
+            parameters: as boto3 takes them.
+            then: gets the answer, or a `Failure`.
+            within_seconds: what it may take altogether.
+        """
+        if operation != POLL:
+            self._open += 1
+        try:
+            signed = self._signed(operation, parameters)
+        except Exception as error:  # noqa: BLE001 - credentials are missing, for many reasons
+            self.hub.call_later(0, self._then, operation, then, Failure(type(error).__name__, str(error)))
+            return
+        request = Request(
+            signed.url,
+            method="POST",
+            headers=dict(signed.headers),
+            body=signed.body,
+            on_ready=partial(self._ready, operation, then),
+            on_prepare=partial(_limit, within_seconds),
+            follow_redirects=False,
+            ca_certs=get_cert_path(True),
+        )
+        self._http().add_request(request)
+
+    def call_now(self, operation: str, parameters: Answer, within_seconds: float = CALL_SECONDS) -> Answer | Failure:
+        """Make a request and wait for it, where there is no event loop that it could hold up: a worker is stopping."""
+        received, headers = io.BytesIO(), HeadersDict()
+        curl = pycurl.Curl()
+        try:
+            signed = self._signed(operation, parameters)
+            curl.setopt(pycurl.URL, signed.url)
+            curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in signed.headers.items()])
+            curl.setopt(pycurl.POSTFIELDS, signed.body)
+            curl.setopt(pycurl.WRITEFUNCTION, received.write)
+            curl.setopt(pycurl.CAINFO, get_cert_path(True))
+            _limit(within_seconds, curl)
+            curl.perform()
+            status = curl.getinfo(pycurl.RESPONSE_CODE)
+        except Exception as error:  # noqa: BLE001
+            return Failure(type(error).__name__, str(error))
+        finally:
+            curl.close()
+        return self._parsed(operation, status, headers, received.getvalue())
+
+    def _http(self) -> CurlClient:
+        if self._client is None or self._client.is_closed:
+            self._client = CurlClient(self.hub, MAX_REQUESTS)
+        return self._client
+
+    def _signed(self, operation: str, parameters: Answer) -> Any:
+        credentials = self._credentials.now()
+        built = self._serializer.serialize_to_request(dict(parameters), self._model.operation_model(operation))
+        url = f"{self._url.rstrip('/')}/"
+        request = AWSRequest(method="POST", url=url, headers=built["headers"], data=built["body"])
+        SigV4Auth(credentials, "sqs", self._region).add_auth(request)
+        return request.prepare()
+
+    def _ready(self, operation: str, then: Then, response: Any) -> None:
+        """Hand on what came; nothing that goes wrong here may reach the event loop, and so the worker's end."""
+        try:
+            if response.code == 599:  # kombu's number for what curl could not do at all.
+                answer: Answer | Failure = Failure("no answer", str(getattr(response.error, "message", response.error)))
+            else:
+                answer = self._parsed(operation, response.code, HeadersDict(response.headers), response.body or b"")
+            self._then(operation, then, answer)
+        except Exception:
+            logger.exception("answer to %s could not be handled", operation)
+
+    def _then(self, operation: str, then: Then, answer: Answer | Failure) -> None:
+        if operation != POLL:
+            self._open -= 1
+        then(answer)
+
+    def finish(self, within_seconds: float) -> None:
+        """Wait for the answers that are due, but for those to polls, when the event loop has ended."""
+        end = time.monotonic() + within_seconds
+        while self._open > 0 and self._client is not None and not self._client.is_closed and time.monotonic() < end:
+            self._client.look()
+            time.sleep(0.01)
+
+    def _parsed(self, operation: str, status: int, headers: Any, body: bytes) -> Answer | Failure:
+        """Read an answer; take nothing for one that is none."""
+        shape = self._model.operation_model(operation).output_shape
+        try:
+            if status == 200:
+                said = json.loads(body) if body or shape is not None else {}
+                if not isinstance(said, dict):
+                    raise ValueError(f"no JSON object, but {type(said).__name__}")
+            parsed = self._parser.parse({"headers": headers, "status_code": status, "body": body}, shape)
+            if status == 200:
+                check(operation, parsed)
+                return dict(parsed)
+            error = parsed.get("Error") or {}
+        except Exception as unreadable:  # noqa: BLE001 - whatever came, it was no answer of SQS
+            return Failure(f"HTTP {status}", f"not an answer of SQS: {unreadable!r:.200}")
+        failure = Failure(str(error.get("Code") or f"HTTP {status}"), str(error.get("Message") or "no reason given"))
+        if "Token" in failure.code or status == 403:
+            self._credentials.rejected()
+        return failure
+
+
+def check(operation: str, answer: Answer) -> None:
+    """Refuse an answer whose parts are not what they should be.
+
+    Raises:
+        ValueError: what is not.
+    """
+    wanted: dict[str, tuple[str, ...]] = {
+        "ReceiveMessage": ("Messages",),
+        "DeleteMessageBatch": ("Successful", "Failed"),
+        "ChangeMessageVisibilityBatch": ("Successful", "Failed"),
+    }
+    texts = ("MessageId", "ReceiptHandle", "Body") if operation == "ReceiveMessage" else ("Id",)
+    for name in wanted.get(operation, ()):
+        items = answer.get(name) or []
+        if not isinstance(items, list):
+            raise ValueError(f"{name} is no list")
+        for item in items:
+            if not isinstance(item, dict) or not all(isinstance(item.get(text), str) for text in texts):
+                raise ValueError(f"an item of {name} lacks one of {', '.join(texts)}")
+
+
+def _limit(seconds: float, curl: Any) -> None:
+    curl.setopt(pycurl.CONNECTTIMEOUT, CONNECT_TIMEOUT_SECONDS)
+    curl.setopt(pycurl.TIMEOUT_MS, int(seconds * 1000))
+    curl.setopt(pycurl.TCP_KEEPALIVE, 1)
+    curl.setopt(pycurl.NOSIGNAL, 1)

@@ -1,0 +1,76 @@
+"""Refuses options of tasks and workers that contradict what the service promises, instead of ignoring them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from celery import bootsteps
+from celery.concurrency import prefork
+from celery.worker.request import Request as CeleryRequest
+from kombu import serialization
+
+from . import errors
+from .transport import Transport
+
+registry: Any = serialization.registry  # type: ignore[attr-defined]
+
+_AT_MOST_ONCE = "for a task that must not be repeated, use a queue with max_receive_count 1"
+
+OPTIONS: tuple[tuple[str, bool, str], ...] = (
+    ("acks_late", False, f"a message is deleted after its task, never before; {_AT_MOST_ONCE}"),
+    ("acks_on_failure", True, "a failed task stays in its queue; catch the error in the task to have it count as done"),
+    ("acks_on_timeout", True, "a task over its hard limit stays in its queue; let it end by itself in time"),
+    ("reject_on_worker_lost", False, f"a task whose process dies stays in its queue; {_AT_MOST_ONCE}"),
+    ("retry_on_worker_lost", True, "a task whose process dies is delivered again by the broker; leave it out"),
+)
+"""Options of a task, the value that is refused, and why."""
+
+
+REQUESTS = (CeleryRequest, "celery.worker.request:Request", f"{__package__}.consumer:Request")
+
+
+def problems_of_task(task: Any) -> Iterator[str]:
+    """Yield what a task asks for that cannot be honoured."""
+    for option, refused, why in OPTIONS:
+        value = getattr(task, option, None)
+        if value is not None and bool(value) is refused:
+            yield f"{task.name}: {option}={value!r} is not supported: {why}"
+    serializer, accepted = task.serializer, task.app.conf.accept_content or ()
+    if serializer and serializer not in accepted and registry.name_to_type.get(serializer) not in accepted:
+        yield f"{task.name}: serializer={serializer!r} is not supported: workers accept {', '.join(accepted)} only"
+    if task.Request not in REQUESTS:
+        yield f"{task.name}: a Request class of its own is not supported: this service brings one for every task"
+
+
+def check_tasks(tasks: Iterable[Any]) -> None:
+    """Refuse tasks that ask for what cannot be honoured.
+
+    Raises:
+        UnsupportedError: all that was found.
+    """
+    if found := [problem for task in tasks for problem in problems_of_task(task)]:
+        raise errors.UnsupportedError("\n".join(found))
+
+
+class CheckWorker(bootsteps.StartStopStep):
+    """Refuses a worker whose pool or broker cannot keep the promises, before it receives anything."""
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        from .pool import TaskPool
+
+        super().__init__(worker, **options)
+        if worker.pool_cls is prefork.TaskPool:
+            worker.pool_cls = TaskPool
+        if not (isinstance(worker.pool_cls, type) and issubclass(worker.pool_cls, TaskPool)):
+            raise errors.UnsupportedError(
+                f"the pool {worker.pool_cls.__module__} is not supported: only processes can be ended at a hard limit "
+                f"and outlived when they die. Leave out --pool, and set concurrency in contract.json"
+            )
+        transport = worker.app.connection_for_read().get_transport_cls()
+        if not issubclass(transport, Transport):
+            raise errors.UnsupportedError(
+                f"the broker {worker.app.conf.broker_url} is not supported: workers rely on this service's own "
+                f"transport. In tests, use the emulator, or task_always_eager"
+            )
+        check_tasks(worker.app.tasks.values())

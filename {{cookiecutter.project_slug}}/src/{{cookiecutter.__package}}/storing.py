@@ -1,0 +1,347 @@
+"""Storing what a task ended with, also while the result backend is unavailable.
+
+In a task process each request to the result backend is repeated until it succeeds, within the time in which the task's
+message is invisible to other workers. If that is not enough, what is to be stored is sent to the task's own queue as a
+message of a task of its own, `celery_aws.store_outcome`, which any worker then stores; the task's message is deleted.
+So neither an outage nor a slow answer runs a task again, calls done what failed or failed what is done, or leaves a
+chord waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import states
+from celery.app.task import Context
+from celery.backends.base import DisabledBackend
+from celery.result import result_from_tuple
+from kombu.exceptions import EncodeError, OperationalError
+from kombu.utils.json import dumps
+
+from . import delivery, errors
+from .delivery import ResultsUnavailable
+
+logger = logging.getLogger(__name__)
+
+STORE_OUTCOME = "celery_aws.store_outcome"
+"""Name of the task that stores an outcome for another."""
+
+ATTEMPT_SECONDS = 60
+"""How long that task waits for the result backend in each of its attempts."""
+
+RESEND_AFTER_SECONDS = 900
+"""Delay of the message that follows its last attempt."""
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5
+
+
+class Reliable:
+    """What is put before one of Celery's result backends."""
+
+    max_result_bytes: int | None = None
+    """The largest result that the backend takes, encoded."""
+
+    app: Any
+    encode: Callable[[Any], Any]
+    encode_result: Callable[[Any, str], Any]
+    exception_to_python: Callable[[Any], Any]
+
+    def is_unavailable(self, error: Exception) -> bool:
+        """Return whether an error tells of the backend, and not of what is to be stored."""
+        raise NotImplementedError
+
+    # Every request
+
+    def patiently(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Make a request to the backend; in a task process that is storing an outcome, until it succeeds.
+
+        Raises:
+            ResultsUnavailable: the backend was unavailable for too long.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        failures = 0
+        while True:
+            try:
+                answer = call(*args, **options)
+            except Exception as error:
+                attempt = delivery.current
+                if attempt is None or not attempt.store_until or not self.is_unavailable(error):
+                    raise
+                failures += 1
+                if failures == 1:
+                    logger.warning("Result backend unavailable, trying again: %s", delivery.describe(error))
+                if not attempt.may_wait(pause):
+                    attempt.unavailable = True
+                    raise ResultsUnavailable(delivery.describe(error)) from error
+                pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+            else:
+                if failures:
+                    logger.info("Result backend available again after %d failed requests", failures)
+                return answer
+
+    def get(self, key: Any) -> Any:
+        """Return the value of a key."""
+        return self.patiently(super().get, key)  # type: ignore[misc]
+
+    def mget(self, keys: Any) -> Any:
+        """Return the values of some keys."""
+        return self.patiently(super().mget, keys)  # type: ignore[misc]
+
+    def set(self, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
+        """Store a value."""
+        return self.patiently(super().set, key, value, *rest, **options)  # type: ignore[misc]
+
+    def delete(self, key: Any) -> Any:
+        """Delete a key."""
+        return self.patiently(super().delete, key)  # type: ignore[misc]
+
+    def expire(self, key: Any, value: Any) -> Any:
+        """Change how long a key is kept."""
+        return self.patiently(super().expire, key, value)  # type: ignore[misc]
+
+    def _get_task_meta_for(self, task_id: Any) -> Any:
+        """Return what is stored of a task; an answer that cannot be read is asked for again."""
+        return self.patiently(super()._get_task_meta_for, task_id)  # type: ignore[misc]
+
+    # What is stored
+
+    def check_storable(self, stored: Any, result: Any) -> None:
+        """Refuse what a task returned if it cannot be stored, or sent to what follows the task.
+
+        Args:
+            stored: what is to be stored of it; None if nothing is.
+            result: what it returned.
+
+        Raises:
+            ResultNotStorableError: the reason.
+        """
+        try:
+            size = len(self.encode(self.encode_result(stored, states.SUCCESS)))
+            if stored is not result:
+                dumps(result)
+        except (EncodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise errors.ResultNotStorableError(
+                f"the task returned a {type(result).__name__} that cannot be stored as JSON: {delivery.describe(error)}"
+            ) from error
+        if self.max_result_bytes is not None and size > self.max_result_bytes:
+            raise errors.ResultNotStorableError(
+                f"the task returned {size:,} bytes, and the result backend takes {self.max_result_bytes:,}; store what "
+                f"is large elsewhere, and return where it is"
+            )
+
+    def store_result(self, task_id: str, result: Any, state: str, *rest: Any, **options: Any) -> Any:
+        """Store a state; one that is not final, such as a task's progress, only if that can be done at once."""
+        attempt = delivery.current
+        try:
+            return super().store_result(task_id, result, state, *rest, **options)  # type: ignore[misc]
+        except Exception as error:
+            if attempt is None or state in states.READY_STATES or not self.is_unavailable(error):
+                raise
+            logger.warning("State %s not stored, as the result backend is unavailable: %s", state, error)
+        return result
+
+    def mark_as_retry(self, task_id: str, *args: Any, **options: Any) -> Any:
+        """Store RETRY, which is no end, so that it is not waited for long."""
+        attempt = delivery.current
+        if attempt is None:
+            return super().mark_as_retry(task_id, *args, **options)  # type: ignore[misc]
+        until, attempt.store_until = attempt.store_until, time.monotonic() + delivery.STORE_RETRY_FOR_SECONDS
+        try:
+            return super().mark_as_retry(task_id, *args, **options)  # type: ignore[misc]
+        except ResultsUnavailable as error:
+            logger.warning("State RETRY not stored, as the result backend is unavailable: %s", error)
+        finally:
+            attempt.store_until, attempt.unavailable = until, False
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+    ) -> None:
+        """Store SUCCESS, and tell a chord that waits for it."""
+        try:
+            super().mark_as_done(task_id, result, request, store_result, state)  # type: ignore[misc]
+        except ResultsUnavailable:
+            self._hand_over("done", task_id, request, store_result, result=self.encode_result(result, state))
+        _settle(task_id)
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: Any = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Store FAILURE, tell a chord or a chain that waits for it, and call errbacks."""
+        traceback = str(traceback)[-delivery.MAX_ERROR_CHARACTERS :] if traceback is not None else None
+        try:
+            super().mark_as_failure(  # type: ignore[misc]
+                task_id, exc, traceback, request, store_result, call_errbacks, state
+            )
+        except ResultsUnavailable:
+            if request is None or request.id != task_id:
+                raise  # One of several that Celery stores at once; they are handed over together.
+            self._hand_over(
+                "failed" if call_errbacks else "lost",
+                task_id,
+                request,
+                store_result,
+                result=self.encode_result(exc, state),
+                traceback=traceback,
+            )
+        _settle(task_id)
+
+    def mark_as_revoked(
+        self, task_id: str, reason: str = "", request: Any = None, store_result: bool = True, **options: Any
+    ) -> None:
+        """Store REVOKED, and tell a chord that waits for it."""
+        try:
+            super().mark_as_revoked(task_id, reason, request, store_result, **options)  # type: ignore[misc]
+        except ResultsUnavailable:
+            self._hand_over("revoked", task_id, request, store_result, result=reason)
+        _settle(task_id)
+
+    # What is handed over
+
+    def _hand_over(
+        self, kind: str, task_id: str, request: Any, store_result: bool, result: Any, traceback: str | None = None
+    ) -> None:
+        """Send what is to be stored as a message of its own, to the queue that the task came from.
+
+        Raises:
+            ResultsUnavailable: the broker is unavailable as well.
+        """
+        attempt = delivery.current
+        if attempt is None or request is None or not attempt.hands_over:
+            raise ResultsUnavailable("nothing else can be tried")
+        outcome = {
+            "kind": kind,
+            "task_id": task_id,
+            "request": _kept(request),
+            "store": store_result,
+            "result": result,
+            "traceback": traceback,
+            "expires_at": time.time() + self.app.contract.result_expires_seconds,
+        }
+        group = (request.properties or {}).get("MessageGroupId")
+        try:
+            try:
+                send_outcome(self.app, outcome, attempt.queue_name, group)
+            except errors.MessageTooLargeError as error:
+                lost = errors.ResultLostError(f"the task ran to its end, and its result was lost: {error}")
+                outcome.update(kind="lost", result=self.encode_result(lost, states.FAILURE), traceback=None)
+                logger.error("Result of the task lost: it is too large for a message, and could not be stored")
+                send_outcome(self.app, outcome, attempt.queue_name, group)
+        except Exception as error:
+            raise ResultsUnavailable(f"neither stored nor handed over: {delivery.describe(error)}") from error
+        attempt.handed_over = True
+
+
+def _settle(task_id: str) -> None:
+    attempt = delivery.current
+    if attempt is not None and attempt.task_id == task_id:
+        attempt.settle()
+
+
+def _kept(request: Any) -> dict[str, Any]:
+    """Return what a result backend needs to know of a task, as it is in a message."""
+    names = ("id", "task", "group", "group_index", "root_id", "parent_id", "chord", "chain", "errbacks", "properties")
+    kept = {name: getattr(request, name, None) for name in names}
+    properties = kept["properties"] or {}
+    kept["properties"] = {name: properties[name] for name in ("MessageGroupId", "correlation_id") if name in properties}
+    kept["children"] = [child.as_tuple() for child in getattr(request, "children", None) or ()]
+    kept["ignore_result"] = bool(getattr(request, "ignore_result", False))
+    kept["delivery_info"] = {"routing_key": (request.delivery_info or {}).get("routing_key")}
+    return kept
+
+
+def send_outcome(
+    app: Any, outcome: dict[str, Any], queue_name: str, group: str | None, delay_seconds: float = 0
+) -> None:
+    """Send the task that stores an outcome.
+
+    Args:
+        app: the application.
+        outcome: arguments of the task.
+        queue_name: name of its queue in Celery.
+        group: message group of the task whose outcome it is; its own keeps it from holding that up.
+        delay_seconds: it need not be tried earlier.
+
+    Raises:
+        MessageTooLargeError: the outcome is larger than a message may be, also when it is compressed.
+    """
+    options: dict[str, Any] = {
+        "queue": queue_name,
+        "MessageGroupId": f"outcome-{outcome['task_id']}" if group else None,
+        "add_to_parent": False,
+        "ignore_result": True,
+        "compression": "gzip" if len(dumps(outcome)) > app.contract.max_message_bytes // 2 else None,
+        "countdown": delay_seconds or None,
+    }
+    chosen = {name: value for name, value in options.items() if value is not None}
+    app.tasks[STORE_OUTCOME].apply_async(kwargs={"outcome": outcome}, **chosen)
+
+
+def add_store_outcome(app: Any) -> None:
+    """Give an application the task that stores an outcome for another."""
+
+    @app.task(name=STORE_OUTCOME, bind=True, ignore_result=True, max_retries=None, shared=False, lazy=False)  # type: ignore[untyped-decorator]
+    def store_outcome(self: Any, outcome: dict[str, Any]) -> None:
+        """Store what a task ended with while the result backend was unavailable.
+
+        It is tried until nobody could read the result any longer.
+        """
+        attempt = delivery.current
+        if attempt is None:
+            raise RuntimeError("this task is run by workers alone")
+        attempt.hands_over = False
+        attempt.store_until = min(attempt.hold_until - delivery.RESERVE_SECONDS, time.monotonic() + ATTEMPT_SECONDS)
+        try:
+            _store(app.backend, outcome)
+        except ResultsUnavailable as error:
+            if time.time() > outcome["expires_at"]:
+                logger.error("Outcome of task %s never stored: its result would have expired", outcome["task_id"])
+            elif attempt.is_last:
+                delay = min(RESEND_AFTER_SECONDS, app.longest_countdown_seconds(attempt.queue))
+                group = outcome["request"]["properties"].get("MessageGroupId")
+                send_outcome(app, outcome, attempt.queue_name, group, delay)
+            else:
+                raise errors.ResultsUnavailableError(str(error)) from None
+        finally:
+            attempt.store_until, attempt.unavailable = 0, False
+
+
+def _store(backend: Any, outcome: dict[str, Any]) -> None:
+    kept = dict(outcome["request"])
+    children = [result_from_tuple(child, backend.app) for child in kept.pop("children")]
+    request: Any = Context(kept)
+    request.children.extend(children)
+    task_id, store, result = outcome["task_id"], outcome["store"], outcome["result"]
+    if outcome["kind"] == "done":
+        backend.mark_as_done(task_id, result, request, store)
+    elif outcome["kind"] == "revoked":
+        backend.mark_as_revoked(task_id, result, request, store)
+    else:
+        error = backend.exception_to_python(result)
+        backend.mark_as_failure(task_id, error, outcome["traceback"], request, store, outcome["kind"] == "failed")
+
+
+class NoResults(Reliable, DisabledBackend):  # type: ignore[misc]
+    """The backend of a service that keeps no results."""
+
+    def is_unavailable(self, error: Exception) -> bool:
+        """Return False: nothing is asked of it."""
+        return False
+
+    def check_storable(self, stored: Any, result: Any) -> None:
+        """Refuse what cannot be sent to what follows the task."""
+        super().check_storable(None, result)
+
+
+UNAVAILABLE: tuple[type[Exception], ...] = (OSError, OperationalError)
+"""What any backend may raise when it cannot be reached."""
