@@ -91,11 +91,9 @@ def user_data(on_ec2):
     initialize(folder)
     said = run("terraform", "test", "-json", "-verbose", "-filter=tests/compute.tftest.hcl", cwd=folder)
     reports = map(json.loads, said.splitlines())
-    state = next(report["test_state"] for report in reports if "test_state" in report)
+    plan = next(report["test_plan"] for report in reports if "test_plan" in report)
     (template,) = (
-        resource["values"]
-        for resource in state["root_module"]["resources"]
-        if resource["type"] == "aws_launch_template"
+        each["change"]["after"] for each in plan["resource_changes"] if each["type"] == "aws_launch_template"
     )
     text = base64.b64decode(template["user_data"]).decode()
     assert text.startswith("#cloud-config\n")

@@ -433,7 +433,19 @@ class Deployment:
             if not {"no-op", "read"} & set(change["change"]["actions"])
         }
 
+    def follow(self, commands, **options):
+        """Run commands of the docs as they stand, in the project's folder."""
+        path = os.pathsep.join((str(BIN), os.environ["PATH"]))
+        environment = {**self.environment, "PATH": path, "MAKEFLAGS": ""}
+        return run("bash", "-euo", "pipefail", "-c", commands, cwd=self.folder, environment=environment, **options)
+
     def destroy(self):
+        """Delete the environment, as docs/operations.md says: queues are protected."""
+        queues = self.terraform / "queues.tf"
+        if queues.exists():
+            text = queues.read_text(encoding="utf-8")
+            assert text.count("prevent_destroy = true") == 2
+            queues.write_text(text.replace("prevent_destroy = true", "prevent_destroy = false"), encoding="utf-8")
         variables = ("-var-file=environments/staging.tfvars", "-var=image_tag=")
         self.run("destroy", "-auto-approve", "-parallelism=40", *variables)
         assert self.run("state", "list") == ""
@@ -474,6 +486,70 @@ def everything_in(aws):
         for kind, things in found.items()
         if (left := [thing for thing in things if not str(thing).endswith((*ours, "-state-123456789012"))])
     }
+
+
+# A queue that leaves the contract.
+
+
+def commands_of(folder, heading):
+    """Return the blocks of commands in a section of docs/operations.md."""
+    text = (folder / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return [block.replace("\n   ", "\n") for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL)]
+
+
+def queues_at(aws):
+    return {url.rpartition("/")[2] for url in aws.client("sqs").list_queues().get("QueueUrls", [])}
+
+
+def queues_in(deployment):
+    return {line for line in deployment.run("state", "list").splitlines() if line.startswith("aws_sqs_queue.")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ["sqs-standard", "sqs-fifo"])
+def test_queue_removed_from_the_contract_is_not_destroyed(project, tmp_path, broker):
+    folder = project(broker=broker, results="none", queues="high, low")
+    _, forget, delete, bring_back = commands_of(folder, "Removing or renaming a queue")
+    contract = (folder / "contract.json").read_text(encoding="utf-8")
+    with emulator(folder, tmp_path / "emulator.log") as aws:
+        deployment = Deployment(folder, aws, kept_in_bucket=False)
+        deployment.apply()
+        there, known = queues_at(aws), queues_in(deployment)
+        gone = {name for name in there if "-high" in name}
+        assert len(gone) == 2
+
+        edit_contract(folder, lambda contract: contract["queues"].pop(0))
+        variables = ("-no-color", "-var-file=environments/staging.tfvars", "-var=image_tag=1")
+        said = deployment.run("plan", *variables, status=1)
+        open("/tmp/p/orphan-plan.txt", "w").write(said)
+        for resource in ("main", "dead_letters"):
+            assert f'aws_sqs_queue.{resource}["high"] has lifecycle.prevent_destroy set' in " ".join(said.split())
+        assert said.count("docs/operations.md says how to remove or rename a queue") == 2
+
+        # The queues that Terraform forgot are found by `doctor`, and can be brought back.
+        deployment.follow(forget)
+        assert queues_at(aws) == there
+        assert {line for line in queues_in(deployment) if "high" in line} == set()
+        said = command(folder, aws, aws.owner, "doctor", "--json", status=1)
+        found = {each["says"].split()[0] for each in json.loads(said) if each["code"] == "D213"}
+        assert found == gone
+        (folder / "contract.json").write_text(contract, encoding="utf-8")
+        deployment.follow(bring_back)
+        assert (queues_at(aws), queues_in(deployment)) == (there, known)
+
+        edit_contract(folder, lambda contract: contract["queues"].pop(0))
+        deployment.follow(forget)
+        deployment.follow(delete)
+        assert queues_at(aws) == there - gone
+
+        # A queue with another name is another queue, and `terraform destroy` would delete all of them.
+        edit_contract(folder, lambda contract: contract["queues"][0].update(name="renamed"))
+        for refused in (("plan",), ("destroy", "-auto-approve")):
+            assert "Instance cannot be destroyed" in deployment.run(*refused, *variables, status=1)
+        assert queues_at(aws) == there - gone
+        deployment.destroy()
+        assert queues_at(aws) == set()
 
 
 # What workers, senders and operators can do with their own rights.
@@ -713,7 +789,7 @@ def nobody_may_do_more(aws, queues, other, producer, worker, operator):
     main, dead = queues["low"]["queue"], queues["low"]["dead_letters"]
     for identity in (producer, worker, operator):
         sqs = aws.client("sqs", identity)
-        assert denied(sqs.list_queues)
+        assert denied(sqs.list_queues) == (identity is not operator)
         assert denied(sqs.create_queue, QueueName="new")
         assert denied(sqs.delete_queue, QueueUrl=main)
         assert denied(sqs.set_queue_attributes, QueueUrl=main, Attributes={"VisibilityTimeout": "0"})

@@ -24,6 +24,18 @@ locals {
   }
   broker_operator_statements = {
     Look = { actions = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"], resources = concat(local.queue_arns, local.dead_letter_arns) }
+    # `doctor` finds queues that are no longer in the contract. ListQueues supports no resource but "*"; the condition
+    # limits it to the region.
+    # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
+    ListQueues = {
+      actions    = ["sqs:ListQueues"]
+      resources  = ["*"]
+      conditions = { "aws:RequestedRegion" = local.region }
+    }
+    CountMessages = {
+      actions   = ["sqs:GetQueueAttributes"]
+      resources = ["${local.sqs_arn}:${local.queue_name_prefix}*"]
+    }
     # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
     HandleDeadLetters = {
       actions = [
@@ -42,7 +54,11 @@ locals {
   }
 }
 
-resource "aws_sqs_queue" "main" {
+# A queue that leaves the contract, or is renamed there, would be destroyed with its messages, so prevent_destroy fails
+# the plan. Terraform shows the first line of the resource with its error, hence the comment there.
+# https://developer.hashicorp.com/terraform/language/meta-arguments/lifecycle#prevent_destroy
+
+resource "aws_sqs_queue" "main" { # docs/operations.md says how to remove or rename a queue
   for_each = local.queues
 
   name                       = each.value.queue_name
@@ -67,9 +83,13 @@ resource "aws_sqs_queue" "main" {
   policy                  = data.aws_iam_policy_document.tls_only["${local.sqs_arn}:${each.value.queue_name}"].json
 
   depends_on = [aws_sqs_queue.dead_letters]
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
-resource "aws_sqs_queue" "dead_letters" {
+resource "aws_sqs_queue" "dead_letters" { # docs/operations.md says how to remove or rename a queue
   for_each = local.queues
 
   name                      = each.value.dead_letter_name
@@ -85,6 +105,10 @@ resource "aws_sqs_queue" "dead_letters" {
   sqs_managed_sse_enabled = local.own_key == null ? true : null
   kms_master_key_id       = local.own_key
   policy                  = data.aws_iam_policy_document.tls_only["${local.sqs_arn}:${each.value.dead_letter_name}"].json
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 data "aws_iam_policy_document" "tls_only" {

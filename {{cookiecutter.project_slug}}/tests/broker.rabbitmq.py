@@ -5,11 +5,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -119,10 +122,22 @@ def redrive(service: Any) -> None:
             message.channel.basic_ack(message.delivery_tag)
 
 
+def send_foreign(service: Any, task: str, args: list[Any], eta_in_seconds: float | None = None, **headers: Any) -> None:
+    """Send a task to the first queue as a plain Celery client does."""
+    task_id = str(uuid.uuid4())
+    eta = datetime.now(timezone.utc) + timedelta(seconds=eta_in_seconds) if eta_in_seconds else None
+    about = {"task": task, "id": task_id, "root_id": task_id, "eta": eta and eta.isoformat(), **headers}
+    with service.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        body = json.dumps([args, {}, {}])
+        message = channel.prepare_message(body, None, "application/json", "utf-8", about, {"correlation_id": task_id})
+        channel.basic_publish(message, exchange="tasks", routing_key=service.queue.name)
+
+
 @contextlib.contextmanager
 def faulty(service: Any) -> Iterator[tuple[Any, dict[str, str]]]:
     """Yield a proxy in front of the broker, and the environment variables that lead a worker through it."""
-    from tests.faults import proxy
+    from tests.tcp_faults import proxy
 
     with proxy(service.environment["BROKER_URL"]) as between:
         yield between, {"BROKER_URL": between.url}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 QUEUE_RIGHTS: tuple[str, ...] = ("sqs:",)
@@ -68,10 +71,26 @@ def redrive(service: Any) -> None:
     sqs.start_message_move_task(SourceArn=arn(dead=True), DestinationArn=arn(dead=False))
 
 
+def send_foreign(service: Any, task: str, args: list[Any], eta_in_seconds: float | None = None, **headers: Any) -> None:
+    """Send a task to the first queue as a plain Celery client does."""
+    task_id = str(uuid.uuid4())
+    eta = datetime.now(timezone.utc) + timedelta(seconds=eta_in_seconds) if eta_in_seconds else None
+    about = {"task": task, "id": task_id, "root_id": task_id, "eta": eta and eta.isoformat(), **headers}
+    body = {
+        "body": json.dumps([args, {}, {}]),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": about,
+        "properties": {"correlation_id": task_id, "delivery_info": {}},
+    }
+    order = {"MessageGroupId": "g", "MessageDeduplicationId": task_id} if service.url().endswith(".fifo") else {}
+    service.client("sqs").send_message(QueueUrl=service.url(), MessageBody=json.dumps(body), **order)
+
+
 @contextlib.contextmanager
 def faulty(service: Any) -> Iterator[tuple[Any, dict[str, str]]]:
     """Yield a proxy in front of the broker, and the environment variables that lead a worker through it."""
-    from tests.faults import proxy
+    from tests.aws_faults import proxy
 
     with proxy(service.environment["AWS_ENDPOINT_URL"]) as between:
         yield between, {"AWS_ENDPOINT_URL": between.url}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,28 @@ class RunningService:
         """Return a boto3 client of a service of the emulated AWS."""
         return boto3.client(aws, endpoint_url=self.environment["AWS_ENDPOINT_URL"])
 
-    def start_worker(self, queue: str = "", label: str = "", **variables: str) -> subprocess.Popen[bytes]:
+    def start_worker(
+        self,
+        queue: str = "",
+        label: str = "",
+        extra: Sequence[str] = (),
+        command: Sequence[str] = (),
+        **variables: str,
+    ) -> subprocess.Popen[bytes]:
         """Start the worker of a queue (the first), which also knows the tasks in tests/probes.py.
 
         Args:
             queue: its short name.
             label: what the worker is called here; the queue's name, if nothing else.
+            extra: further arguments.
+            command: instead of the service's own, as arguments of `python -m`.
             variables: further environment variables.
         """
         queue = queue or self.queue.name
+        command = command or [CONTRACT["package"], "worker", queue]
         with (self.logs / f"{label or queue}.log").open("ab") as log:
             worker = self.workers[label or queue] = subprocess.Popen(
-                [sys.executable, "-m", CONTRACT["package"], "worker", queue, "--include=tests.probes"],
+                [sys.executable, "-m", *command, "--include=tests.probes", *extra],
                 cwd=PROJECT,
                 env={**self.client_environment(), "LIVENESS_DIRECTORY": str(self.logs), **variables},
                 stdout=log,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from celery import chord, group
 
-from tests.faults import proxy
+from tests.aws_faults import proxy
 from tests.support import CONTRACT, HAS_RESULTS, IS_FIFO, eventually, module, notes, running_service
 
 batching = module("batching")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -73,7 +74,25 @@ def test_every_queue_has_tasks_a_route_and_a_worker(queue):
     assert route["queue"].name == app.contract.celery_name(queue)
     arguments = worker.worker_arguments(app.contract, queue.name, "INFO")
     assert f"--queues={route['queue'].name}" in arguments
-    assert f"--time-limit={queue.hard_limit_seconds}" in arguments
+
+
+@pytest.mark.parametrize(
+    ("chosen", "own", "holds"),
+    [
+        ((None, None), (None, None), ("hard", "soft")),
+        ((2, None), (None, None), (2, None)),
+        ((None, None), (2, None), (2, None)),
+        ((None, 1), (None, None), ("hard", 1)),
+        ((2, 1), (3, 2), (2, 1)),
+        ((99_999, 99_998), (None, None), ("hard", "soft")),
+    ],
+)
+def test_limits_when_a_task_or_its_sender_chooses_then_are_never_longer_than_its_queues(chosen, own, holds):
+    queue = QUEUES[0]
+    task = SimpleNamespace(time_limit=own[0], soft_time_limit=own[1])
+    of_queue = {"hard": queue.hard_limit_seconds, "soft": queue.soft_limit_seconds}
+    limits = module("consumer").effective_limits(queue, chosen, task)
+    assert limits == tuple(of_queue.get(limit, limit) for limit in holds)
 
 
 def test_tasks_outside_the_queues_modules_go_to_the_default_queue():

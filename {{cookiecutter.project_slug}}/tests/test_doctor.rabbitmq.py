@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from dataclasses import replace
 from unittest import mock
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ import pytest
 from dev import broker
 from tests import tls
 from tests.commands import Commands
-from tests.letters import channel
+from tests.letters import bodies, celery_body, channel, put
 from tests.support import CONTRACT, eventually, module, running_service
 
 pytestmark = pytest.mark.end_to_end
@@ -154,6 +155,43 @@ def test_what_is_missing_is_found(look_quietly, quiet):
         with channel(quiet):
             pass  # Whoever connects declares it again.
     assert eventually(lambda: not look_quietly())
+
+
+def test_orphans_when_a_queue_is_renamed_in_the_contract_are_found(quiet, tmp_path):
+    old = quiet.queue.name
+    renamed = replace(quiet.queue, name="renamed")
+    contract = replace(quiet.contract, queues=(renamed, *quiet.contract.queues[1:]))
+
+    def found():
+        with mock.patch.dict(os.environ, {**quiet.environment, "LIVENESS_DIRECTORY": str(tmp_path)}):
+            every = doctor.findings(places.Place(contract, "development"), "operator")
+            return {(each.code, each.subject): each for each in every if each.is_well is False and each.code != "D501"}
+
+    put(quiet, [celery_body(1), celery_body(2)])
+    try:
+        # The management API counts some seconds late.
+        assert eventually(lambda: "2 messages" in found()["D213", f"{old} dlq"].says), found()
+        orphans = found()
+    finally:
+        bodies(quiet, dead=True)
+    assert set(orphans) == {("D201", "renamed"), ("D202", "renamed"), ("D213", old), ("D213", f"{old} dlq")}
+    assert orphans["D213", old].says == f"{old} is not in the contract; it is empty"
+    assert "it holds 2 messages (2 waiting, 0 in flight)" in orphans["D213", f"{old} dlq"].says
+    assert "put the queue back into contract.json" in orphans["D213", f"{old} dlq"].advice
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{"auto_delete": True}, {"exclusive": True, "auto_delete": False}, {"arguments": {"x-expires": 60_000}}],
+    ids=lambda kind: next(iter(kind)),
+)
+def test_queue_that_rabbitmq_deletes_by_itself_is_no_orphan(look_quietly, quiet, kind):
+    with channel(quiet) as opened:
+        opened.queue_declare("temporary", **{"auto_delete": False, **kind})
+        try:
+            assert look_quietly() == {}
+        finally:
+            opened.queue_delete("temporary")
 
 
 def test_variables_that_lead_nowhere_are_found(look):

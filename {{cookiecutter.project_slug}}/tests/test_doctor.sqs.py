@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from unittest import mock
 
 import botocore.client
@@ -11,7 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.commands import Commands
-from tests.support import CONTRACT, eventually, module, running_service
+from tests.letters import bodies, celery_body, put
+from tests.support import CONTRACT, IS_FIFO, eventually, module, running_service
 
 pytestmark = pytest.mark.end_to_end
 
@@ -58,13 +60,13 @@ def changed(working):
         working.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
 
 
-def refuse(*actions, status=403):
-    """Have AWS deny actions, as it does where a right is missing, or fail at them."""
+def refuse(*actions, status=403, where="", code="AccessDenied"):
+    """Have AWS deny actions, as it does where a right is missing, or fail at them; all, or on one queue."""
     call = botocore.client.BaseClient._make_api_call
 
     def refused(self, name, parameters):
-        if name in actions:
-            error, metadata = {"Code": "AccessDenied", "Message": "not authorized"}, {"HTTPStatusCode": status}
+        if name in actions and parameters.get("QueueUrl", "").endswith(where):
+            error, metadata = {"Code": code, "Message": "not authorized"}, {"HTTPStatusCode": status}
             raise ClientError({"Error": error, "ResponseMetadata": metadata}, name)
         return call(self, name, parameters)
 
@@ -153,8 +155,98 @@ def test_dead_letter_queue_that_is_missing_is_found(look, working):
 
     with mock.patch.object(type(working.contract), "dead_letter_queue_name", elsewhere):
         found = look()
-    assert list(found) == ["D202"]
+    assert set(found) == {"D202", "D213"}  # The real one is in this contract no longer.
     assert "nowhere" in found["D202"].says
+
+
+def named(queue, environment="development", service=CONTRACT["service"]):
+    """Return the name at SQS of a queue that the contract does not have."""
+    return f"{service}-{environment}-{queue}{'.fifo' if IS_FIFO else ''}"
+
+
+@pytest.fixture
+def orphan(working):
+    """Create a queue until the test ends; return what sends to it, and its URL."""
+    sqs, urls = working.client("sqs"), []
+
+    def create(name):
+        attributes = {"FifoQueue": "true"} if IS_FIFO else {}
+        urls.append(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+        def send(group):
+            fifo = {"MessageGroupId": group, "MessageDeduplicationId": group} if IS_FIFO else {}
+            sqs.send_message(QueueUrl=urls[-1], MessageBody="x", **fifo)
+
+        return send, urls[-1]
+
+    yield create
+    for url in urls:
+        sqs.delete_queue(QueueUrl=url)
+
+
+def test_orphans_when_a_queue_is_renamed_in_the_contract_are_found(look, working):
+    put(working, [celery_body(1)])
+    renamed = replace(working.queue, name="renamed")
+    contract = replace(working.contract, queues=(renamed, *working.contract.queues[1:]))
+    try:
+        with mock.patch.dict(os.environ, working.environment):
+            place = places.Place(contract, "development")
+            found = [finding for finding in doctor.findings(place, "operator") if finding.is_well is False]
+    finally:
+        bodies(working, dead=True)
+    old = working.queue.name
+    assert {(finding.code, finding.subject) for finding in found if finding.code.startswith("D2")} == {
+        ("D201", "renamed"),
+        ("D213", old),
+        ("D213", f"{old} dlq"),
+    }
+    says = {finding.subject: finding.says for finding in found}
+    assert f"{working.queue_name()} is not in the contract; it is empty" in says[old]
+    assert f"{working.queue_name(dead=True)} is not in the contract; it holds 1 messages" in says[f"{old} dlq"]
+
+
+def test_orphan_when_it_holds_messages_is_counted_in_every_state(look, working, orphan):
+    send, url = orphan(named("former"))
+    sqs = working.client("sqs")
+    send("taken")
+    sqs.receive_message(QueueUrl=url, VisibilityTimeout=600)
+    send("here")
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"DelaySeconds": "600"})
+    send("delayed")
+    found = look()
+    assert list(found) == ["D213"]
+    assert found["D213"].is_well is False
+    assert "it holds 3 messages (1 waiting, 1 in flight, 1 delayed)" in found["D213"].says
+    assert "put the queue back into contract.json" in found["D213"].advice
+
+
+def test_queue_of_another_service_or_environment_is_no_orphan(look, orphan):
+    orphan(named("former", environment="staging"))
+    orphan(named("former", service=f"{CONTRACT['service']}x"))
+    assert look() == {}
+
+
+def test_orphans_when_listing_is_denied_are_unknown(look):
+    with refuse("ListQueues"):
+        found = look()
+    assert list(found) == ["D213"]
+    assert found["D213"].is_well is None
+    assert "may not do ListQueues" in found["D213"].says
+
+
+def test_orphan_when_counting_is_denied_is_found_without_numbers(look, orphan):
+    orphan(named("former"))
+    with refuse("GetQueueAttributes", where=named("former")):
+        found = look()
+    assert list(found) == ["D213"]
+    assert f"{named('former')} is not in the contract; its messages were not counted" in found["D213"].says
+    assert "may not do GetQueueAttributes" in found["D213"].says
+
+
+def test_orphan_when_it_is_deleted_but_still_listed_is_none(look, orphan):
+    orphan(named("former"))
+    with refuse("GetQueueAttributes", where=named("former"), code="AWS.SimpleQueueService.NonExistentQueue"):
+        assert look() == {}
 
 
 @pytest.mark.parametrize("action", doctor.PROBES)

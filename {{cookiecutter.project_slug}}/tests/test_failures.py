@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from unittest import mock
-
 import pytest
 
 from tests import broker
-from tests.support import HAS_RESULTS, IS_FIFO, eventually, module, notes, running_service
+from tests.support import HAS_RESULTS, IS_FIFO, eventually, notes, running_service
 
 pytestmark = pytest.mark.end_to_end
 
@@ -64,17 +62,6 @@ def test_task_that_the_worker_does_not_know_waits_for_one_that_does_and_is_not_l
     assert "no task is called tests.probes.of_a_newer_version" in strict.log()
     assert "for no log" not in strict.log()
     assert "of_a_newer_version" in broker.see_dead(strict).reason["FailureException"]
-
-
-def test_task_that_the_worker_does_not_know_does_no_harm_where_its_result_cannot_be_stored():
-    queue = mock.Mock(max_receive_count=3)
-    backend = mock.Mock(mark_as_retry=mock.Mock(side_effect=OSError("out of reach")))
-    worker = module("delivery").Consumer.__new__(module("delivery").Consumer)
-    worker.app = mock.Mock(backend=backend, queue_served=lambda name: queue)
-    message = mock.Mock(headers={"task": "unknown", "id": "1"}, delivery_info={"routing_key": "q", "receive_count": 1})
-    worker.on_unknown_task(None, message, KeyError("unknown"))
-    message.reject.assert_called_once_with()
-    backend.mark_as_retry.assert_called_once()
 
 
 def test_failure_declared_permanent_is_dead_lettered_at_once_with_its_reason(strict, tmp_path):

@@ -111,6 +111,23 @@ def test_failures_and_deaths_are_counted_together(calm, tmp_path):
     broker.empty(calm, dead=True)
 
 
+@pytest.mark.parametrize("header", ["x-acquired-count", "x-delivery-count"])
+def test_message_that_the_broker_took_back_too_often_is_dead_lettered_when_it_is_received(calm, tmp_path, header):
+    """RabbitMQ 4.3 counts what it takes back, because a worker held it for too long, under another name only."""
+    body = json.dumps([[str(tmp_path)], {}, {}])
+    publish(calm, body, task="tests.probes.leave_trace", id="1", **{header: calm.queue.max_receive_count})
+    with calm.app.connection_for_write() as connection:  # What comes for the first time has no count of its broker's.
+        connection.default_channel.basic_get(calm.queue.name).reject(requeue=True)
+    calm.start_worker(label=header)
+    assert eventually(lambda: calm.dead() == 1), calm.log(header)
+    assert eventually(lambda: calm.waiting() == 0)
+    assert notes(tmp_path) == []
+    assert "its workers died, or held it for too long" in broker.see_dead(calm).reason["FailureException"]
+    calm.stop_workers()
+    calm.workers.clear()
+    broker.empty(calm, dead=True)
+
+
 def test_what_is_no_failure_is_not_dead_lettered_even_on_its_last_delivery(tmp_path_factory, tmp_path):
     retried, revoked = tmp_path / "retried", tmp_path / "revoked"
     retried.mkdir()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests import broker
-from tests.faults import FAULTS, proxy, refusing
+from tests.aws_faults import FAULTS, proxy, refusing
 from tests.support import CONTRACT, IS_FIFO, eventually, notes, running_service
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -64,15 +66,21 @@ def test_worker_survives_every_kind_of_failed_poll_and_goes_on(calm, weather, tm
     assert calm.log("polls").count("answered again") >= len(FAULTS) - 1
 
 
-@pytest.mark.parametrize("fault", ["500", "throttled", "expired", "gone", "reset", "garbage"])
+@pytest.mark.parametrize("fault", ["500", "throttled", "expired", "gone", "reset", "garbage", "page", "list", "drip"])
 def test_worker_survives_a_failing_delete_and_deletes_later(calm, weather, tmp_path, fault):
     worker = start(calm, weather, f"deletes-{fault}")
     weather.target, weather.fault = "DeleteMessageBatch", fault
     calm.send("leave_trace", str(tmp_path))
     assert eventually(lambda: notes(tmp_path) and weather.faulty), calm.log(f"deletes-{fault}")
+    # Meanwhile the worker works on.
+    began = time.monotonic()
+    for number in range(3):
+        calm.send("leave_trace", str(tmp_path), group=f"g{number}")
+    assert eventually(lambda: len(notes(tmp_path)) == 4, 15), calm.log(f"deletes-{fault}")
+    assert time.monotonic() - began < 8
     weather.fault = ""
     assert eventually(lambda: calm.waiting() == 0), calm.log(f"deletes-{fault}")
-    assert (worker.poll(), len(notes(tmp_path))) == (None, 1)
+    assert (worker.poll(), len(notes(tmp_path))) == (None, 4)
 
 
 def test_worker_survives_a_failing_return_of_a_message(calm, weather, tmp_path):
@@ -145,6 +153,59 @@ def test_worker_waits_for_credentials_that_are_late(calm, tmp_path):
         calm.stop_workers()
 
 
+@pytest.mark.skipif(CONTRACT["credentials"] != "role", reason="access keys do not expire")
+def test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_files(calm, tmp_path):
+    """What hands them out may go on handing out the old ones; botocore raises RuntimeError then."""
+    keys = {"AccessKeyId": "SHORTSHORTSHORTS", "SecretAccessKey": "short", "Token": "short"}
+    valid = threading.Event()
+    valid.set()
+
+    class Credentials(BaseHTTPRequestHandler):
+        def do_GET(self):
+            now = datetime.now(timezone.utc)
+            expires = now + (timedelta(seconds=15) if valid.is_set() else timedelta(seconds=-60))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({**keys, "Expiration": expires.isoformat()}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Credentials)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    files = tmp_path / "files"
+    files.mkdir()
+    (tmp_path / "notes").mkdir()
+    variables = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{server.server_port}/",
+        "TMPDIR": str(files),
+    }
+    without = {name: value for name, value in calm.environment.items() if name not in KEYS}
+    try:
+        worker = dataclasses.replace(calm, environment=without, workers=calm.workers).start_worker(
+            label="expired", **variables
+        )
+        assert calm.ready("expired"), calm.log("expired")
+        calm.send("overrun", str(tmp_path / "notes"), 20)
+        assert eventually(lambda: notes(tmp_path / "notes")), calm.log("expired")
+        valid.clear()
+        assert eventually(lambda: "CredentialsMissingError" in calm.log("expired"), 60), calm.log("expired")[-3000:]
+        assert worker.poll() is None
+        valid.set()
+        assert eventually(lambda: calm.waiting() == 0, 60), calm.log("expired")
+        assert worker.poll() is None
+        assert "Unrecoverable" not in calm.log("expired")
+        valid.clear()
+        calm.send("overrun", str(tmp_path / "notes"), 60)
+        worker.send_signal(signal.SIGQUIT)
+        worker.wait(60)
+        assert [path.name for path in files.iterdir() if path.suffix != ".alive"] == []
+    finally:
+        server.shutdown()
+        calm.stop_workers()
+        broker.empty(calm, dead=False)
+
+
 @pytest.mark.parametrize(
     ("variables", "fault", "advice"),
     [
@@ -197,7 +258,7 @@ def test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worke
     told = [message["MessageAttributes"] for message in dead["Messages"]]
     assert {attributes["trace"]["StringValue"] for attributes in told} == {f"trace-{number}" for number in range(8)}
     why = [attributes["FailureException"]["StringValue"] for attributes in told if "FailureException" in attributes]
-    for reason in ("no.such.task", "no message of Celery", "invalid ETA"):
+    for reason in ("no.such.task", "not a Celery message", "invalid ETA"):
         assert any(reason in said for said in why), why
     for contents in ("plain text", "for no log"):
         assert contents not in calm.log("reader")

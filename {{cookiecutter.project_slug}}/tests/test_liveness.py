@@ -37,8 +37,11 @@ def beats(channel, monkeypatch, tmp_path):
     return liveness.Beats(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel)), contract, [QUEUE])
 
 
-def long_ago(seconds):
-    return SimpleNamespace(time_start=time.time() - seconds)
+def held_since(seconds):
+    """Return a task that a process began with so long ago, whose message stays invisible to others for some time."""
+    began = time.monotonic() - seconds
+    limits = (QUEUE.hard_limit_seconds, QUEUE.soft_limit_seconds)
+    return SimpleNamespace(accepted_at=began, time_limits=limits, hold_until=began + QUEUE.hidden_seconds)
 
 
 def test_alive_while_the_broker_answers(beats, channel):
@@ -61,10 +64,28 @@ def test_alive_without_answers_while_every_task_is_within_its_time_limit(beats, 
     channel.last_answer = time.monotonic() - 3600
     beats.began = channel.last_answer
     channel.awaits_answers = False
-    state.active_requests.append(long_ago(QUEUE.hard_limit_seconds))
+    # Its own code ends at its hard limit; storing its result may take as long as its message is invisible.
+    state.active_requests.append(held_since(QUEUE.hidden_seconds))
     assert beats.works()
-    state.active_requests.append(long_ago(QUEUE.hard_limit_seconds + 61))
+    state.active_requests.append(held_since(QUEUE.hidden_seconds + 61))
     assert not beats.works()
+
+
+def test_worker_when_the_wall_clock_steps_then_is_as_alive_as_before(beats, channel, monkeypatch):
+    channel.awaits_answers = False
+    state.active_requests.append(held_since(1))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    assert beats.works()
+
+
+def test_liveness_file_when_it_cannot_be_written_then_is_told_once(beats, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("LIVENESS_DIRECTORY", str(tmp_path / "missing"))
+    for _ in range(3):
+        beats.beat()
+    (told,) = caplog.records
+    assert (told.levelname, "LIVENESS_DIRECTORY" in told.getMessage()) == ("ERROR", True)
+    assert str(tmp_path / "missing") in told.getMessage()
 
 
 def test_check_looks_at_the_age_of_the_file(beats):

@@ -25,7 +25,7 @@ def logger(monkeypatch):
 def test_lines_for_machines_are_json_also_with_a_traceback(logger, capfd):
     logs.set_up("INFO", plain=False)
     arguments = {"args": "secret"}
-    fields = {"outcome": "comes back", "data": arguments}
+    fields = {"outcome": "retrying", "data": arguments}
     try:
         raise KeyError("what")
     except KeyError:
@@ -33,7 +33,7 @@ def test_lines_for_machines_are_json_also_with_a_traceback(logger, capfd):
     line = capfd.readouterr().err
     said = json.loads(line)
     assert (said["level"], said["logger"], said["message"]) == ("WARNING", "tests.logs", "no way")
-    assert (said["outcome"], "KeyError: 'what'" in said["exception"]) == ("comes back", True)
+    assert (said["outcome"], "KeyError: 'what'" in said["exception"]) == ("retrying", True)
     assert "secret" not in line
 
 
@@ -68,7 +68,8 @@ def test_line_of_a_task_tells_what_became_of_it(service, tmp_path):
 
     assert eventually(lambda: any(line["outcome"] == "succeeded" for line in mine())), service.log()
     failed, done = mine()
-    assert (failed["outcome"], failed["attempt"], failed["level"]) == ("comes back", 1, "WARNING")
+    assert (failed["outcome"], failed["attempt"], failed["level"]) == ("retrying", 1, "WARNING")
+    assert failed["redelivery_in_seconds"] in (0, 1)
     assert "not yet" in failed["exception"]
     assert (done["queue"], done["group"], done["level"]) == (
         service.contract.celery_name(service.queue),

@@ -61,7 +61,8 @@ def test_what_the_service_itself_sends():
     seen = []
     with app.connection_for_write() as connection:
         channel = connection.default_channel
-        channel.sqs = lambda **_: mock.Mock(send_message=lambda **message: seen.append(message["MessageBody"]))
+        client = mock.Mock(send_message=lambda **message: seen.append(message["MessageBody"]) or {"MessageId": "1"})
+        channel.sqs = lambda **_: client
         queue = app.contract.celery_name(app.contract.queues[0])
         options = {"queue": queue, "MessageGroupId": "g", "connection": connection}
         # Some result stores would be asked first, and nothing answers here.

@@ -10,7 +10,7 @@ ordering = module("ordering")
 
 
 def test_sending_without_a_group_is_an_error_that_says_how():
-    with pytest.raises(ordering.MessageGroupMissingError, match=r"group='customer-7'"):
+    with pytest.raises(module("errors").MessageGroupMissingError, match=r"group='customer-7'"):
         ordering.message_properties("tasks.t", "id", "0:0", None)
 
 

@@ -11,11 +11,15 @@ import inspect
 
 import amqp
 import pytest
+from billiard import pool
+from celery import canvas
 from celery.app import base as app_base
 from celery.app import task, trace
 from celery.apps import worker as worker_app
-from celery.concurrency import prefork
+from celery.backends import base as base_backend
+from celery.concurrency import asynpool, prefork
 from celery.worker import consumer, loops, request, strategy
+from celery.worker import worker as worker_base
 from celery.worker.consumer import delayed_delivery
 from kombu import messaging
 from kombu.transport import native_delayed_delivery, pyamqp
@@ -43,6 +47,17 @@ FINGERPRINTS = {
     consumer.Consumer.on_unknown_task: "35e6cbe56494",
     loops.asynloop: "05a53e519988",
     prefork.TaskPool.on_stop: "ab83bf6652cb",
+    prefork.process_initializer: "15a8b226f8e0",
+    asynpool.AsynPool._create_timelimit_handlers: "4b031bf459e1",
+    pool.TimeoutHandler: "33bf907e34f8",
+    pool.ApplyResult: "0e0753f51fd2",
+    base_backend.Backend.mark_as_done: "87fbe4a218b7",
+    base_backend.Backend.mark_as_failure: "d6b5a5b37dfe",
+    base_backend.Backend.mark_as_revoked: "f82fc3606bf1",
+    base_backend.Backend.store_result: "2e526cc38f60",
+    base_backend.BaseKeyValueStoreBackend.on_chord_part_return: "2596f69a7497",
+    canvas.group.apply_async: "b447b7c46c35",
+    worker_base.WorkController._process_task_sem: "2b2de9af8a8d",
     request.Request: "4388163373b0",
     request.create_request_cls: "871f30fe1cfe",
     strategy.default: "7d90575ada5e",

@@ -10,34 +10,31 @@ import hashlib
 import inspect
 
 import pytest
+from billiard import pool
+from celery import canvas
 from celery.app import trace
 from celery.apps import worker as worker_app
-from celery.concurrency import prefork
+from celery.backends import base as base_backend
+from celery.concurrency import asynpool, prefork
 from celery.worker import consumer, loops, request, strategy
+from celery.worker import worker as worker_base
 from kombu import messaging
-from kombu.asynchronous.aws.connection import AsyncHTTPSConnection
-from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
+from kombu.asynchronous.http import curl
 from kombu.transport import SQS
 from kombu.transport.virtual import base
 
 FINGERPRINTS = {
     SQS.Channel.__init__: "a74bf9f64cd5",
-    SQS.Channel.asynsqs: "66a72c972d14",
     SQS.Channel.basic_ack: "ea203438531f",
     SQS.Channel.basic_consume: "949b19b52aa8",
     SQS.Channel.basic_reject: "6055f0dfee5e",
     SQS.Channel.sqs: "3ee83e568cc0",
-    SQS.Channel._get_async: "8148f68087ab",
     SQS.Channel._get_message_estimate: "6ad20d37c43d",
     SQS.Channel._message_to_python: "16d659e6d2a5",
-    SQS.Channel._on_messages_ready: "c947764eea94",
     SQS.Channel._put: "abbc7aaeaa2c",
-    SQS.Channel._release_messages: "93f733a8bd26",
     SQS.Channel._restore: "88fc2813c093",
     SQS.Channel._schedule_queue: "953f1ad1314e",
-    AsyncSQSConnection.get_http_connection: "5f62f9cfa98e",
-    AsyncSQSConnection._on_list_ready: "a04054ae42c0",
-    AsyncHTTPSConnection.getrequest: "612a5b7dd8bd",
+    curl.CurlClient: "089c9760dc8c",
     base.QoS: "f884d8db8d64",
     base.Channel.basic_consume: "0fec96269493",
     base.Channel.basic_publish: "83825b675871",
@@ -51,6 +48,17 @@ FINGERPRINTS = {
     consumer.Consumer.on_unknown_task: "35e6cbe56494",
     loops.asynloop: "05a53e519988",
     prefork.TaskPool.on_stop: "ab83bf6652cb",
+    prefork.process_initializer: "15a8b226f8e0",
+    asynpool.AsynPool._create_timelimit_handlers: "4b031bf459e1",
+    pool.TimeoutHandler: "33bf907e34f8",
+    pool.ApplyResult: "0e0753f51fd2",
+    base_backend.Backend.mark_as_done: "87fbe4a218b7",
+    base_backend.Backend.mark_as_failure: "d6b5a5b37dfe",
+    base_backend.Backend.mark_as_revoked: "f82fc3606bf1",
+    base_backend.Backend.store_result: "2e526cc38f60",
+    base_backend.BaseKeyValueStoreBackend.on_chord_part_return: "2596f69a7497",
+    canvas.group.apply_async: "b447b7c46c35",
+    worker_base.WorkController._process_task_sem: "2b2de9af8a8d",
     request.Request: "4388163373b0",
     request.create_request_cls: "871f30fe1cfe",
     strategy.default: "7d90575ada5e",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from celery import Celery
 from celery._state import _task_stack
-from celery.exceptions import Reject
 from celery.exceptions import TimeoutError as NoResultYet
 from celery.result import AsyncResult
 from click.testing import CliRunner
@@ -17,6 +15,7 @@ from tests.support import CONTRACT, HAS_RESULTS, module
 
 app = module("app")
 cli = module("cli")
+errors = module("errors")
 ordering = module("ordering")
 publish = module("publish")
 
@@ -85,13 +84,13 @@ def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent,
 
     anything.apply_async(**options(longest))
     assert len(sent) == 1
-    with pytest.raises(app.CountdownTooLongError, match="Raise max_countdown_seconds"):
+    with pytest.raises(errors.CountdownTooLongError, match="Raise max_countdown_seconds"):
         anything.apply_async(**options(longest + 5))
     assert len(sent) == 1
 
 
 def test_unknown_task_is_refused_with_the_known_ones():
-    with pytest.raises(publish.UnknownTaskError, match="there are: "):
+    with pytest.raises(errors.UnknownTaskError, match="there are: "):
         publish.send("no.such_task")
 
 
@@ -170,18 +169,27 @@ def test_contract_command_shows_every_queue():
     assert [line.split(":")[0] for line in result.output.splitlines()] == [q["name"] for q in CONTRACT["queues"]]
 
 
-def test_message_that_waited_too_long_in_its_worker_is_given_back_unstarted():
-    def delivery(seconds):
-        return {"start_before": time.monotonic() + seconds, "is_last": False, "receive_count": 1}
+def test_serializer_that_workers_do_not_accept_is_refused_when_it_is_sent(sent):
+    with pytest.raises(errors.SerializerError, match="serializer is 'pickle', and workers accept json only"):
+        anything.apply_async(serializer="pickle", MessageGroupId="g")
+    assert sent == []
 
-    def run(seconds):
-        anything.push_request(called_directly=False, id="1", delivery_info=delivery(seconds))
-        try:
-            return anything()
-        finally:
-            anything.pop_request()
 
-    run(+5)
-    with pytest.raises(Reject, match="waited too long") as rejected:
-        run(-5)
-    assert rejected.value.requeue
+def test_task_in_the_module_of_a_queue_is_routed_there_whatever_its_name():
+    @app.app.task(name="a.name.of.its.own")
+    def own():
+        """Do nothing."""
+
+    own.__module__ = f"{CONTRACT['package']}.tasks.{QUEUE.module}"
+    assert app.route_by_module(app.app, "a.name.of.its.own") == {"queue": app.contract.celery_name(QUEUE)}
+
+
+def test_task_in_the_module_of_no_queue_is_refused_and_not_moved_in_silence(sent):
+    with pytest.raises(errors.UnknownQueueError, match=r"contract.json has no queue of that name; there are: "):
+        app.app.amqp.router.route({}, f"{CONTRACT['package']}.tasks.of_a_queue_that_was_removed.run")
+
+
+def test_celerys_own_command_finds_the_application():
+    from celery.app.utils import find_app
+
+    assert find_app(CONTRACT["package"]) is app.app

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.faults import proxy
+from tests.aws_faults import proxy
 from tests.support import CONTRACT, eventually, notes, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.timeout(300)]

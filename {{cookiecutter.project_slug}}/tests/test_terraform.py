@@ -49,7 +49,7 @@ def initialized():
 
 @pytest.fixture(scope="session")
 def tested():
-    """Run terraform/tests/ and return what they reported, with the state of the pretended apply."""
+    """Run terraform/tests/ and return what they reported, with their plans."""
     run = terraform("test", "-json", "-verbose")
     reports = [json.loads(line) for line in run.stdout.splitlines()]
     assert run.returncode == 0, "\n".join(
@@ -61,21 +61,28 @@ def tested():
 
 
 @pytest.fixture(scope="session")
-def state(tested):
-    """Return everything there is after the pretended apply."""
+def planned(tested):
+    """Return the plan of the whole environment, made with the mock provider."""
     return next(
-        report["test_state"] for report in tested if report.get("@testrun") == "workers" and "test_state" in report
+        report["test_plan"] for report in tested if report.get("@testrun") == "workers" and "test_plan" in report
     )
 
 
+def output(planned, name):
+    """Return the value of an output, of which nothing may be unknown before an apply."""
+    change = planned["output_changes"][name]
+    assert change["after_unknown"] is False, change
+    return change["after"]
+
+
 @pytest.fixture(scope="session")
-def environment(state):
+def environment(planned):
     """Return the environment variables that Terraform gives the service."""
-    return state["outputs"]["environment"]["value"]
+    return output(planned, "environment")
 
 
-def resources(state, kind):
-    return [resource["values"] for resource in state["root_module"]["resources"] if resource["type"] == kind]
+def resources(planned, kind):
+    return [each["change"]["after"] for each in planned["resource_changes"] if each["type"] == kind]
 
 
 def test_files_are_formatted():
@@ -141,7 +148,8 @@ def test_operator_may_do_what_the_docs_need_and_nothing_else(tested):
     allowed = set()
     for statement in policy["Statement"]:
         for resource in listed(statement["Resource"]):
-            where = "dead" if resource.removesuffix(".fifo").endswith("-dlq") else "queue"
+            is_dead = resource.removesuffix(".fifo").endswith("-dlq")
+            where = "elsewhere" if resource == "*" else "dead" if is_dead else "queue"
             allowed |= {right(action, where) for action in listed(statement["Action"])}
     assert allowed == documented_rights()
 
@@ -155,9 +163,9 @@ def test_service_gets_the_environment_it_reads(environment):
 
 
 @pytest.fixture(scope="session")
-def queues(state):
-    """Return the queues that there are, as Terraform says."""
-    return state["outputs"]["queues"]["value"]
+def queues(planned):
+    """Return the names of the queues, as Terraform says."""
+    return output(planned, "queues")
 
 
 def test_queues_are_those_that_the_service_uses(queues):
@@ -171,10 +179,10 @@ def test_queues_are_those_that_the_service_uses(queues):
     }
 
 
-def test_every_queue_is_watched_by_alarms_of_its_own(state, queues):
+def test_every_queue_is_watched_by_alarms_of_its_own(planned, queues):
     watched = {
         value
-        for alarm in resources(state, "aws_cloudwatch_metric_alarm")
+        for alarm in resources(planned, "aws_cloudwatch_metric_alarm")
         for dimensions in [
             alarm["dimensions"] or {},
             *(metric["dimensions"] or {} for query in alarm["metric_query"] for metric in query["metric"]),

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import billiard
 import pytest
@@ -16,20 +15,10 @@ from dev.broker import UNREACHABLE
 from tests import tls
 from tests.support import CONTRACT, PROJECT, eventually, module, notes, running_service
 
-transport = module("transport")
 settings = module("settings")
 contract = module("contract").read()
 
 QUEUE = contract.queues[0]
-
-
-@pytest.mark.parametrize(("received", "longest"), [(1, 10), (2, 20), (3, 40), (4, 80), (9, 100)])
-def test_pause_doubles_with_each_delivery_with_jitter_up_to_the_visibility_timeout(received, longest):
-    queue = SimpleNamespace(retry_backoff_seconds=10, visibility_timeout_seconds=100)
-    pauses = {transport.backoff_seconds(queue, received) for _ in range(300)}
-    assert longest / 2 <= min(pauses) < max(pauses) <= longest
-    assert transport.backoff_seconds(queue, 1, 0) == 0
-    assert 25 <= transport.backoff_seconds(queue, 1, 50) <= 50
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How long messages stay hidden, number by number."""
+"""How long messages stay invisible, number by number."""
 
 from __future__ import annotations
 
@@ -12,67 +12,57 @@ from tests.support import module
 transport = module("transport")
 
 RULES = {
-    "max_receive_count": 5,
     "visibility_timeout_seconds": 100,
-    "retry_backoff_seconds": 10,
     "heartbeat_seconds": 30,
     "heartbeat_limit_seconds": 250,
 }
 
 
-@pytest.mark.parametrize(("received", "longest"), [(1, 10), (2, 20), (3, 40), (4, 80)])
-def test_pause_doubles_with_each_delivery_with_jitter(received, longest):
-    pauses = {transport.backoff_seconds(RULES, received) for _ in range(200)}
-    assert longest / 2 <= min(pauses) < max(pauses) <= longest
+def message(**info):
+    """Return a message that was received."""
+    return SimpleNamespace(delivery_info={"routing_key": "q", "sqs_queue": "url", **info})
 
 
-def test_pause_is_never_longer_than_the_visibility_timeout_and_none_before_the_dead_letter_queue():
-    assert transport.backoff_seconds({**RULES, "max_receive_count": 99}, 40) <= 100
-    assert transport.backoff_seconds(RULES, 5) == 0
+@pytest.fixture
+def channel(monkeypatch):
+    """A channel that notes its requests, and consumes from `q`."""
+    made = transport.Channel.__new__(transport.Channel)
+    made.asked = []
+    made._active_queues = ["q"]
+    made._waiting_for_room = set()
+    made.hub = None
+    made.request = lambda operation, parameters, then: made.asked.append((operation, parameters))
+    monkeypatch.setattr(transport.Channel, "predefined_queues", {"q": RULES})
+    return made
 
 
-def test_pause_of_a_task_replaces_that_of_the_queue():
-    assert 25 <= transport.backoff_seconds(RULES, 1, 50) <= 50
-    assert transport.backoff_seconds(RULES, 1, 0) == 0
-
-
-def test_heartbeat_never_goes_past_its_limit():
+def test_heartbeat_never_goes_past_its_limit(channel):
     """A message held for 0, 200 and 260 seconds gets 100 seconds, the 50 that are left, and none."""
-    seen = {}
-
-    def change_message_visibility_batch(QueueUrl, Entries):  # noqa: N803 - as boto3 has it
-        seen.update({entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in Entries})
-        return {}
-
     now = time.monotonic()
-    held = {
-        f"held-{seconds}": SimpleNamespace(
-            delivery_info={"routing_key": "q", "sqs_queue": "url", "received_at": now - seconds}
-        )
-        for seconds in (0, 200, 260)
-    }
-    channel = SimpleNamespace(
-        qos=SimpleNamespace(_delivered={**held, "done": held["held-0"]}, _dirty={"done"}),
-        predefined_queues={"q": RULES},
-        sqs=lambda queue: SimpleNamespace(change_message_visibility_batch=change_message_visibility_batch),
-    )
-    channel._extend = lambda *args: transport.Channel._extend(channel, *args)
-    transport.Channel.extend_visibility(channel)
+    held = {f"held-{seconds}": message(received_at=now - seconds) for seconds in (0, 200, 260)}
+    channel._qos = SimpleNamespace(_delivered={**held, "done": held["held-0"]}, _dirty={"done"})
+    channel.extend_visibility()
+    ((operation, parameters),) = channel.asked
+    seen = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in parameters["Entries"]}
+    assert operation == "ChangeMessageVisibilityBatch"
     assert seen.keys() == {"held-0", "held-200"}
     assert 99 <= seen["held-0"] <= 100
     assert 49 <= seen["held-200"] <= 50
 
 
-@pytest.mark.parametrize(("consuming", "pauses"), [(["q"], range(5, 11)), ([], [0])], ids=["working", "stopping"])
-def test_rejected_message_comes_back_after_a_pause_but_at_once_when_the_worker_stops(consuming, pauses):
-    hidden = []
-    message = SimpleNamespace(delivery_info={"routing_key": "q", "sqs_queue": "url", "receive_count": 1})
-    channel = SimpleNamespace(
-        qos=SimpleNamespace(get=lambda tag: message, reject=lambda tag, requeue: None),
-        predefined_queues={"q": RULES},
-        _active_queues=consuming,
-        _hide=lambda queue, url, tag, seconds: hidden.append(seconds),
-        _room_made=lambda: None,
-    )
-    transport.Channel.basic_reject(channel, "tag", requeue=True)
-    assert hidden[0] in pauses
+@pytest.mark.parametrize(("consuming", "seconds"), [(["q"], 7), ([], 0)], ids=["working", "stopping"])
+def test_released_message_is_redelivered_after_its_backoff_but_at_once_when_the_worker_stops(
+    channel, consuming, seconds
+):
+    held = message(release_after_seconds=7)
+    channel._qos = SimpleNamespace(get=lambda tag: held, reject=lambda tag, requeue: None)
+    channel._active_queues = consuming
+    channel.basic_reject("tag", requeue=True)
+    ((operation, parameters),) = channel.asked
+    assert (operation, parameters["VisibilityTimeout"]) == ("ChangeMessageVisibility", seconds)
+
+
+def test_messages_of_a_worker_that_stops_are_released_ten_at_a_time(channel):
+    channel.release_all({str(number): ("q", "url") for number in range(25)})
+    assert [len(parameters["Entries"]) for _, parameters in channel.asked] == [10, 10, 5]
+    assert {entry["VisibilityTimeout"] for _, parameters in channel.asked for entry in parameters["Entries"]} == {0}

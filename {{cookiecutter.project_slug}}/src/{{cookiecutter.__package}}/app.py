@@ -7,6 +7,7 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html that documents t
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -241,6 +242,7 @@ class Service(Celery):
 def _check_group(apply_async: Any) -> Any:
     """Look at a whole group before its first message is sent, for which Celery has no place."""
 
+    @functools.wraps(apply_async)
     def checked(self: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         tasks = self.tasks
         if isinstance(self.app, Service) and isinstance(tasks, (list, tuple)):

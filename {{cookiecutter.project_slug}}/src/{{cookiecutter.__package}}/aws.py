@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 from celery.exceptions import BackendStoreError
@@ -9,6 +11,21 @@ from kombu.exceptions import EncodeError
 
 CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
 """boto3 alone waits 60 seconds for an answer and tries five times, so that a task or a producer hangs for minutes."""
+
+
+class AnswerError(OSError):
+    """What came is not an answer of AWS, though its status says so: the page of a proxy, for example."""
+
+
+def insist_on_json(http_response: Any, **rest: Any) -> None:
+    """Refuse an answer that is no JSON, which botocore takes for one with nothing in it; a handler of its events.
+
+    Raises:
+        AnswerError: it is none.
+    """
+    if "json" not in http_response.headers.get("content-type", ""):
+        raise AnswerError(f"HTTP {http_response.status_code} with an answer that is not JSON")
+
 
 ABOUT_REQUEST = frozenset(
     {"ValidationException", "EntityTooLarge", "RequestEntityTooLarge", "ItemCollectionSizeLimitExceededException"}

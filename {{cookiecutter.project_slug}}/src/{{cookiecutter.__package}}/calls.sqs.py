@@ -38,6 +38,9 @@ CALL_SECONDS = 10
 
 POLL = "ReceiveMessage"
 
+LOOK_EVERY_SECONDS = 1
+"""How often kombu's client looks by itself, so that a later time that curl asks for needs no timer."""
+
 MAX_REQUESTS = 64
 """Requests at the same time: a long poll of each queue, and those that delete and release."""
 
@@ -69,7 +72,6 @@ class CurlClient(BaseClient):  # type: ignore[misc]
     """
 
     is_closed = False
-    _check: Any = None
 
     def look(self) -> None:
         """See what has come."""
@@ -81,9 +83,8 @@ class CurlClient(BaseClient):  # type: ignore[misc]
         super().close()
 
     def _set_timeout(self, msecs: int) -> None:
-        if self._check is not None:
-            self._check.cancel()
-        self._check = None if msecs < 0 else self.hub.call_later(msecs / 1000, self._timeout_check)
+        if 0 <= msecs < LOOK_EVERY_SECONDS * 1000:
+            self.hub.call_later(msecs / 1000, self._timeout_check)
 
 
 class CredentialsMissingError(RuntimeError):

@@ -17,6 +17,7 @@ import signal
 import socket
 import time
 import traceback as tracebacks
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -115,10 +116,14 @@ class Attempt:
     """When its message may become visible to other workers, in seconds of the monotonic clock."""
     mark: int
     phase: Phase = Phase.WAITING
+    has_returned: bool = False
+    """Whether the task's own code has returned, and not raised."""
     store_until: float = 0
     """Until when storing its outcome is tried; before its end, not at all beyond the first time."""
     unavailable: bool = False
     """Whether the result backend was given up."""
+    is_asking: bool = False
+    """Whether a request to it is under way."""
     hands_over: bool = True
     """Whether its outcome may be stored by a message of its own."""
     handed_over: bool = False
@@ -130,6 +135,8 @@ class Attempt:
     """What the task returned, as Celery shows it in events."""
     level: int = logging.INFO
     began: float = field(default_factory=time.monotonic)
+    runtime_seconds: float = 0
+    """What the task's own code took, once it has ended."""
 
     @classmethod
     def of(cls, app: Any, task_id: str, info: dict[str, Any]) -> Attempt:
@@ -159,7 +166,9 @@ class Attempt:
         """Begin to store its outcome: no time limit disturbs that, and a result backend is waited for."""
         now = time.monotonic()
         _ignore_soft_limit()
+        self.enter(Phase.ENDED)
         if not self.store_until:
+            self.runtime_seconds = now - self.began
             self.store_until = max(now, min(self.hold_until - RESERVE_SECONDS, now + STORE_FOR_SECONDS))
 
     def may_wait(self, seconds: float) -> bool:
@@ -261,6 +270,7 @@ def prepare_process(app: Any) -> None:
         if not issubclass(kind, _Watched):
             task.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": kind.__module__})
         task.__trace__ = build_tracer(name, task, app.loader, app=app, Info=Outcome)
+    warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)  # It is logged here.
     _ignore_soft_limit()
 
 
@@ -325,7 +335,7 @@ def _load(
 def _told(attempt: Attempt) -> Verdict:
     verdict = attempt.verdict or Verdict(Action.RELEASE, "interrupted")
     text = describe(attempt.error)[:MAX_REASON_CHARACTERS] if attempt.error else attempt.text
-    return verdict._replace(runtime_seconds=time.monotonic() - attempt.began, text=text)
+    return verdict._replace(runtime_seconds=attempt.runtime_seconds, text=text)
 
 
 class _Watched:
@@ -345,7 +355,7 @@ class _Watched:
         if SIG_SOFT_TIMEOUT is not None:
             signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
         result = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        attempt.enter(Phase.RETURNED)
+        attempt.has_returned = True
         attempt.end()
         _check_storable(task, running, result)
         return result
@@ -422,7 +432,7 @@ class Outcome(TraceInfo):
             # Neither the result backend nor the broker can be reached, so nothing can be said or done.
             attempt.verdict = Verdict(Action.RELEASE, "interrupted")
             return ExceptionInfo()
-        if attempt.phase is not Phase.RETURNED and not attempt.is_last and not is_permanent(task, error):
+        if not attempt.has_returned and not attempt.is_last and not is_permanent(task, error):
             first_seconds = getattr(task, "retry_backoff_seconds", None)
             seconds = backoff_seconds(attempt.queue, attempt.number, first_seconds)
             attempt.verdict = Verdict(Action.RELEASE, "retrying", seconds)
@@ -517,7 +527,7 @@ def _ignore_soft_limit() -> None:
 def _log(attempt: Attempt, name: str, request: Any) -> None:
     """Say what the attempt ended with, when all of it is done."""
     verdict = attempt.verdict or Verdict(Action.RELEASE, "interrupted")
-    seconds = time.monotonic() - attempt.began
+    seconds = attempt.runtime_seconds
     fields: dict[str, Any] = {
         **task_fields(name, request),
         "outcome": verdict.outcome,

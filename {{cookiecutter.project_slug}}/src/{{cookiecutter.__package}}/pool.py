@@ -40,8 +40,8 @@ class Phase(IntEnum):
     WAITING = 0
     """The task has not begun."""
     RUNNING = 1
-    RETURNED = 2
-    """The task's own code has returned; its result is not stored yet, or what comes next is not sent."""
+    ENDED = 2
+    """The task's own code has ended; what it ended with is not stored yet, or what comes next is not sent."""
     SETTLED = 3
     """All of that is done."""
     FAILED = 4
@@ -81,13 +81,13 @@ class Limits(BaseHandler):  # type: ignore[misc]
     def on_soft_timeout(self, job: Any) -> None:
         """Raise `SoftTimeLimitExceeded` in a task that still runs."""
         request = state.requests.get(job.correlation_id)
-        if request is None or phase_of(request.mark) < Phase.RETURNED:
+        if request is None or phase_of(request.mark) < Phase.ENDED:
             super().on_soft_timeout(job)
 
     def on_hard_timeout(self, job: Any) -> None:
         """Kill the process of a task that still runs; one that stores its result has until its message is visible."""
         request = state.requests.get(job.correlation_id)
-        if request is not None and phase_of(request.mark) is Phase.RETURNED and time.monotonic() < request.hold_until:
+        if request is not None and phase_of(request.mark) is Phase.ENDED and time.monotonic() < request.hold_until:
             return  # This is called again and again.
         super().on_hard_timeout(job)
 

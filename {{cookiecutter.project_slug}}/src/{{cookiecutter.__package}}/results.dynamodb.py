@@ -11,7 +11,7 @@ from celery.backends.dynamodb import DynamoDBBackend
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from .aws import CLIENT_CONFIG, is_about_request
+from .aws import CLIENT_CONFIG, insist_on_json, is_about_request
 from .contract import Contract
 from .storing import Reliable
 
@@ -62,7 +62,9 @@ class Backend(Reliable, DynamoDBBackend):  # type: ignore[misc]
     def _get_client(self, access_key_id: Any = None, secret_access_key: Any = None) -> Any:
         """Celery's own describes the table at first, creates one if it is missing, and waits a minute for answers."""
         if self._client is None:
-            self._client = boto3.client("dynamodb", region_name=self.aws_region, config=CLIENT_CONFIG)
+            client = boto3.client("dynamodb", region_name=self.aws_region, config=CLIENT_CONFIG)
+            client.meta.events.register("after-call.dynamodb", insist_on_json)
+            self._client = client
         return self._client
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> Any:

@@ -6,10 +6,11 @@ from typing import Any
 
 import boto3
 from celery.backends.s3 import S3Backend
+from kombu.utils.encoding import bytes_to_str
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from .aws import CLIENT_CONFIG, is_about_request
+from .aws import CLIENT_CONFIG, AnswerError, is_about_request
 from .contract import Contract
 from .storing import Reliable
 
@@ -40,11 +41,21 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
 class Backend(Reliable, S3Backend):  # type: ignore[misc]
     """Celery's S3 backend, with timeouts."""
 
+    aws_region: str
+    _get_s3_object: Any
+
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether an error tells of S3, of the network or of credentials, and not of the result."""
         return not is_about_request(error)
 
+    def set(self, key: Any, value: Any) -> Any:
+        """Store a value, and see that it was S3 who said so."""
+        return self.patiently(self._put, key, value)
+
+    def _put(self, key: Any, value: Any) -> None:
+        if "ETag" not in self._get_s3_object(bytes_to_str(key)).put(Body=value):
+            raise AnswerError("S3 did not confirm that it has the object")
+
     def _connect_to_s3(self) -> Any:
         """Celery's own refuses to start where credentials are late, and waits a minute for each answer."""
-        own: Any = self
-        return boto3.Session(region_name=own.aws_region).resource("s3", config=CLIENT_CONFIG)
+        return boto3.Session(region_name=self.aws_region).resource("s3", config=CLIENT_CONFIG)

@@ -9,9 +9,11 @@ chord waiting.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from celery import states
@@ -32,8 +34,11 @@ STORE_OUTCOME = "celery_aws.store_outcome"
 ATTEMPT_SECONDS = 60
 """How long that task waits for the result backend in each of its attempts."""
 
-RESEND_AFTER_SECONDS = 900
-"""Delay of the message that follows its last attempt."""
+RESEND_AFTER_SECONDS = 300
+"""Delay of the message that follows its last attempt, where its queue allows as much."""
+
+REQUEST_SECONDS = 15
+"""What a request to the result backend may take altogether; its client gives up only if nothing at all comes."""
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5
@@ -62,14 +67,17 @@ class Reliable:
         Raises:
             ResultsUnavailable: the backend was unavailable for too long.
         """
+        attempt = delivery.current
+        if attempt is None or not attempt.store_until or attempt.is_asking:
+            return call(*args, **options)  # Of requests within a request, the outermost is repeated.
         pause = FIRST_PAUSE_SECONDS
         failures = 0
         while True:
             try:
-                answer = call(*args, **options)
+                with _within(REQUEST_SECONDS, attempt):
+                    answer = call(*args, **options)
             except Exception as error:
-                attempt = delivery.current
-                if attempt is None or not attempt.store_until or not self.is_unavailable(error):
+                if not self.is_unavailable(error):
                     raise
                 failures += 1
                 if failures == 1:
@@ -242,6 +250,24 @@ class Reliable:
         attempt.handed_over = True
 
 
+@contextlib.contextmanager
+def _within(seconds: float, attempt: delivery.Attempt) -> Iterator[None]:
+    """End a request that takes longer, such as one whose answer drips in, with a `TimeoutError`."""
+
+    def end(*args: Any) -> None:
+        raise TimeoutError(f"no answer within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    attempt.is_asking = True
+    try:
+        yield
+    finally:
+        attempt.is_asking = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _settle(task_id: str) -> None:
     attempt = delivery.current
     if attempt is not None and attempt.task_id == task_id:
@@ -300,6 +326,7 @@ def add_store_outcome(app: Any) -> None:
         if attempt is None:
             raise RuntimeError("this task is run by workers alone")
         attempt.hands_over = False
+        attempt.end()  # It is no owner's code, and no limit is for it.
         attempt.store_until = min(attempt.hold_until - delivery.RESERVE_SECONDS, time.monotonic() + ATTEMPT_SECONDS)
         try:
             _store(app.backend, outcome)
@@ -307,13 +334,13 @@ def add_store_outcome(app: Any) -> None:
             if time.time() > outcome["expires_at"]:
                 logger.error("Outcome of task %s never stored: its result would have expired", outcome["task_id"])
             elif attempt.is_last:
-                delay = min(RESEND_AFTER_SECONDS, app.longest_countdown_seconds(attempt.queue))
+                delay = min(RESEND_AFTER_SECONDS, attempt.queue.max_countdown_seconds)
                 group = outcome["request"]["properties"].get("MessageGroupId")
                 send_outcome(app, outcome, attempt.queue_name, group, delay)
             else:
                 raise errors.ResultsUnavailableError(str(error)) from None
         finally:
-            attempt.store_until, attempt.unavailable = 0, False
+            attempt.unavailable = False
 
 
 def _store(backend: Any, outcome: dict[str, Any]) -> None:

@@ -62,8 +62,10 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
     def __init__(self, msg: Any, channel: Any = None, **options: Any) -> None:
         super().__init__(msg, channel, **options)
         # RabbitMQ 4.3 counts a message that it takes back, because its consumer held it for too long, as acquired only.
+        # What comes for the first time has no counts but such as somebody moved along with it.
         # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
-        by_broker = max(int(self.headers.get(header) or 0) for header in ("x-delivery-count", "x-acquired-count"))
+        counts = [int(self.headers.get(header) or 0) for header in ("x-delivery-count", "x-acquired-count")]
+        by_broker = max(counts) if self.delivery_info.get("redelivered") else 0
         counted = int(self.headers.get(EARLIER_DELIVERIES) or 0) + by_broker + 1
         # What is sent by this task, its own retry for example, begins its way anew.
         self.headers: dict[str, Any] = {name: self.headers[name] for name in self.headers if name not in OF_ONE_WAY}

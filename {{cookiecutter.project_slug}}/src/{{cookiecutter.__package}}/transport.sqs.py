@@ -17,6 +17,7 @@ from typing import Any
 from kombu.transport import SQS
 from kombu.transport.virtual import base
 
+from .aws import AnswerError
 from .backoff import backoff_seconds
 from .batching import ENTRIES_PER_REQUEST, Batch, check_size, entry
 from .calls import CALL_SECONDS, Answer, Failure
@@ -298,7 +299,9 @@ class Channel(PollingChannel):
         if gathering is not None:
             gathering.add(queue, message, made)
         else:
-            self.sqs(queue=queue).send_message(QueueUrl=self._new_queue(queue), **made)
+            answer = self.sqs(queue=queue).send_message(QueueUrl=self._new_queue(queue), **made)
+            if not answer.get("MessageId"):
+                raise AnswerError("SQS did not confirm that it has the message")
 
     def close(self) -> None:
         """Delete what is done, release the rest, and close."""

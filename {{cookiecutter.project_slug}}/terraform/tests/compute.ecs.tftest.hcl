@@ -1,7 +1,10 @@
-# What would run the workers, applied to a provider that only pretends.
+# What would run the workers, planned with a mock provider that knows ARNs and the like before anything is applied.
+# Nothing is applied: before 1.14, Terraform could not destroy the queues after a test, because of their prevent_destroy.
+# https://github.com/hashicorp/terraform/pull/37364
 
 mock_provider "aws" {
-  source = "./tests/pretended"
+  source          = "./tests/pretended"
+  override_during = plan
 }
 
 variables {
@@ -10,6 +13,8 @@ variables {
 }
 
 run "workers" {
+  command = plan
+
   assert {
     condition = alltrue([
       for name, task in aws_ecs_task_definition.worker :
@@ -87,6 +92,8 @@ run "workers" {
 }
 
 run "spot_is_only_for_workers_above_the_least" {
+  command = plan
+
   variables {
     use_spot = true
   }

@@ -35,7 +35,7 @@ run "plan" {
         for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement :
         statement.Effect == "Allow" &&
         alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]) &&
-        (contains(["ReadMetrics", "ListWorkers", "ReportQueues", "FindBroker"], statement.Sid) || alltrue([
+        (contains(["ReadMetrics", "ListWorkers", "ReportQueues", "FindBroker", "ListQueues"], statement.Sid) || alltrue([
           for resource in flatten([statement.Resource]) :
           startswith(resource, "arn:aws:") && (statement.Sid == "ReadLogs" || !endswith(resource, ":*"))
         ]))

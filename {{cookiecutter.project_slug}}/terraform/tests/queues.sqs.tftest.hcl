@@ -115,6 +115,20 @@ run "queues" {
   }
 
   assert {
+    condition = {
+      for statement in jsondecode(data.aws_iam_policy_document.this["operator"].json).Statement : statement.Sid => {
+        action    = statement.Action
+        resource  = statement.Resource
+        condition = try(statement.Condition.StringEquals["aws:RequestedRegion"], "")
+      } if contains(["ListQueues", "CountMessages"], statement.Sid)
+      } == {
+      ListQueues    = { action = "sqs:ListQueues", resource = "*", condition = local.contract.region }
+      CountMessages = { action = "sqs:GetQueueAttributes", resource = "arn:aws:sqs:${local.contract.region}:123456789012:${local.contract.service}-staging-*", condition = "" }
+    }
+    error_message = "An operator could not find queues that left the contract, or may do more to them than count messages."
+  }
+
+  assert {
     condition = alltrue(flatten([
       for policy in ["producer", "worker"] : [
         for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : [

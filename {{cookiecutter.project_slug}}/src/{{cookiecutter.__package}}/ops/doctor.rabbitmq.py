@@ -24,7 +24,8 @@ from ..contract import Queue
 from ..health import NotAliveError, check
 from ..settings import SettingsError
 from .shared import results
-from .shared.findings import Finding, clock, report, unknown, well, wrong
+from .shared.depths import DELAYED, count
+from .shared.findings import Finding, clock, orphan, report, unknown, well, wrong
 from .shared.place import BrokerError, Place, place
 from .shared.place import explanation as explained
 from .shared.terminal import Command, live_options
@@ -47,6 +48,7 @@ CHECKS: Mapping[str, str] = MappingProxyType(
         "D210": "dead-letter queue: retention as in the contract",
         "D211": "dead-letter queue: drops nothing, also if it is looked at often",
         "D212": "dead-letter queue: takes dead letters of the queue",
+        "D213": "every queue in the virtual host is in the contract, or Celery's own",
         "D301": "the user may do what it must",
         "D401": "the result store can be reached",
         "D402": "results expire",
@@ -75,6 +77,9 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 DEAD_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"D210": ("x-message-ttl",), "D211": ("x-overflow", "x-delivery-limit")}
 )
+
+COUNTS: Mapping[str, str] = MappingProxyType({"messages_ready": "waiting", "messages_unacknowledged": "in flight"})
+"""Which counts of a queue tell how many messages it holds, and what those are called here."""
 
 DECLARED_BY_WORKERS = "start a worker or a sender: whoever connects declares what is missing"
 
@@ -219,6 +224,7 @@ def _queues(here: Place, connection: Any, role: str) -> Iterator[Finding]:
         if all(finding.is_well for finding in both):
             yield _rights(connection, queue, role, name, dead)
             yield _worker(here, queue, connection, name)
+    yield from _orphans(here, live)
 
 
 def _there(code: str, queue: Queue, name: str, live: Mapping[str, Any] | None, anew: str) -> Finding:
@@ -270,6 +276,23 @@ def _rights(connection: Any, queue: Queue, role: str, name: str, dead: str) -> F
     if missing:
         return wrong("D301", queue.name, f"{role} may not {', '.join(missing)}", "give the user these permissions")
     return well("D301", queue.name, f"{role} may {', '.join(' '.join(each) for each in wanted)}")
+
+
+def _orphans(here: Place, live: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """D213: queues that were removed from the contract, or renamed there, but not deleted."""
+    known = {here.name(queue, dead=dead) for queue in here.contract.queues for dead in (False, True)}
+    orphans = [
+        orphan(name, name, {state: count(found, field) for field, state in COUNTS.items()})
+        for name, found in sorted(live.items())
+        if name not in known and not _is_celerys(found)
+    ]
+    yield from orphans or [well("D213", "queues", "all of them are in the contract")]
+
+
+def _is_celerys(queue: Mapping[str, Any]) -> bool:
+    """Return whether a queue is for countdowns, or for events and remote control, which RabbitMQ deletes by itself."""
+    deletes_itself = queue.get("auto_delete") or queue.get("exclusive") or "x-expires" in queue.get("arguments", {})
+    return bool(deletes_itself) or queue["name"].startswith(DELAYED)
 
 
 def _worker(here: Place, queue: Queue, connection: Any, name: str) -> Finding:

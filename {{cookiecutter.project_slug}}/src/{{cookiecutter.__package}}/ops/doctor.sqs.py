@@ -19,10 +19,10 @@ from rich.console import Console
 from ..contract import Queue
 from ..health import NotAliveError, check
 from .shared import results
-from .shared.findings import Finding, clock, report, unknown, well, wrong
+from .shared.findings import Finding, clock, orphan, report, unknown, well, wrong
 from .shared.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
 from .shared.place import Place, place
-from .shared.terminal import Command, age, error_code, explanation, is_denied, live_options
+from .shared.terminal import Command, age, explanation, is_denied, is_missing, live_options
 
 CHECKS: Mapping[str, str] = MappingProxyType(
     {
@@ -42,6 +42,7 @@ CHECKS: Mapping[str, str] = MappingProxyType(
         "D210": "dead-letter queue: retention as in the contract",
         "D211": "dead-letter queue: encrypted",
         "D212": "dead-letter queue: takes dead letters of the queue",
+        "D213": "every queue of this service and environment at SQS is in the contract",
         "D301": "the role may do what it must",
         "D401": "the result store can be reached",
         "D402": "results expire",
@@ -134,6 +135,7 @@ def findings(here: Place, role: str) -> Iterator[Finding]:
         yield from _attributes(here, queue, live)
         yield from _dead_letter_attributes(here, queue, live, dead)
         yield from _rights(here, queue, role, live["QueueArn"], dead["QueueArn"])
+    yield from _orphans(here)
     yield from results.findings(here.contract, here.client)
     yield from _workers(here, there)
 
@@ -187,7 +189,7 @@ def _missing(here: Place, queue: Queue, error: Exception) -> Finding:
     said = explanation(error)
     if not said:
         raise error
-    if "NonExistentQueue" in error_code(error) or "QueueDoesNotExist" in error_code(error):
+    if is_missing(error):
         return wrong(code, queue.name, f"there is no queue {name} in {here.contract.region}", "apply Terraform")
     return unknown(code, queue.name, said, "look with credentials that may")
 
@@ -279,6 +281,41 @@ def _probe(here: Place, queue: Queue, action: str, arn: str, *, dead: bool) -> t
     except BotoCoreError as error:
         return False, str(error)
     return False, ""
+
+
+def _orphans(here: Place) -> Iterator[Finding]:
+    """D213: queues that were removed from the contract, or renamed there, but not deleted."""
+    known = {here.name(queue, dead=dead) for queue in here.contract.queues for dead in (False, True)}
+    try:
+        urls = here.urls_at_sqs()
+    except Exception as error:
+        if not (said := explanation(error)):
+            raise
+        yield unknown("D213", "queues", said, "run it again with credentials that may sqs:ListQueues")
+        return
+    found = [_orphan(here, name, url) for name, url in urls.items() if name not in known]
+    orphans = [finding for finding in found if finding]
+    yield from orphans or [well("D213", "queues", "all of them are in the contract")]
+
+
+def _orphan(here: Place, name: str, url: str) -> Finding | None:
+    """D213 of one queue; nothing if it has just been deleted, which SQS takes up to a minute for.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteQueue.html
+    """
+    short = name.removeprefix(here.queue_name_prefix).removesuffix(".fifo")
+    counts = {
+        "ApproximateNumberOfMessages": "waiting",
+        "ApproximateNumberOfMessagesNotVisible": "in flight",
+        "ApproximateNumberOfMessagesDelayed": "delayed",
+    }
+    try:
+        found = here.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(counts))["Attributes"]
+    except Exception as error:
+        if not (said := explanation(error)):
+            raise
+        return None if is_missing(error) else orphan(short, name, {}, said)
+    return orphan(short, name, {state: int(found[count]) for count, state in counts.items()})
 
 
 def _workers(here: Place, queues: list[Queue]) -> Iterator[Finding]:

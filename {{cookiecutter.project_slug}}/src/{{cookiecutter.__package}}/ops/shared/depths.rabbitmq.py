@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ def depths(place: Place) -> list[Depth]:
         BrokerError: the broker does not tell, or has no such queue.
     """
     found = {each["name"]: each for each in place.ask("queues", place.virtual_host)}
-    delayed = sum(_count(each, "messages") for name, each in found.items() if name.startswith(DELAYED))
+    delayed = sum(count(each, "messages") for name, each in found.items() if name.startswith(DELAYED))
     return [_depth(place, queue, found, delayed) for queue in place.contract.queues]
 
 
@@ -60,15 +61,16 @@ def _depth(place: Place, queue: Queue, found: dict[str, Any], delayed: int) -> D
     live = found[name]
     return Depth(
         queue.name,
-        _count(live, "messages_ready"),
-        _count(live, "messages_unacknowledged"),
-        _count(live, "consumers"),
-        _count(found[dead], "messages"),
+        count(live, "messages_ready"),
+        count(live, "messages_unacknowledged"),
+        count(live, "consumers"),
+        count(found[dead], "messages"),
         delayed,
     )
 
 
-def _count(queue: dict[str, Any], what: str) -> int:
+def count(queue: Mapping[str, Any], what: str) -> int:
+    """Return one of the counts that the management API gives of a queue."""
     return int(queue.get(what) or 0)  # A queue that has just been made has no counts yet.
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 
@@ -52,6 +52,27 @@ def clock(date: str, now: float, whose: str = "AWS") -> Finding:
     if abs(skew_seconds) <= MAX_SKEW_SECONDS:
         return well("D104", "clock", says)
     return wrong("D104", "clock", says, "set the clock (chrony, ntpd); AWS refuses requests that are 300 s off")
+
+
+def orphan(short: str, name: str, messages: Mapping[str, int], why_unknown: str = "") -> Finding:
+    """Return a finding that a queue is at the broker and not in the contract (D213).
+
+    Args:
+        short: the queue's name in the contract that it was in; with `-dlq` for a dead-letter queue.
+        name: the queue's name at the broker.
+        messages: how many messages it holds, by their state.
+        why_unknown: why the messages could not be counted, in which case there are no numbers.
+    """
+    subject = f"{short.removesuffix('-dlq')} dlq" if short.endswith("-dlq") else short
+    section = "docs/operations.md, Removing or renaming a queue"
+    says = f"{name} is not in the contract"
+    if why_unknown:
+        return wrong("D213", subject, f"{says}; its messages were not counted: {why_unknown}", f"see {section}")
+    if not any(messages.values()):
+        return wrong("D213", subject, f"{says}; it is empty", f"delete it: {section}")
+    states = ", ".join(f"{count:,} {state}" for state, count in messages.items())
+    advice = f"no worker processes them: put the queue back into contract.json, or empty and delete it: {section}"
+    return wrong("D213", subject, f"{says}; it holds {sum(messages.values()):,} messages ({states})", advice)
 
 
 def report(found: Sequence[Finding], *, as_json: bool, show_all: bool) -> None:

@@ -94,7 +94,7 @@ def explanation(error: Exception) -> str:
     said = f"{error.operation_name}: {error.response.get('Error', {}).get('Message') or code}"
     if is_denied(error):
         return f"these credentials may not do {said}; docs/operations.md lists what each command needs"
-    if "NonExistentQueue" in code or "QueueDoesNotExist" in code:
+    if is_missing(error):
         return f"{said} Is --environment right, and are these credentials of its account?"
     if code in ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"):
         return f"AWS does not take these credentials ({said}); log in again"
@@ -102,13 +102,18 @@ def explanation(error: Exception) -> str:
 
 
 def error_code(error: Any) -> str:
-    """Return the code of an error of AWS."""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    """Return the code of an error of AWS; nothing if AWS was not reached."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def is_denied(error: Any) -> bool:
     """Return whether an error of AWS says that a right is missing."""
     return error_code(error) in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+
+
+def is_missing(error: Any) -> bool:
+    """Return whether an error of AWS says that there is no such queue."""
+    return any(name in error_code(error) for name in ("NonExistentQueue", "QueueDoesNotExist"))
 
 
 @contextlib.contextmanager

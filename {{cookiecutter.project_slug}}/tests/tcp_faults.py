@@ -1,4 +1,4 @@
-"""A proxy between worker and broker that does to connections what networks do on bad days, and counts them."""
+"""A proxy in front of a server that does to connections what networks do on bad days, and counts them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Proxy:
         parts = urlsplit(upstream)
         self.upstream = (str(parts.hostname), int(parts.port or 5672))
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"amqp://127.0.0.1:{self.listener.getsockname()[1]}{parts.path}"
+        self.url = f"{parts.scheme}://127.0.0.1:{self.listener.getsockname()[1]}{parts.path}"
         self.fault = ""
         self.seen: Counter[str] = Counter()
         self._open: list[socket.socket] = []
@@ -36,7 +36,7 @@ class Proxy:
                     continue
                 try:
                     far = socket.create_connection(self.upstream)
-                except OSError:  # The broker itself is gone.
+                except OSError:  # The server itself is gone.
                     _reset(near)
                     continue
                 self._open += [near, far]

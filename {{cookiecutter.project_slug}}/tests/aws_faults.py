@@ -1,4 +1,4 @@
-"""A proxy between worker and emulator that does to requests what networks and AWS do on bad days, and counts them."""
+"""A proxy in front of the emulator that does to requests what networks and AWS do on bad days, and counts them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,27 @@ ERRORS = {
     "denied": (403, "AccessDeniedException"),
     "gone": (400, "QueueDoesNotExist"),
 }
+SHAPES = {
+    "garbage": b"\x00 not JSON",
+    "empty": b"",
+    "list": b"[]",
+    "number": b"7",
+    "messages are text": b'{"Messages": "none"}',
+    "messages are numbers": b'{"Messages": [1], "Successful": [1], "Failed": 2}',
+    "messages have no body": b'{"Messages": [{"MessageId": "1"}], "Successful": [{"Id": 1}]}',
+    "page": b"<html>Sign in to this network</html>",
+}
+"""Bodies that are no answers of SQS, though their status says so."""
+
 STORM = ("500", "503", "throttled", "expired", "reset", "half", "garbage")
-FAULTS = ("500", "502", "503", "504", *ERRORS, "hang", "reset", "half", "garbage", "refused")
+FAULTS = ("500", "502", "503", "504", *ERRORS, *SHAPES, "hang", "drip", "reset", "half", "refused")
 
 
 class Proxy(ThreadingHTTPServer):
-    """Hands requests on; does `fault` to those for `target`, or random faults to some of all that workers send."""
+    """Hands requests on; does `fault` to those for `target`, or random faults to some of all that workers send.
+
+    A request's target is its operation, such as `ReceiveMessage`, or for S3 its method.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -45,7 +60,7 @@ class Proxy(ThreadingHTTPServer):
 
     def fault_of(self, target: str) -> str:
         """Return what is to go wrong with a request, if anything."""
-        if self.fault and target == self.target:
+        if self.fault and self.target in (target, "*"):
             return self.fault
         workers = target.startswith(("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"))
         return random.choice(STORM) if workers and random.random() < self.storm else ""
@@ -63,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Hand a request on, unless it is a poll that is to fail."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        target = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        target = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or self.command
         self.server.seen[target] += 1
         if fault := self.server.fault_of(target):
             self.server.faulty += 1
@@ -96,14 +111,21 @@ class Handler(BaseHTTPRequestHandler):
             self._finish(json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": "as told"}).encode())
         elif fault == "hang":
             time.sleep(60)
+        elif fault == "drip":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            for _ in range(1000):
+                self.wfile.write(b" ")
+                time.sleep(1)
         elif fault == "half":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b'{"Messages": [')
-        elif fault == "garbage":
+        elif fault in SHAPES:
             self.send_response(200)
-            self._finish(b"\x00 not JSON")
+            self._finish(SHAPES[fault])
         else:
             # Closing with nothing lingering sends a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -142,3 +164,32 @@ def refusing(server: Proxy) -> Iterator[None]:
         server.fault = ""
         server.socket = socket.create_server(server.server_address)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+
+class Outages:
+    """Makes outages of the result backend of a service whose workers get `variables`."""
+
+    def __init__(self, between: Proxy) -> None:
+        self.between = between
+        self.variables = {"AWS_ENDPOINT_URL_S3": between.url, "AWS_ENDPOINT_URL_DYNAMODB": between.url}
+        between.target = "*"
+
+    @contextlib.contextmanager
+    def outage(self, kind: str) -> Iterator[None]:
+        """Be unavailable for a while."""
+        if kind == "refused":
+            with refusing(self.between):
+                yield
+            return
+        self.between.fault = kind
+        try:
+            yield
+        finally:
+            self.between.fault = ""
+
+
+@contextlib.contextmanager
+def results_behind(environment: dict[str, str]) -> Iterator[Outages]:
+    """Put a proxy in front of the result backend, S3 or DynamoDB."""
+    with proxy(environment["AWS_ENDPOINT_URL"]) as between:
+        yield Outages(between)
