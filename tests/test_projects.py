@@ -64,7 +64,10 @@ def show_passed(summary):
 OF_THE_BROKER = ("flower", "queues", "reporting", "topology")
 """Test modules of a project that take their time and know no other option than the broker."""
 
-SLOW = ("dlq", "faults", "groups", "heartbeat", "liveness", "operations", "stopping", "storm")
+SLOW = (
+    *("dlq", "faults", "groups", "heartbeat", "liveness", "main_process", "operations", "outages", "outcomes"),
+    *("stopping", "storm"),
+)
 """Test modules of a project that hold slow tests: they wait for what takes a while."""
 
 
@@ -92,7 +95,10 @@ def test_own_tests_and_types(project, answers, tmp_path_factory):
 @pytest.mark.parametrize("broker", CHOICES["broker"])
 def test_slow_own_tests_once_with_each_broker(project, broker, module):
     credentials = "keys" if broker == "sqs-fifo" else "role"
-    folder = project(broker=broker, results="dynamodb", credentials=credentials)
+    results = {"sqs-standard": "s3", "sqs-fifo": "dynamodb", "rabbitmq": "redis"}[broker]
+    if results == "redis":
+        need("redis-server")
+    folder = project(broker=broker, results=results, credentials=credentials)
     if (folder / "tests" / f"test_{module}.py").exists():  # The order of FIFO queues, say.
         summary = succeed(
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow"),

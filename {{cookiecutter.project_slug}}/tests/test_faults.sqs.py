@@ -29,6 +29,13 @@ def calm(tmp_path_factory):
 
 
 @pytest.fixture
+def steady(tmp_path_factory):
+    """A service without a worker, whose messages stay invisible for as long as the contract says."""
+    with running_service(tmp_path_factory.mktemp("logs")) as running:
+        yield running
+
+
+@pytest.fixture
 def weather(calm):
     """A proxy in front of its emulator, and a worker behind it."""
     with proxy(calm.environment["AWS_ENDPOINT_URL"]) as between:
@@ -66,7 +73,7 @@ def test_worker_survives_every_kind_of_failed_poll_and_goes_on(calm, weather, tm
     assert calm.log("polls").count("answered again") >= len(FAULTS) - 1
 
 
-@pytest.mark.parametrize("fault", ["500", "throttled", "expired", "gone", "reset", "garbage", "page", "list", "drip"])
+@pytest.mark.parametrize("fault", ["500", "throttled", "expired", "gone", "reset", "garbage", "page", "list"])
 def test_worker_survives_a_failing_delete_and_deletes_later(calm, weather, tmp_path, fault):
     worker = start(calm, weather, f"deletes-{fault}")
     weather.target, weather.fault = "DeleteMessageBatch", fault
@@ -81,6 +88,22 @@ def test_worker_survives_a_failing_delete_and_deletes_later(calm, weather, tmp_p
     weather.fault = ""
     assert eventually(lambda: calm.waiting() == 0), calm.log(f"deletes-{fault}")
     assert (worker.poll(), len(notes(tmp_path))) == (None, 4)
+
+
+def test_worker_when_an_answer_drips_in_then_polls_on_and_deletes_later(steady, tmp_path):
+    with proxy(steady.environment["AWS_ENDPOINT_URL"]) as between:
+        worker = start(steady, between, "drips")
+        between.target, between.fault = "DeleteMessageBatch", "drip"
+        steady.send("leave_trace", str(tmp_path))
+        assert eventually(lambda: notes(tmp_path) and between.faulty), steady.log("drips")
+        began = time.monotonic()
+        for number in range(6):
+            steady.send("leave_trace", str(tmp_path), group=f"g{number}")
+        assert eventually(lambda: len(notes(tmp_path)) == 7, 15), steady.log("drips")
+        assert time.monotonic() - began < 8
+        between.fault = ""
+        assert eventually(lambda: steady.waiting() == 0), steady.log("drips")
+        assert (worker.poll(), len(notes(tmp_path))) == (None, 7)
 
 
 def test_worker_survives_a_failing_return_of_a_message(calm, weather, tmp_path):
@@ -154,7 +177,7 @@ def test_worker_waits_for_credentials_that_are_late(calm, tmp_path):
 
 
 @pytest.mark.skipif(CONTRACT["credentials"] != "role", reason="access keys do not expire")
-def test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_files(calm, tmp_path):
+def test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_files(steady, tmp_path):
     """What hands them out may go on handing out the old ones; botocore raises RuntimeError then."""
     keys = {"AccessKeyId": "SHORTSHORTSHORTS", "SecretAccessKey": "short", "Token": "short"}
     valid = threading.Event()
@@ -180,30 +203,29 @@ def test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{server.server_port}/",
         "TMPDIR": str(files),
     }
-    without = {name: value for name, value in calm.environment.items() if name not in KEYS}
+    without = {name: value for name, value in steady.environment.items() if name not in KEYS}
     try:
-        worker = dataclasses.replace(calm, environment=without, workers=calm.workers).start_worker(
+        worker = dataclasses.replace(steady, environment=without, workers=steady.workers).start_worker(
             label="expired", **variables
         )
-        assert calm.ready("expired"), calm.log("expired")
-        calm.send("overrun", str(tmp_path / "notes"), 20)
-        assert eventually(lambda: notes(tmp_path / "notes")), calm.log("expired")
+        assert steady.ready("expired"), steady.log("expired")
+        steady.send("overrun", str(tmp_path / "notes"), 20)
+        assert eventually(lambda: notes(tmp_path / "notes")), steady.log("expired")
         valid.clear()
-        assert eventually(lambda: "CredentialsMissingError" in calm.log("expired"), 60), calm.log("expired")[-3000:]
+        assert eventually(lambda: "CredentialsMissingError" in steady.log("expired"), 60), steady.log("expired")[-3000:]
         assert worker.poll() is None
         valid.set()
-        assert eventually(lambda: calm.waiting() == 0, 60), calm.log("expired")
+        assert eventually(lambda: steady.waiting() == 0, 60), steady.log("expired")
         assert worker.poll() is None
-        assert "Unrecoverable" not in calm.log("expired")
+        assert "Unrecoverable" not in steady.log("expired")
         valid.clear()
-        calm.send("overrun", str(tmp_path / "notes"), 60)
+        steady.send("overrun", str(tmp_path / "notes"), 60)
         worker.send_signal(signal.SIGQUIT)
         worker.wait(60)
         assert [path.name for path in files.iterdir() if path.suffix != ".alive"] == []
     finally:
         server.shutdown()
-        calm.stop_workers()
-        broker.empty(calm, dead=False)
+        steady.stop_workers()
 
 
 @pytest.mark.parametrize(

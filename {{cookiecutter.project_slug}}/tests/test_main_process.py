@@ -12,7 +12,7 @@ import pytest
 from tests.outages import results_behind
 from tests.support import CONTRACT, HAS_RESULTS, eventually, notes, running_service
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 
 @pytest.fixture

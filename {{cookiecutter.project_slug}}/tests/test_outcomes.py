@@ -10,7 +10,7 @@ from celery import chord, group
 from tests import broker, probes
 from tests.support import CONTRACT, HAS_RESULTS, eventually, module, notes, running_service
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 errors = module("errors")
 

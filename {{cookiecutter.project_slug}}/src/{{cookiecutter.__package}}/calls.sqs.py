@@ -225,11 +225,11 @@ class Calls:
 
     def _ready(self, operation: str, then: Then, response: Any) -> None:
         """Hand on what came; nothing that goes wrong here may reach the event loop, and so the worker's end."""
+        if response.code == 599:  # kombu's number for what curl could not do at all.
+            answer: Answer | Failure = Failure("no answer", str(getattr(response.error, "message", response.error)))
+        else:
+            answer = self._parsed(operation, response.code, HeadersDict(response.headers), response.body or b"")
         try:
-            if response.code == 599:  # kombu's number for what curl could not do at all.
-                answer: Answer | Failure = Failure("no answer", str(getattr(response.error, "message", response.error)))
-            else:
-                answer = self._parsed(operation, response.code, HeadersDict(response.headers), response.body or b"")
             self._then(operation, then, answer)
         except Exception:
             logger.exception("answer to %s could not be handled", operation)

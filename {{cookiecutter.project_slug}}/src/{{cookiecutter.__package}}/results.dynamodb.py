@@ -82,6 +82,6 @@ class Backend(Reliable, DynamoDBBackend):  # type: ignore[misc]
             Key={"id": {"S": key}},
             UpdateExpression="ADD chord_parts :part",
             ExpressionAttributeValues={":part": {"BS": [self._part.digest]}},
-            ReturnValues="UPDATED_NEW",
+            ReturnValues="ALL_NEW",
         )
         return len(answer["Attributes"]["chord_parts"]["BS"])
