@@ -364,13 +364,10 @@ def test_demo_fails_with_the_reason_where_failed_tasks_are_deleted(run, reposito
     """What Celery does by default: the demo must notice."""
     broken = shutil.copytree(repository, tmp_path / "broken")
     package = broken / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
-    for module, right, wrong in (
-        ("app.py", "task_acks_on_failure=False", "task_acks_on_failure=True"),
-        ("delivery.py", "permanent or (failed and self.is_last)", "permanent"),
-    ):
-        text = (package / module).read_text(encoding="utf-8")
-        assert text.count(right) == 1
-        (package / module).write_text(text.replace(right, wrong), encoding="utf-8")
+    delivery = package / "delivery.py"
+    text = delivery.read_text(encoding="utf-8")
+    assert text.count("Verdict(Action.DEAD_LETTER, outcome") == 1
+    delivery.write_text(text.replace("Verdict(Action.DEAD_LETTER, outcome", "Verdict(Action.DELETE, outcome"), "utf-8")
     demo = broken / "tools" / "demo.py"
     demo.write_text(demo.read_text().replace("PATIENCE_SECONDS = 40", "PATIENCE_SECONDS = 25"))
     failed = run(sys.executable, str(demo), env={"COLUMNS": "200"})

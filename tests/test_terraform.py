@@ -509,9 +509,8 @@ def queues_in(deployment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broker", ["sqs-standard", "sqs-fifo"])
-def test_queue_removed_from_the_contract_is_not_destroyed(project, tmp_path, broker):
-    folder = project(broker=broker, results="none", queues="high, low")
+def test_queue_removed_from_the_contract_is_not_destroyed(project, tmp_path):
+    folder = project(broker="sqs-fifo", results="none", queues="high, low")
     _, forget, delete = blocks_of(folder, "Removing or renaming a queue")
     (bring_back,) = blocks_of(folder, "Removing or renaming a queue", "hcl")
     contract = (folder / "contract.json").read_text(encoding="utf-8")
@@ -519,8 +518,11 @@ def test_queue_removed_from_the_contract_is_not_destroyed(project, tmp_path, bro
         deployment = Deployment(folder, aws, kept_in_bucket=False)
         deployment.apply()
         there, known = queues_at(aws), queues_in(deployment)
-        gone = {name for name in there if "-high" in name}
-        assert len(gone) == 2
+        gone = {"acme-jobs-staging-high.fifo", "acme-jobs-staging-high-dlq.fifo"}
+        assert len(there - gone) == 2
+        sqs = aws.client("sqs")
+        high = sqs.get_queue_url(QueueName="acme-jobs-staging-high.fifo")["QueueUrl"]
+        sqs.send_message(QueueUrl=high, MessageBody="x", MessageGroupId="g", MessageDeduplicationId="d")
 
         edit_contract(folder, lambda contract: contract["queues"].pop(0))
         variables = ("-no-color", "-var-file=environments/staging.tfvars", "-var=image_tag=1")
@@ -528,19 +530,23 @@ def test_queue_removed_from_the_contract_is_not_destroyed(project, tmp_path, bro
         assert re.search(r'aws_sqs_queue\.\w+\["high"\] has lifecycle.prevent_destroy\s+set', said), said
         assert "docs/operations.md says how to remove or rename a queue" in said
 
-        # The queues that Terraform forgot are found by `doctor`, and can be brought back.
+        # The queues that Terraform forgot are found by `doctor`, and can be brought back with their messages.
         deployment.follow(forget)
         assert queues_at(aws) == there
         assert {line for line in queues_in(deployment) if "high" in line} == set()
-        said = command(folder, aws, aws.owner, "doctor", "--json", status=1)
-        found = {each["says"].split()[0] for each in json.loads(said) if each["code"] == "D213"}
-        assert found == gone
+        found = json.loads(command(folder, aws, aws.owner, "doctor", "--json", status=1))
+        orphans = {each["subject"]: each["says"] for each in found if each["code"] == "D213"}
+        assert orphans.keys() == {"high", "high dlq"}
+        assert "1 waiting" in orphans["high"]
+        assert "empty" in orphans["high dlq"]
         (folder / "contract.json").write_text(contract, encoding="utf-8")
         (folder / "terraform" / "import.tf").write_text(bring_back, encoding="utf-8")
         deployment.make("plan")
         deployment.make("apply")
         (folder / "terraform" / "import.tf").unlink()
         assert (queues_at(aws), queues_in(deployment)) == (there, known)
+        (message,) = sqs.receive_message(QueueUrl=high)["Messages"]
+        sqs.delete_message(QueueUrl=high, ReceiptHandle=message["ReceiptHandle"])
 
         edit_contract(folder, lambda contract: contract["queues"].pop(0))
         deployment.follow(forget)

@@ -32,7 +32,7 @@ SHAPES = {
     "messages have no body": b'{"Messages": [{"MessageId": "1"}], "Successful": [{"Id": 1}]}',
     "page": b"<html>Sign in to this network</html>",
 }
-"""Bodies that are no answers of SQS, though their status says so."""
+"""Bodies that are no answers of AWS, though their status says so."""
 
 STORM = ("500", "503", "throttled", "expired", "reset", "half", "garbage")
 FAULTS = ("500", "502", "503", "504", *ERRORS, *SHAPES, "hang", "drip", "reset", "half", "refused")
@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             status, code = ERRORS[fault]
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.0")
-            self._finish(json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": "as told"}).encode())
+            self._finish(json.dumps({"__type": f"com.amazonaws#{code}", "message": "as told"}).encode())
         elif fault == "hang":
             time.sleep(60)
         elif fault == "drip":

@@ -76,12 +76,13 @@ def send_foreign(service: Any, task: str, args: list[Any], eta_in_seconds: float
     task_id = str(uuid.uuid4())
     eta = datetime.now(timezone.utc) + timedelta(seconds=eta_in_seconds) if eta_in_seconds else None
     about = {"task": task, "id": task_id, "root_id": task_id, "eta": eta and eta.isoformat(), **headers}
+    properties = {"correlation_id": task_id, "delivery_info": dict[str, str]()}
     body = {
         "body": json.dumps([args, {}, {}]),
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": about,
-        "properties": {"correlation_id": task_id, "delivery_info": {}},
+        "properties": properties,
     }
     order = {"MessageGroupId": "g", "MessageDeduplicationId": task_id} if service.url().endswith(".fifo") else {}
     service.client("sqs").send_message(QueueUrl=service.url(), MessageBody=json.dumps(body), **order)

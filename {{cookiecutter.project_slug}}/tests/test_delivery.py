@@ -33,7 +33,7 @@ def attempt_at(task, **info):
         "mark": 0,
         **info,
     }
-    request = {"id": "1", "task": task.name, "delivery_info": facts, "properties": {}}
+    request = {"id": "1", "task": task.name, "properties": {}, "delivery_info": facts}
     app.app.set_current()
     return delivery.deliver(task.name, "1", request, ([], {}, {}), None, None)
 

@@ -180,9 +180,12 @@ def test_orphans_when_a_queue_is_renamed_in_the_contract_are_found(quiet, tmp_pa
     assert "put the queue back into contract.json" in orphans["D213", f"{old} dlq"].advice
 
 
+EXPIRING = {"x-expires": 60_000}
+
+
 @pytest.mark.parametrize(
     "kind",
-    [{"auto_delete": True}, {"exclusive": True, "auto_delete": False}, {"arguments": {"x-expires": 60_000}}],
+    [{"auto_delete": True}, {"exclusive": True, "auto_delete": False}, {"arguments": EXPIRING}],
     ids=lambda kind: next(iter(kind)),
 )
 def test_queue_that_rabbitmq_deletes_by_itself_is_no_orphan(look_quietly, quiet, kind):

@@ -202,7 +202,7 @@ def test_orphans_when_a_queue_is_renamed_in_the_contract_are_found(look, working
     }
     says = {finding.subject: finding.says for finding in found}
     assert f"{working.queue_name()} is not in the contract; it is empty" in says[old]
-    assert f"{working.queue_name(dead=True)} is not in the contract; it holds 1 messages" in says[f"{old} dlq"]
+    assert f"{working.queue_name(dead=True)} is not in the contract; it holds 1 message (" in says[f"{old} dlq"]
 
 
 def test_orphan_when_it_holds_messages_is_counted_in_every_state(look, working, orphan):

@@ -117,7 +117,8 @@ def test_message_that_the_broker_took_back_too_often_is_dead_lettered_when_it_is
     body = json.dumps([[str(tmp_path)], {}, {}])
     publish(calm, body, task="tests.probes.leave_trace", id="1", **{header: calm.queue.max_receive_count})
     with calm.app.connection_for_write() as connection:  # What comes for the first time has no count of its broker's.
-        connection.default_channel.basic_get(calm.queue.name).reject(requeue=True)
+        channel = connection.default_channel
+        channel.basic_reject(channel.basic_get(calm.queue.name).delivery_tag, requeue=True)
     calm.start_worker(label=header)
     assert eventually(lambda: calm.dead() == 1), calm.log(header)
     assert eventually(lambda: calm.waiting() == 0)

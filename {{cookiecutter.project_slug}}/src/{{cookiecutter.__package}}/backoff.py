@@ -17,8 +17,8 @@ def backoff_seconds(queue: Queue, attempt: int, first_seconds: float | None = No
         first_seconds: backoff after the first attempt, instead of the queue's.
 
     Returns:
-        Whole seconds; at most the queue's visibility timeout, and 0 after the last attempt, so that SQS moves the
-        message to the dead-letter queue at once.
+        Whole seconds; at most the queue's visibility timeout, and 0 after the last attempt, so that the message gets to
+        the dead-letter queue at once.
     """
     if attempt >= queue.max_receive_count:
         return 0

@@ -77,11 +77,12 @@ class Backend(Reliable, DynamoDBBackend):  # type: ignore[misc]
         return int(self.patiently(self._add_part, str(key)))
 
     def _add_part(self, key: str) -> int:
+        name, part = {"S": key}, {"BS": [self._part.digest]}
         answer = self.client.update_item(
             TableName=self.table_name,
-            Key={"id": {"S": key}},
+            Key={"id": name},
             UpdateExpression="ADD chord_parts :part",
-            ExpressionAttributeValues={":part": {"BS": [self._part.digest]}},
+            ExpressionAttributeValues={":part": part},
             ReturnValues="ALL_NEW",
         )
         return len(answer["Attributes"]["chord_parts"]["BS"])

@@ -72,7 +72,9 @@ def orphan(short: str, name: str, messages: Mapping[str, int], why_unknown: str 
         return wrong("D213", subject, f"{says}; it is empty", f"delete it: {section}")
     states = ", ".join(f"{count:,} {state}" for state, count in messages.items())
     advice = f"no worker processes them: put the queue back into contract.json, or empty and delete it: {section}"
-    return wrong("D213", subject, f"{says}; it holds {sum(messages.values()):,} messages ({states})", advice)
+    total = sum(messages.values())
+    holds = f"it holds {total:,} {'message' if total == 1 else 'messages'} ({states})"
+    return wrong("D213", subject, f"{says}; {holds}", advice)
 
 
 def report(found: Sequence[Finding], *, as_json: bool, show_all: bool) -> None:
