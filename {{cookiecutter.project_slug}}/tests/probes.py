@@ -31,7 +31,7 @@ class HopelessError(Exception):
 
 def note(folder: str, suffix: str = "") -> None:
     """Leave a note of this run."""
-    group = current_task.request.properties.get("MessageGroupId")
+    group = (current_task.request.properties or {}).get("MessageGroupId")
     (Path(folder) / f"{time.monotonic_ns()}{suffix}").write_text(str(group), encoding="utf-8")
 
 
@@ -228,6 +228,31 @@ def retry_with_long_backoff(folder: str) -> None:
     """Raise what has Celery send it anew much later."""
     note(folder)
     raise OSError("not now")
+
+
+@shared_task(bind=True)
+def tell_progress(self: Task[Any, Any], folder: str) -> str:
+    """Tell how far it is, twice."""
+    note(folder)
+    for done in (1, 2):
+        self.update_state(state="PROGRESS", meta={"done": done})
+    return "done"
+
+
+@shared_task
+def call_others(folder: str, others: str) -> str:
+    """Call another task as a function, and run it in place, before it fails once."""
+    leave_trace(others)
+    leave_trace.apply((others,))
+    return _fail_once(folder)
+
+
+@shared_task
+def end_by_signal(folder: str) -> None:
+    """Get what a stopping worker sends to its processes, from elsewhere."""
+    note(folder)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
 
 
 # A worker whose main process is looked at, and whose task processes start slowly

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import chord, group
+from kombu.exceptions import OperationalError
 
 from tests.aws_faults import proxy
 from tests.support import CONTRACT, HAS_RESULTS, IS_FIFO, eventually, module, notes, running_service
@@ -180,6 +181,7 @@ def test_message_in_the_queue_is_readable_json(service):
     class Recorder:
         def send_message(self, **message):
             seen.append(message)
+            return {"MessageId": "1"}
 
     with service.reached(), service.app.connection_for_write() as connection:
         channel = connection.default_channel
@@ -189,3 +191,19 @@ def test_message_in_the_queue_is_readable_json(service):
     assert message["QueueUrl"] == service.url()
     assert message["MessageGroupId"] == "g"
     assert json.loads(json.loads(message["MessageBody"])["body"])[0] == ["ordner"]
+
+
+def test_message_when_the_answer_does_not_confirm_it_then_is_an_error(service, monkeypatch):
+    """The page of a proxy has a good status, too; boto3 takes it for an answer with nothing in it."""
+    asked = []
+
+    class Proxy:
+        def send_message(self, **message):
+            asked.append(message)
+            return {}
+
+    with service.reached(), service.app.connection_for_write() as connection:
+        monkeypatch.setattr(module("transport").Channel, "sqs", lambda *_, **__: Proxy())
+        with pytest.raises(OperationalError, match="did not confirm"):
+            service.probe("leave_trace", "folder").apply_async(connection=connection)
+    assert len(asked) > 1  # It was tried again.

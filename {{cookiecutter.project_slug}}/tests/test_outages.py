@@ -63,6 +63,14 @@ def test_tasks_when_the_result_backend_is_out_then_run_once_and_have_results_aft
         assert never not in calm.log(tmp_path.name)
 
 
+def test_progress_when_the_result_backend_is_out_then_is_not_waited_for(calm, backend, tmp_path):
+    with backend.outage(KINDS[0]):
+        result = calm.send("tell_progress", str(tmp_path))
+        assert eventually(lambda: "State PROGRESS not stored" in calm.log(tmp_path.name), 30), calm.log(tmp_path.name)
+    assert eventually(lambda: calm.state(result) == "SUCCESS", 60), calm.log(tmp_path.name)
+    assert len(notes(tmp_path)) == 1
+
+
 def test_failure_when_the_result_backend_is_out_then_calls_its_errback_once(calm, backend, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "errbacks").mkdir()

@@ -68,6 +68,21 @@ def test_task_of_any_base_when_it_fails_once_then_only_its_link_runs(told, tmp_p
         assert [note.suffix for note in notes(tmp_path / "runs")] == [".redelivered=False", ".redelivered=True"]
 
 
+def test_task_when_it_calls_others_in_place_then_its_own_end_counts(told, tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
+    assert told("call_others", str(others))[0] == (2, 0, 1, 0)
+    assert len(notes(others)) == 4
+
+
+def test_task_when_it_has_expired_then_is_revoked_and_deleted(strict, tmp_path):
+    result = strict.send("leave_trace", str(tmp_path), expires=0.001)
+    assert eventually(lambda: strict.waiting() == 0), strict.log()
+    assert (notes(tmp_path), strict.dead()) == ([], 0)
+    if HAS_RESULTS:
+        assert eventually(lambda: strict.state(result) == "REVOKED"), strict.log()
+
+
 @pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")
 @pytest.mark.parametrize("name", ["fail_once_plain", "fail_once_class"])
 def test_chord_when_a_task_of_another_base_fails_once_then_succeeds(strict, tmp_path, name):
@@ -104,7 +119,7 @@ def test_task_when_its_hook_raises_then_is_failed_and_dead_lettered_once(told):
     assert told("fail_hooked")[0] == (ATTEMPTS, 1, 0, 1)
 
 
-@pytest.mark.parametrize("name", ["exit_now", "exit_python"])
+@pytest.mark.parametrize("name", ["exit_now", "exit_python", "end_by_signal"])
 def test_task_when_it_ends_its_process_then_is_failed_and_dead_lettered_once(told, name):
     assert told(name)[0] == (ATTEMPTS, 1, 0, 1)
 

@@ -89,6 +89,12 @@ def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent,
     assert len(sent) == 1
 
 
+def test_chord_whose_results_never_come_is_not_waited_for_without_end(sent):
+    body = anything.signature().set(queue=app.contract.celery_name(QUEUE))
+    app.app.send_task("celery.chord_unlock", ("group", dict(body)), {"result": []})
+    assert sent[0]["kwargs"]["max_retries"] == app.contract.result_expires_seconds
+
+
 def test_unknown_task_is_refused_with_the_known_ones():
     with pytest.raises(errors.UnknownTaskError, match="there are: "):
         publish.send("no.such_task")
