@@ -10,8 +10,8 @@ locals {
   }
   results_read_statements = {
     ReadResults = {
-      # Celery looks at the table and its TTL when it starts. PutItem: whoever sends a chord notes its parts.
-      actions   = ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive", "dynamodb:GetItem", "dynamodb:PutItem"]
+      # PutItem: whoever sends a chord notes its parts.
+      actions   = ["dynamodb:GetItem", "dynamodb:PutItem"]
       resources = [local.results_arn]
     }
   }

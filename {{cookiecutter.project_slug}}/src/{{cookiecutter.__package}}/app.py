@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,8 @@ from .storing import add_store_outcome
 
 CountdownTooLongError = errors.CountdownTooLongError
 MessageGroupError = errors.MessageGroupError
+
+logger = logging.getLogger(__name__)
 
 registry: Any = serialization.registry  # type: ignore[attr-defined]
 
@@ -187,8 +190,12 @@ class Service(Celery):
             UnknownQueueError: it is in a module of `tasks/` that is no queue's.
         """
         module = self._module_of(name)
-        if module is None:
-            self.loader.import_default_modules()  # A name of its own says nothing of its module.
+        if module is None and not name.startswith("celery"):
+            # A name of its own says nothing of its module.
+            try:
+                self.loader.import_default_modules()
+            except ImportError as error:
+                logger.warning("%s goes to the default queue unless it is sent with queue=...: %s", name, error)
             module = self._module_of(name)
         own = f"{self.contract.package}.tasks."
         if module is None or not module.startswith(own):

@@ -26,7 +26,7 @@ from .backoff import backoff_seconds
 from .contract import HAND_OVER_SECONDS, Queue
 from .delivery import Action, Verdict, deliver, describe, reason_of, record
 from .logs import task_fields
-from .pool import Phase, new_mark, phase_of
+from .pool import Phase, hurry, new_mark, phase_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ BaseRequest: Any = request.Request
 
 RECORD_MARGIN_SECONDS = 30
 """What storing an outcome in another process may take beyond the time in which its message is invisible."""
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _on_shutting_down(**rest: Any) -> None:
+    hurry()
 
 
 class TooManyDeliveriesError(InvalidTaskError):

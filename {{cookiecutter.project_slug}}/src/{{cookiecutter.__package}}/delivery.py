@@ -418,7 +418,9 @@ class Outcome(TraceInfo):
 
     def handle_ignore(self, task: Any, req: Context, **rest: Any) -> None:
         """Store nothing: the task has seen to its own state, or wants none."""
-        working_on().verdict = Verdict(Action.DELETE, "ignored")
+        attempt = working_on()
+        attempt.verdict = Verdict(Action.DELETE, "ignored")
+        attempt.end()
 
     def _fail(
         self, attempt: Attempt, task: Any, req: Context, *, store: bool, call_errbacks: bool = True

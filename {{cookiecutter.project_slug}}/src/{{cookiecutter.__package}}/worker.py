@@ -52,12 +52,11 @@ def start(queue_name: str, extra: Sequence[str] = ()) -> None:
     from celery import signals
     from celery.bin.celery import celery
 
-    from . import pool, settings
+    from . import settings
 
     arguments = worker_arguments(contract, queue_name, settings.read().log_level)
 
     def limit_patience(how: str, **rest: Any) -> None:
-        pool.hurry()
         if how == "Warm":
             end_after(contract.soft_shutdown_seconds)
 
