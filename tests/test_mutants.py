@@ -130,10 +130,10 @@ MUTANTS = {
         "if False:",
         "test_outcomes.py::test_message_with_an_eta_too_far_ahead_when_received_then_is_dead_lettered_once",
     ),
-    "a hard limit alone is hidden by the queue's soft one": Mutant(
+    "a limit that a sender chose is not kept": Mutant(
         "consumer.py",
-        "(soft if soft < hard else None)",
-        "soft",
+        "hard = min(chosen[0] or task.time_limit or queue.hard_limit_seconds, queue.hard_limit_seconds)",
+        "hard = queue.hard_limit_seconds",
         "test_outcomes.py::test_hard_limit_of_a_task_alone_when_shorter_than_the_soft_one_of_its_queue_then_holds",
     ),
     "a canvas is checked step by step": Mutant(
@@ -141,12 +141,6 @@ MUTANTS = {
         'for following in ("link", "link_error", "chain", "chord"):\n            self.check_canvas',
         "for following in ():\n            self.check_canvas",
         "test_outcomes.py::test_canvas_when_a_part_of_it_cannot_be_honoured_then_is_refused_whole[chain]",
-    ),
-    "an end that is no Exception ends the process": Mutant(
-        "delivery.py",
-        "    except BaseException as error:\n",
-        "    except Exception as error:\n",
-        "test_outcomes.py::test_task_when_it_ends_with_anything_then_is_failed_and_dead_lettered_once[SystemExit]",
     ),
     "errors are stored whatever their size": Mutant(
         "delivery.py",

@@ -596,6 +596,7 @@ def test_terraform_lets_roles_do_what_their_pipelines_do(bake, tmp_path, answers
         assert pipeline.foreign() == set()
         pipeline.become("plan")
         pipeline.make("plan", TF_CLI_ARGS_plan="-lock=false")
+        pipeline.unprotect()
         with pytest.raises(AssertionError, match=r"(?i)denied|not authorized"):
             pipeline.run("destroy", "-auto-approve", "-lock=false", "-var=image_tag=", "-var=environment=staging")
         pipeline.become("deploy")

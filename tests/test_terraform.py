@@ -380,6 +380,7 @@ def test_applied_service_works_with_its_own_rights_and_no_more(project, tmp_path
         else:
             use_with_own_rights(answers, folder, aws, deployment.outputs(), tmp_path)
         assert deployment.changes() <= READ_BACK_WRONG
+        deployment.unprotect()
         deployment.destroy()
         assert everything_in(aws) == {}
     show("stacks applied")
@@ -441,13 +442,15 @@ class Deployment:
         led = 'aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }\n' + commands
         return run("bash", "-euo", "pipefail", "-c", led, cwd=self.folder, environment=environment, **options)
 
-    def destroy(self):
-        """Delete the environment, as docs/operations.md says: queues are protected."""
+    def unprotect(self):
+        """Let Terraform destroy queues, as docs/operations.md says; tests work on copies of a project."""
         queues = self.terraform / "queues.tf"
         if queues.exists():
             text = queues.read_text(encoding="utf-8")
             assert text.count("prevent_destroy = true") == 2
             queues.write_text(text.replace("prevent_destroy = true", "prevent_destroy = false"), encoding="utf-8")
+
+    def destroy(self):
         variables = ("-var-file=environments/staging.tfvars", "-var=image_tag=")
         self.run("destroy", "-auto-approve", "-parallelism=40", *variables)
         assert self.run("state", "list") == ""
@@ -558,6 +561,7 @@ def test_queue_removed_from_the_contract_is_not_destroyed(project, tmp_path):
         for refused in (("plan",), ("destroy", "-auto-approve")):
             assert "Instance cannot be destroyed" in deployment.run(*refused, *variables, status=1)
         assert queues_at(aws) == there - gone
+        deployment.unprotect()
         deployment.destroy()
         assert queues_at(aws) == set()
 
