@@ -31,7 +31,7 @@ from .liveness import Liveness
 from .ordering import BROKER_DELAY_SECONDS, message_properties
 from .protection import PROTECTION_STEPS
 from .reporting import BROKER_STEPS
-from .results import celery_results
+from .results import BACKENDS, celery_results
 from .storing import add_store_outcome
 
 CountdownTooLongError = errors.CountdownTooLongError
@@ -295,6 +295,7 @@ def create_app(contract: Contract, settings: environment.Settings) -> Service:
     app.steps["consumer"].add(Liveness)
     app.conf.update(celery_broker(contract, settings))
     app.conf.update(celery_results(contract, settings))
+    app.loader.override_backends = dict(BACKENDS)
     app.conf.update(
         # A worker, or whoever sends by name, knows the tasks of every queue. #include
         include=[f"{contract.package}.tasks.{queue.module}" for queue in contract.queues],

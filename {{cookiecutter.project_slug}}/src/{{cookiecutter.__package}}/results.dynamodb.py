@@ -40,9 +40,13 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
         # Table and lifetime are read from the URL alone; without a table Celery creates one of its
         # own, named `celery` and with provisioned capacity.
         "result_backend": (
-            f"{__name__}:Backend+dynamodb://@{contract.region}/{settings.results_table}?ttl_seconds={contract.result_expires_seconds}"
+            f"dynamodb://@{contract.region}/{settings.results_table}?ttl_seconds={contract.result_expires_seconds}"
         ),
     }
+
+
+BACKENDS = {"dynamodb": f"{__name__}:Backend"}
+"""What Celery is to take for the scheme of a URL."""
 
 
 class Backend(Reliable, DynamoDBBackend):  # type: ignore[misc]

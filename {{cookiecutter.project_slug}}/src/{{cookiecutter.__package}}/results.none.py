@@ -19,4 +19,8 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
 
     https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-ignore-result
     """
-    return {"result_backend": f"{NoResults.__module__}:NoResults", "task_ignore_result": True}
+    return {"result_backend": None, "task_ignore_result": True}
+
+
+BACKENDS = {"disabled": f"{NoResults.__module__}:NoResults"}
+"""What Celery is to take where there is no URL."""

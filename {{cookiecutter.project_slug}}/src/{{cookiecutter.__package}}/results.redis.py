@@ -49,7 +49,7 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
         # Celery insists that a TLS connection says how it checks the server's certificate.
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
     return {
-        "result_backend": f"{__name__}:Backend+{url}",
+        "result_backend": url,
         "result_expires": contract.result_expires_seconds,
         # Whoever sends a task also subscribes to its result. With Celery's 20 tries a sender, a web
         # request say, would hang for 20 seconds when Redis is out of reach.
@@ -63,6 +63,10 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
         "redis_retry_on_timeout": True,
         "redis_backend_health_check_interval": 30,
     }
+
+
+BACKENDS = {"redis": f"{__name__}:Backend", "rediss": f"{__name__}:Backend"}
+"""What Celery is to take for the scheme of a URL."""
 
 
 class Backend(Reliable, RedisBackend):  # type: ignore[misc]

@@ -28,7 +28,7 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
     """
     return {
         # The bucket does not belong into the URL: Celery reads it from `s3_bucket` alone.
-        "result_backend": f"{__name__}:Backend+s3://",
+        "result_backend": "s3://",
         "s3_bucket": settings.results_bucket,
         # A plain prefix of the key, hence the slash; IAM and the lifecycle rule name it too.
         "s3_base_path": "results/",
@@ -36,6 +36,10 @@ def celery_results(contract: Contract, settings: ResultsEnvironment) -> dict[str
         # S3 deletes expired results by itself, so Celery's clean-up task has nothing to do.
         "result_expires": None,
     }
+
+
+BACKENDS = {"s3": f"{__name__}:Backend"}
+"""What Celery is to take for the scheme of a URL."""
 
 
 class Backend(Reliable, S3Backend):  # type: ignore[misc]
