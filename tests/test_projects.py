@@ -61,7 +61,7 @@ def show_passed(summary):
     show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
 
 
-OF_THE_BROKER = ("flower", "queues", "reporting", "topology")
+OF_THE_BROKER = ("batching", "doctor", "flower", "queues", "reporting", "terminal", "topology", "visibility")
 """Test modules of a project that take their time and know no other option than the broker."""
 
 SLOW = (

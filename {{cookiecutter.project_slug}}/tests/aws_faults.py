@@ -24,6 +24,7 @@ ERRORS = {
 }
 SHAPES = {
     "garbage": b"\x00 not JSON",
+    "nothing": b"{}",
     "empty": b"",
     "list": b"[]",
     "number": b"7",
@@ -53,6 +54,8 @@ class Proxy(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.fault = ""
         self.target = "ReceiveMessage"
+        self.holding = b""
+        """What else a request must hold for something to go wrong with it, such as the name of a queue."""
         self.storm = 0.0
         """Share of the workers' requests that go wrong at random."""
         self.faulty = 0
@@ -80,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         target = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or self.command
         self.server.seen[target] += 1
-        if fault := self.server.fault_of(target):
+        if self.server.holding in body and (fault := self.server.fault_of(target)):
             self.server.faulty += 1
             self._fail(fault)
         else:

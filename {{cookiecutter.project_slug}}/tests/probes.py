@@ -6,6 +6,7 @@ Each run leaves a note: a file in `folder`, named by the time, that says in whic
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 
 import celery
 from celery import Task, current_task, shared_task
-from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,13 @@ def return_text(folder: str, characters: int) -> str:
     return "x" * characters
 
 
+@shared_task
+def return_noise(folder: str, characters: int) -> str:
+    """Return a text of some length that no compression makes small."""
+    note(folder)
+    return base64.b64encode(os.urandom(characters * 3 // 4)).decode()
+
+
 # Ends of every kind
 
 
@@ -185,6 +193,15 @@ class BadPickleError(Exception):
         super().__init__(lambda: what)
 
 
+class HiddenText(str):
+    """A long text that is shown short."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "hidden"
+
+
 ENDS: dict[str, Any] = {
     "MemoryError": lambda: MemoryError("too much"),
     "SystemExit": lambda: SystemExit(3),
@@ -194,6 +211,9 @@ ENDS: dict[str, Any] = {
     "BadRepr": BadReprError,
     "BadPickle": lambda: BadPickleError(1),
     "Huge": lambda: ValueError("x" * 5_000_000),
+    "Wide": lambda: ValueError("\N{GRINNING FACE}" * 19_900),
+    "Hidden": lambda: ValueError(HiddenText("x" * 3_000_000)),
+    "Retry": lambda: Retry("by hand"),
     "Reject": lambda: Reject("not this one", requeue=False),
     "Reject with an error": lambda: Reject(ValueError("why"), requeue=False),
     "Reject and requeue": lambda: Reject("not now", requeue=True),
@@ -206,6 +226,35 @@ def end_with(folder: str, kind: str) -> None:
     """Raise what the name says."""
     note(folder)
     raise ENDS[kind]()
+
+
+@shared_task
+def fail_silenced(folder: str) -> None:
+    """Close standard error, where the log goes, and raise."""
+    note(folder)
+    if sys.__stderr__ is not None:
+        sys.__stderr__.close()
+    raise ValueError("the reason")
+
+
+@shared_task
+def fork(folder: str) -> None:
+    """Return twice, in this process and in a child."""
+    note(folder)
+    if os.fork():
+        os.wait()
+
+
+@shared_task
+def die_in_errback(request: Any, error: Any, traceback: Any) -> None:
+    """Kill the process, as the system does that has no memory left; called in the process of the task that failed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def hang_in_errback(request: Any, error: Any, traceback: Any) -> None:
+    """Never end."""
+    time.sleep(600)
 
 
 @shared_task

@@ -30,6 +30,7 @@ def working(tmp_path_factory):
     with running_service(tmp_path_factory.mktemp("logs")) as running:
         for queue in CONTRACT["queues"]:
             running.start_worker(queue["name"])
+        assert all(running.ready(queue["name"]) for queue in CONTRACT["queues"])
         yield running
 
 

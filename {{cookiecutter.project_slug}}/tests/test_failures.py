@@ -59,7 +59,7 @@ def test_task_that_the_worker_does_not_know_waits_for_one_that_does_and_is_not_l
     assert eventually(lambda: strict.dead() == 1), strict.log()
     if HAS_RESULTS:
         assert eventually(lambda: strict.state(result) == "FAILURE")
-    assert "no task is called tests.probes.of_a_newer_version" in strict.log()
+    assert "task tests.probes.of_a_newer_version is unknown" in strict.log()
     assert "for no log" not in strict.log()
     assert "of_a_newer_version" in broker.see_dead(strict).reason["FailureException"]
 

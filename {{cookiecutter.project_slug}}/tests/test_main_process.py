@@ -76,7 +76,7 @@ def test_worker_when_a_process_dies_while_the_result_backend_hangs_then_goes_on(
         assert eventually(lambda: notes(tmp_path / "long")), service.log()
         with outages.outage("hang"):
             os.kill(int(notes(tmp_path / "long")[0].suffix[1:]), signal.SIGKILL)
-            assert eventually(lambda: "its process ended" in service.log(), 30), service.log()
+            assert eventually(lambda: "task process ended" in service.log(), 30), service.log()
             began = time.monotonic()
             for number in range(6):
                 service.send("leave_trace", str(tmp_path / "others"), group=f"g{number}", ignore_result=True)

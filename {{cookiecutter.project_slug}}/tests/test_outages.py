@@ -11,7 +11,10 @@ from celery import chord
 
 from tests import broker
 from tests.outages import KINDS, results_behind
-from tests.support import HAS_RESULTS, eventually, notes, running_service
+from tests.support import CONTRACT, HAS_RESULTS, eventually, module, notes, running_service
+
+delivery = module("delivery")
+storing = module("storing")
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -21,6 +24,8 @@ pytestmark = [
 ]
 
 OUTAGE_SECONDS = 12
+
+HANDED_OVER = "result handed over to celery_aws.store_outcome"
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +59,20 @@ def test_tasks_when_the_result_backend_is_out_then_run_once_and_have_results_aft
     with backend.outage(kind):
         results = [calm.send("leave_trace", str(folder), group=folder.name) for folder in folders]
         assert eventually(lambda: sum(map(len, map(notes, folders))) >= 4), calm.log(tmp_path.name)
-        time.sleep(OUTAGE_SECONDS)  # Longer than the hard limit, which is for the task's own code.
+        # Longer than the hard limit, which is for the task's own code; and than two requests that have no end.
+        time.sleep(2 * delivery.REQUEST_SECONDS + 2 if kind in ("hang", "drip") else OUTAGE_SECONDS)
     assert eventually(lambda: states(calm, results) == {"SUCCESS"}, 90), calm.log(tmp_path.name)
     assert eventually(lambda: calm.waiting() == 0), calm.log(tmp_path.name)
     assert [len(notes(folder)) for folder in folders] == [1] * len(folders), calm.log(tmp_path.name)
     assert calm.dead() == 0
-    for never in ("failed after", "stored by a message of its own"):
+    for never in ("failed after", HANDED_OVER):
         assert never not in calm.log(tmp_path.name)
 
 
 def test_progress_when_the_result_backend_is_out_then_is_not_waited_for(calm, backend, tmp_path):
     with backend.outage(KINDS[0]):
         result = calm.send("tell_progress", str(tmp_path))
-        assert eventually(lambda: "State PROGRESS not stored" in calm.log(tmp_path.name), 30), calm.log(tmp_path.name)
+        assert eventually(lambda: "state PROGRESS not stored" in calm.log(tmp_path.name), 30), calm.log(tmp_path.name)
     assert eventually(lambda: calm.state(result) == "SUCCESS", 60), calm.log(tmp_path.name)
     assert len(notes(tmp_path)) == 1
 
@@ -106,21 +112,37 @@ def test_chord_when_the_result_backend_is_out_then_runs_its_body_once(calm, back
     assert calm.dead() == 0
 
 
-def test_worker_when_stopped_during_an_outage_then_hands_outcomes_over(calm, backend, tmp_path):
-    with backend.outage(KINDS[0]):
-        results = [calm.send("leave_trace", str(tmp_path), group=f"g{number}") for number in range(3)]
-        assert eventually(lambda: len(notes(tmp_path)) == 3), calm.log(tmp_path.name)
+@pytest.mark.parametrize("kind", [*KINDS[:1], "hang"])
+def test_worker_when_stopped_during_an_outage_then_hands_outcomes_over(calm, backend, tmp_path, kind):
+    (tmp_path / "errbacks").mkdir()
+    failing = calm.probe("despair", str(tmp_path), group="failing")
+    failing.link_error(calm.probe("mark", str(tmp_path / "errbacks"), ".errback"))
+    calm.stop_workers()
+    calm.start_worker(label=tmp_path.name, extra=["--concurrency=4"], **backend.variables)
+    with backend.outage(kind):
+        results = [calm.send("leave_trace", str(tmp_path), group=f"g{number}") for number in range(2)]
+        # Too large for a message, also when it is compressed: the one result that is lost.
+        lost = calm.send("return_noise", str(tmp_path), CONTRACT["max_message_bytes"] + 40_000, group="lost")
+        with calm.reached():
+            failed = failing.apply_async()
+        assert eventually(lambda: len(notes(tmp_path)) == 4), calm.log(tmp_path.name)
         time.sleep(2)
         worker = calm.workers[tmp_path.name]
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
-        assert states(calm, results) == {"PENDING"}
-    assert calm.log(tmp_path.name).count("stored by a message of its own") == 3
-    calm.start_worker(label="another")
-    assert eventually(lambda: states(calm, results) == {"SUCCESS"}, 60), calm.log("another")
+    assert states(calm, [*results, lost, failed]) == {"PENDING"}
+    assert calm.log(tmp_path.name).count(HANDED_OVER) == 4
+    label = f"{tmp_path.name}-another"
+    calm.start_worker(label=label)
+    assert eventually(lambda: states(calm, results) == {"SUCCESS"}, 60), calm.log(label)
+    assert eventually(lambda: calm.state(failed) == "FAILURE"), calm.log(label)
+    assert eventually(lambda: calm.state(lost) == "FAILURE"), calm.log(label)
+    with calm.reached():
+        assert "HopelessError" in repr(failed.result)
+        assert "too large for a message" in calm.log(tmp_path.name)
+        assert type(lost.result).__name__ == "ResultLostError"
     assert eventually(lambda: calm.waiting() == 0)
-    assert len(notes(tmp_path)) == 3
-    assert calm.dead() == 0
+    assert (len(notes(tmp_path)), len(notes(tmp_path / "errbacks")), calm.dead()) == (4, 1, 1)
 
 
 def test_outage_when_longer_than_messages_are_invisible_then_neither_repeats_nor_fails_tasks(
@@ -143,8 +165,9 @@ def test_outage_when_longer_than_messages_are_invisible_then_neither_repeats_nor
         with outages.outage(KINDS[0]):
             plain = [service.send("leave_trace", str(folder), group=folder.name) for folder in folders[2:]]
             began = time.monotonic()
-            assert eventually(lambda: service.log().count("stored by a message of its own") >= 2, 120), service.log()
-            assert time.monotonic() - began >= 60
+            assert eventually(lambda: service.log().count(HANDED_OVER) >= 2, 120), service.log()
+            held = service.queue.hidden_seconds - delivery.RESERVE_SECONDS - storing.MAX_BACKOFF_SECONDS
+            assert time.monotonic() - began >= held
             time.sleep(80)
         assert eventually(lambda: states(service, plain) == {"SUCCESS"}, 120), service.log()
         body = service.probe("follow", str(tmp_path / "0"), group="body")

@@ -109,10 +109,59 @@ def test_task_when_it_ends_with_anything_then_is_failed_and_dead_lettered_once(s
     assert [line["outcome"] for line in lines] == ["retrying"] * (attempts - 1) + [
         "rejected" if kind in FINAL else "dead_lettered"
     ]
+    assert [line["level"] for line in lines].count("ERROR") == 1
+    assert len([line for line in strict.log().splitlines() if result.id in line and '"ERROR"' in line]) == 1
     assert lines[-1]["level"] == "ERROR"
-    assert max(len(json.dumps(line)) for line in lines) < 60_000
+    assert max(len(json.dumps(line)) for line in lines) < 90_000
     reason = broker.see_dead(strict).reason["FailureException"]
     assert {"BadRepr": "BadRepr", "Huge": "ValueError", "Reject with an error": "why"}.get(kind, "") in reason
+
+
+@pytest.mark.parametrize("name", ["die_in_errback", "hang_in_errback"])
+def test_task_when_its_errback_ends_the_process_then_is_not_run_again(strict, tmp_path, name):
+    task = strict.probe("despair", str(tmp_path))
+    task.link_error(strict.probe(name))
+    with strict.reached():
+        result = task.apply_async()
+    assert eventually(lambda: strict.dead() == 1), strict.log()
+    assert eventually(lambda: strict.waiting() == 0), strict.log()
+    assert len(notes(tmp_path)) == 1
+    assert [line["outcome"] for line in lines_about(strict, result)] == ["dead_lettered"]
+    broker.empty(strict, dead=True)
+
+
+def test_task_when_it_closes_standard_error_then_ends_like_others(strict, told):
+    counts, _ = told("fail_silenced")
+    assert counts == (ATTEMPTS, 1, 0, 1)
+    assert "the reason" in broker.see_dead(strict).reason["FailureException"]
+    # That process logs nothing any longer.
+    strict.stop_workers()
+    strict.workers.clear()
+    strict.start_worker()
+    assert strict.ready(), strict.log()
+
+
+def test_task_when_it_forks_then_ends_once(told):
+    assert told("fork")[0] == (1, 0, 1, 0)
+
+
+@pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")
+def test_chord_when_a_chord_in_it_fails_then_fails_once(strict, tmp_path):
+    folders = [tmp_path / what for what in ("inner", "outer", "errbacks")]
+    for folder in folders:
+        folder.mkdir()
+    inner, outer, errbacks = map(str, folders)
+    header = [strict.probe("leave_trace", str(tmp_path)), strict.probe("despair", str(tmp_path))]
+    body = strict.probe("mark", outer, ".body").on_error(strict.probe("mark", errbacks, ".errback"))
+    within = chord(header, strict.probe("mark", inner, ".body"), app=strict.app)
+    with strict.reached():
+        result = chord([within, strict.probe("leave_trace", str(tmp_path))], body, app=strict.app).apply_async(
+            MessageGroupId="g"
+        )
+    assert eventually(lambda: strict.state(result) == "FAILURE"), strict.log()
+    assert eventually(lambda: strict.waiting() == 0), strict.log()
+    assert [len(notes(folder)) for folder in folders] == [0, 0, 1]
+    broker.empty(strict, dead=True)
 
 
 def test_task_when_its_hook_raises_then_is_failed_and_dead_lettered_once(told):

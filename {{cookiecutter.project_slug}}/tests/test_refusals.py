@@ -82,6 +82,15 @@ def test_worker_when_its_pool_has_no_processes_then_ends_with_the_reason(pool):
     assert "Traceback" not in run.stderr
 
 
+def test_worker_when_its_processes_are_not_forked_then_is_refused(fresh):
+    fresh.conf.update(worker_pool_start_method="spawn", broker_url="memory://", broker_transport=None)
+    with (
+        pytest.raises(errors.UnsupportedError, match="worker_pool_start_method='spawn' is not supported"),
+        embedded.start_worker(fresh, pool="prefork", perform_ping_check=False),
+    ):
+        pass
+
+
 def test_embedded_worker_when_its_broker_is_another_then_is_refused(fresh):
     fresh.conf.update(broker_url="memory://", broker_transport=None)
     with (

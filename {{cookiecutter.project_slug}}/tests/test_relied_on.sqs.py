@@ -10,9 +10,9 @@ import hashlib
 import inspect
 
 import pytest
-from billiard import pool
+from billiard import einfo, pool
 from celery import canvas
-from celery.app import trace
+from celery.app import builtins, task, trace
 from celery.apps import worker as worker_app
 from celery.backends import base as base_backend
 from celery.concurrency import asynpool, prefork
@@ -57,6 +57,16 @@ FINGERPRINTS = {
     base_backend.Backend.mark_as_revoked: "f82fc3606bf1",
     base_backend.Backend.store_result: "2e526cc38f60",
     base_backend.BaseKeyValueStoreBackend.on_chord_part_return: "2596f69a7497",
+    pool.soft_timeout_sighandler: "e3cbe45f62ec",
+    einfo.ExceptionWithTraceback: "3be9dabb2458",
+    base_backend.Backend.mark_as_retry: "a669b161fef8",
+    base_backend.Backend.exception_to_python: "863e25a1c146",
+    base_backend.KeyValueStoreBackend._get_task_meta_for: "b470b3fd8abc",
+    task.Task.retry: "82cd910b5966",
+    task.get_actual_ignore_result: "6b27779c0c26",
+    base_backend.Backend._call_task_errbacks: "394c9b9e6117",
+    base_backend.Backend.chord_error_from_stack: "e7f67c34a18d",
+    builtins.add_unlock_chord_task: "3838d38d9fc2",
     canvas.group.apply_async: "b447b7c46c35",
     worker_base.WorkController._process_task_sem: "2b2de9af8a8d",
     request.Request: "4388163373b0",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
 
+import celery
 import pytest
 from celery import Celery
 from celery._state import _task_stack
 from celery.exceptions import TimeoutError as NoResultYet
 from celery.result import AsyncResult
 from click.testing import CliRunner
+from kombu.exceptions import OperationalError
 
 from tests.support import CONTRACT, HAS_RESULTS, module
 
 app = module("app")
 cli = module("cli")
+delivery = module("delivery")
 errors = module("errors")
 ordering = module("ordering")
 publish = module("publish")
@@ -181,6 +185,32 @@ def test_serializer_that_workers_do_not_accept_is_refused_when_it_is_sent(sent):
     assert sent == []
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"countdown": 2_000_000}, errors.CountdownTooLongError),
+        ({"queue": "no-such-queue"}, errors.UnknownQueueError),
+        ({"serializer": "pickle"}, errors.SerializerError),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("way", ["alone", "group", "chain", "link"])
+def test_canvas_when_a_part_cannot_be_honoured_then_nothing_is_sent(sent, options, error, way):
+    def step(**chosen):
+        return app.app.signature("tests.anything", args=(1,)).set(MessageGroupId="g", **chosen)
+
+    wrong = step(**options)
+    canvas = {
+        "alone": lambda: wrong,
+        "group": lambda: celery.group([step(), wrong], app=app.app),
+        "chain": lambda: step() | step() | wrong,
+        "link": lambda: step(link=[wrong]),
+    }[way]()
+    with pytest.raises(error):
+        canvas.apply_async(MessageGroupId="g")
+    assert sent == []
+
+
 def test_task_in_the_module_of_a_queue_is_routed_there_whatever_its_name():
     @app.app.task(name="a.name.of.its.own")
     def own():
@@ -193,6 +223,31 @@ def test_task_in_the_module_of_a_queue_is_routed_there_whatever_its_name():
 def test_task_in_the_module_of_no_queue_is_refused_and_not_moved_in_silence(sent):
     with pytest.raises(errors.UnknownQueueError, match=r"contract.json has no queue of that name; there are: "):
         app.app.amqp.router.route({}, f"{CONTRACT['package']}.tasks.of_a_queue_that_was_removed.run")
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_next_step_when_there_is_no_broker_then_its_task_is_not_failed(monkeypatch, stopping):
+    now = time.monotonic()
+    name = app.contract.celery_name(QUEUE)
+    attempt = delivery.Attempt(
+        "1", QUEUE, name, 1, is_last=False, hold_until=now + delivery.RESERVE_SECONDS + 1, mark=0
+    )
+    attempt.store_until = now + 1
+    tries = []
+
+    def refuse(self, *args, **options):
+        tries.append(args)
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr(Celery, "send_task", refuse)
+    monkeypatch.setattr(app, "SEND_AGAIN_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(app, "is_shutting_down", lambda: stopping)
+    with pytest.raises(OperationalError):  # Of a task's own code, which is to hear of it at once.
+        publish.send(anything, group="a")
+    monkeypatch.setattr(delivery, "current", attempt)
+    with pytest.raises(delivery.Unavailable):
+        publish.send(anything, group="a")
+    assert (len(tries) > 2) is not stopping
 
 
 def test_celerys_own_command_finds_the_application():

@@ -60,6 +60,7 @@ def test_task_that_does_not_is_given_back_at_once(patient, busy, tmp_path, stubb
     worker.wait(PATIENCE_SECONDS + 10)
     assert time.monotonic() - began >= PATIENCE_SECONDS
     assert given_back(patient), patient.log(tmp_path.name)
+    assert patient.log(tmp_path.name).count('"outcome": "interrupted"') == 1
     assert [note.suffix for note in notes(tmp_path)] == [".began"]
 
 
@@ -78,7 +79,10 @@ def test_task_held_for_its_time_is_given_back(patient, tmp_path):
     worker = patient.start_worker(label="holding")
     assert patient.ready("holding")
     patient.send("leave_trace", str(tmp_path), countdown=60)
-    assert eventually(lambda: not given_back(patient), 10)
+    # A look at the message itself would count as a delivery.
+    count = "ApproximateNumberOfMessagesNotVisible"
+    sqs, asked = patient.client("sqs"), {"QueueUrl": patient.url(), "AttributeNames": [count]}
+    assert eventually(lambda: sqs.get_queue_attributes(**asked)["Attributes"][count] == "1")
     time.sleep(1)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
@@ -105,6 +109,7 @@ def test_who_cannot_wait_has_tasks_cancelled_and_given_back(patient, busy, tmp_p
     worker.wait(20)
     assert time.monotonic() - began < PATIENCE_SECONDS + 1
     assert given_back(patient), patient.log(tmp_path.name)
+    assert patient.log(tmp_path.name).count('"outcome": "interrupted"') == 1
     assert [note.suffix for note in notes(tmp_path)] == [".began"]
 
 

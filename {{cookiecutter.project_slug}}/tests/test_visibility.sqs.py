@@ -30,6 +30,7 @@ def channel(monkeypatch):
     made.asked = []
     made._active_queues = ["q"]
     made._waiting_for_room = set()
+    made._dead_lettering = {}
     made.hub = None
     made.request = lambda operation, parameters, then: made.asked.append((operation, parameters))
     monkeypatch.setattr(transport.Channel, "predefined_queues", {"q": RULES})

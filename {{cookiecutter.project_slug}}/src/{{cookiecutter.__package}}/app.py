@@ -15,20 +15,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from celery import Celery, canvas, current_task
+from celery.exceptions import QueueNotFound
 from celery.result import AsyncResult
 from celery.utils import uuid
 from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601, maybe_make_aware
-from kombu import serialization
 
 from . import delivery, errors, logs
 from . import settings as environment
 from .broker import celery_broker, is_unavailable
-from .checks import CheckWorker
+from .checks import CheckWorker, is_accepted
 from .contract import Contract, Queue, read
 from .control import CONTROL
+from .failures import describe
 from .liveness import Liveness
 from .ordering import BROKER_DELAY_SECONDS, message_properties
+from .pool import is_shutting_down
 from .protection import PROTECTION_STEPS
 from .reporting import BROKER_STEPS
 from .results import BACKENDS, celery_results
@@ -38,8 +40,6 @@ CountdownTooLongError = errors.CountdownTooLongError
 MessageGroupError = errors.MessageGroupError
 
 logger = logging.getLogger(__name__)
-
-registry: Any = serialization.registry  # type: ignore[attr-defined]
 
 SEND_AGAIN_AFTER_SECONDS = 1
 """Pause of a task process whose broker is unavailable when the task is done and the next is to be sent."""
@@ -130,8 +130,8 @@ class Service(Celery):
                 attempt = delivery.current
                 if attempt is None or not attempt.store_until or not is_unavailable(error):
                     raise
-                if time.monotonic() + SEND_AGAIN_AFTER_SECONDS > attempt.hold_until:
-                    raise
+                if is_shutting_down() or time.monotonic() + delivery.RESERVE_SECONDS > attempt.hold_until:
+                    raise delivery.Unavailable(describe(error)) from error  # The task has not failed.
                 time.sleep(SEND_AGAIN_AFTER_SECONDS)
 
     def check_canvas(self, following: Any) -> None:
@@ -217,14 +217,18 @@ class Service(Celery):
         return None if task is None else str(task.__module__)
 
     def _checked_delay(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> float:
-        """Return in how many seconds a task is due; refuse what is longer than the contract allows."""
+        """Return in how many seconds a task is due; refuse what its queue does not allow, or a queue that is none."""
+        try:
+            queue = self.amqp.router.route(dict(options), name, args, kwargs)["queue"].name
+        except QueueNotFound as error:
+            known = ", ".join(self._served)
+            raise errors.UnknownQueueError(f"{name} was not sent: {error}; there are: {known}") from None
         countdown, eta = options.get("countdown"), options.get("eta")
         if countdown is None:
             due = maybe_iso8601(eta)
             if due is None:
                 return 0
             countdown = (maybe_make_aware(due) - self.now()).total_seconds()
-        queue = self.amqp.router.route(dict(options), name, args, kwargs)["queue"].name
         longest = self.longest_countdown_seconds(self._served[queue]) if queue in self._served else BROKER_DELAY_SECONDS
         if countdown > longest and not name.startswith("celery."):
             raise errors.CountdownTooLongError(
@@ -236,9 +240,8 @@ class Service(Celery):
 
     def _check_serializer(self, name: str, options: Mapping[str, Any]) -> None:
         """Refuse a serializer that workers do not accept."""
-        serializer = options.get("serializer")
-        accepted = self.conf.accept_content or ()
-        if serializer is None or serializer in accepted or registry.name_to_type.get(serializer) in accepted:
+        serializer, accepted = options.get("serializer"), self.conf.accept_content or ()
+        if is_accepted(serializer, accepted):
             return
         raise errors.SerializerError(
             f"{name} was not sent: its serializer is {serializer!r}, and workers accept {', '.join(accepted)} only. "
@@ -282,8 +285,12 @@ def _checked(group: object) -> str | None:
     return text
 
 
-def route_by_module(app: Service, name: str, *rest: Any, **options: Any) -> dict[str, str] | None:
+def route_by_module(
+    app: Service, name: str, args: Any = None, kwargs: Any = None, options: Any = None, **rest: Any
+) -> dict[str, str] | None:
     """Send a task in `tasks/high.py` to the queue `high`, whatever its name; leave others to the default queue."""
+    if options and options.get("queue"):
+        return None  # Its sender has chosen.
     queue = app.queue_of_task(name)
     return None if queue is None else {"queue": app.contract.celery_name(queue)}
 

@@ -113,7 +113,7 @@ def work_queue(name: str, contract: Contract) -> Queue:
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
             "x-message-ttl": queue.retention_seconds * 1000,
-            # A worker that holds a message for longer loses its connection, and others get what it held.
+            # A worker that holds a message for longer loses its channel, or from RabbitMQ 4.3 on its consumer.
             # https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
             "x-consumer-timeout": queue.visibility_timeout_seconds * 1000,
         },

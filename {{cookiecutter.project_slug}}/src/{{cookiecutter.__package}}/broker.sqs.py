@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from kombu import Queue
 from kombu.exceptions import OperationalError
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from . import aws
 from .contract import Contract
 
 if TYPE_CHECKING:
@@ -20,22 +21,16 @@ if TYPE_CHECKING:
 
 
 PERMANENT = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "AWS.SimpleQueueService.NonExistentQueue",
-        "InvalidParameterValue",
-        "QueueDoesNotExist",
-    }
+    {"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 )
-"""Error codes of a request to send that waiting does not cure."""
+"""Error codes that are not waited for when what follows a task is to be sent."""
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Return whether an error of sending may pass: SQS, the network or credentials are not there just now."""
-    if isinstance(error, ClientError):
-        return error.response.get("Error", {}).get("Code") not in PERMANENT
-    return isinstance(error, (BotoCoreError, OperationalError, OSError))
+    """Return whether sending may succeed later: SQS, the network or credentials are unavailable just now."""
+    if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in PERMANENT:
+        return False
+    return isinstance(error, OperationalError) or aws.is_unavailable(error)
 
 
 class BrokerEnvironment(BaseSettings):

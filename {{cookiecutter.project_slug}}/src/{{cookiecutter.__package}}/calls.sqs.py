@@ -50,6 +50,23 @@ WAIT_FOR_CREDENTIALS_SECONDS = 5
 RENEW_AGAIN_AFTER_SECONDS = 5
 
 
+BAD_CREDENTIALS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    }
+)
+"""Error codes of credentials that SQS does not take, or no longer.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
+"""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A request that brought no answer."""
@@ -95,7 +112,6 @@ class Credentials:
     """The newest credentials that are known, renewed in a thread: whoever hands them out may take their time."""
 
     def __init__(self) -> None:
-        self._session = boto3.Session()
         self._source: Any = None
         self._frozen: Any = None
         self._why = "not asked for yet"
@@ -117,7 +133,8 @@ class Credentials:
         return self._frozen
 
     def rejected(self) -> None:
-        """Have the credentials renewed, as SQS does not take them."""
+        """Have other credentials looked for, as SQS does not take these; keys may have been replaced in their file."""
+        self._source = None
         self._renew()
 
     def _needs_renewal(self, within_seconds: float | None = None) -> bool:
@@ -134,11 +151,13 @@ class Credentials:
 
     def _ask(self) -> None:
         try:
-            self._source = self._source or self._session.get_credentials()
-            if self._source is None:
+            source = self._source
+            if source is None:
+                source = self._source = boto3.Session().get_credentials()
+            if source is None:
                 self._why = "no credentials found"
             else:
-                self._frozen = self._source.get_frozen_credentials()
+                self._frozen = source.get_frozen_credentials()
         except Exception as error:  # noqa: BLE001 - botocore raises many kinds, and RuntimeError for expired ones
             self._why = f"{type(error).__name__}: {error}"
         finally:
@@ -262,7 +281,7 @@ class Calls:
         except Exception as unreadable:  # noqa: BLE001 - whatever came, it was no answer of SQS
             return Failure(f"HTTP {status}", f"not an answer of SQS: {unreadable!r:.200}")
         failure = Failure(str(error.get("Code") or f"HTTP {status}"), str(error.get("Message") or "no reason given"))
-        if "Token" in failure.code or status == 403:
+        if status in (400, 401, 403) and failure.code in BAD_CREDENTIALS:
             self._credentials.rejected()
         return failure
 
@@ -273,6 +292,8 @@ def check(operation: str, answer: Answer) -> None:
     Raises:
         ValueError: what is not.
     """
+    if operation == "SendMessage" and not isinstance(answer.get("MessageId"), str):
+        raise ValueError("no MessageId, so the message may not be there")
     wanted: dict[str, tuple[str, ...]] = {
         "ReceiveMessage": ("Messages",),
         "DeleteMessageBatch": ("Successful", "Failed"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from celery import bootsteps
@@ -30,15 +30,20 @@ OPTIONS: tuple[tuple[str, bool, str], ...] = (
 REQUESTS = (CeleryRequest, "celery.worker.request:Request", f"{__package__}.consumer:Request")
 
 
+def is_accepted(serializer: str | None, accepted: Collection[str]) -> bool:
+    """Return whether workers read what a serializer writes; `accepted` has names of serializers or content types."""
+    return serializer is None or serializer in accepted or registry.name_to_type.get(serializer) in accepted
+
+
 def problems_of_task(task: Any) -> Iterator[str]:
     """Yield what a task asks for that cannot be honoured."""
     for option, refused, why in OPTIONS:
         value = getattr(task, option, None)
         if value is not None and bool(value) is refused:
             yield f"{task.name}: {option}={value!r} is not supported: {why}"
-    serializer, accepted = task.serializer, task.app.conf.accept_content or ()
-    if serializer and serializer not in accepted and registry.name_to_type.get(serializer) not in accepted:
-        yield f"{task.name}: serializer={serializer!r} is not supported: workers accept {', '.join(accepted)} only"
+    accepted = task.app.conf.accept_content or ()
+    if not is_accepted(task.serializer, accepted):
+        yield f"{task.name}: serializer={task.serializer!r} is not supported: workers accept {', '.join(accepted)} only"
     if task.Request not in REQUESTS:
         yield f"{task.name}: a Request class of its own is not supported: this service brings one for every task"
 
@@ -66,6 +71,12 @@ class CheckWorker(bootsteps.StartStopStep):
             raise errors.UnsupportedError(
                 f"the pool {worker.pool_cls.__module__} is not supported: only processes can be ended at a hard limit "
                 f"and outlived when they die. Leave out --pool, and set concurrency in contract.json"
+            )
+        method = worker.pool_start_method
+        if method != "fork":
+            raise errors.UnsupportedError(
+                f"worker_pool_start_method={method!r} is not supported: task processes inherit shared memory from the "
+                f"worker, which needs fork. Leave it out"
             )
         transport = worker.app.connection_for_read().get_transport_cls()
         if not issubclass(transport, Transport):

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
-import socket
 import time
-import traceback as tracebacks
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -33,14 +32,15 @@ from celery.app import task as task_module
 from celery.app.task import Context
 from celery.app.trace import TraceInfo, build_tracer
 from celery.exceptions import Reject, Retry
-from celery.utils.serialization import create_exception_cls
 from kombu.serialization import loads, prepare_accept_content
 
 from . import errors
 from .backoff import backoff_seconds
-from .contract import Queue
-from .logs import task_fields
-from .pool import Phase, is_hurried, set_phase
+from .contract import HAND_OVER_SECONDS, Queue
+from .failures import MAX_REASON_CHARACTERS, describe, reason_of, storable
+from .headers import valid
+from .logs import log_outcome, task_fields
+from .pool import Phase, is_shutting_down, set_phase
 
 logger = logging.getLogger(__name__)
 
@@ -49,23 +49,17 @@ current_app: Any = _current_app
 _common: Any = common
 get_actual_ignore_result: Any = task_module.get_actual_ignore_result  # type: ignore[attr-defined]
 
-MAX_REASON_CHARACTERS = 4_000
-"""Of an exception or a traceback that go with a message into the dead-letter queue; of a traceback its end."""
-
-MAX_ERROR_CHARACTERS = 20_000
-"""Of an exception or a traceback that is stored as a result or logged."""
-
 STORE_FOR_SECONDS = 600
 """The longest that a process waits for a result backend that is unavailable, if its message stays invisible as long."""
 
 STORE_RETRY_FOR_SECONDS = 5
 """The longest that it waits to store RETRY, which is not final."""
 
-HURRIED_FOR_SECONDS = 2
-"""The longest that it waits when its worker is stopping."""
+REQUEST_SECONDS = 15
+"""The longest that a request to the result backend may take; its client gives up only if nothing at all comes."""
 
-RESERVE_SECONDS = 20
-"""What is left of the time in which a message is invisible, for handing its result over and deleting it."""
+RESERVE_SECONDS = HAND_OVER_SECONDS
+"""What is left of the time in which a message is invisible, for handing its outcome over and deleting it."""
 
 
 class Action(Enum):
@@ -83,19 +77,21 @@ class Verdict(NamedTuple):
     outcome: str
     """The value of `outcome` in its log line."""
     redelivery_in_seconds: float = 0
-    reason: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """After how long a message that is released is delivered again: 0 to the queue's visibility timeout."""
+    reason: Mapping[str, str] | None = None
     """Why its message is dead-lettered, as it is to be noted with it."""
     runtime_seconds: float = 0
+    """What the task's own code took."""
     text: str = ""
-    """What the task returned, or what it failed with, cut to some characters."""
+    """What the task returned, or what it failed with, cut to `MAX_REASON_CHARACTERS`."""
 
 
 class Redelivered(Retry):
-    """An attempt failed, and another follows; by `Retry` Celery tells a result that is to come from one that failed."""
+    """Stored as RETRY: the attempt failed, and the message will be redelivered."""
 
 
-class ResultsUnavailable(BaseException):
-    """The result backend stayed unavailable for as long as this attempt can wait for it.
+class Unavailable(BaseException):
+    """The result backend, or the broker, stayed unavailable for as long as this attempt can wait for it.
 
     No `Exception`, because Celery takes any of those, while it joins a chord, for the chord's failure.
     """
@@ -119,13 +115,15 @@ class Attempt:
     has_returned: bool = False
     """Whether the task's own code has returned, and not raised."""
     store_until: float = 0
-    """Until when storing its outcome is tried; before its end, not at all beyond the first time."""
+    """Monotonic time until which storing its outcome is retried; 0 while the task's own code runs."""
     unavailable: bool = False
     """Whether the result backend was given up."""
-    is_asking: bool = False
+    request_in_progress: bool = False
     """Whether a request to it is under way."""
     hands_over: bool = True
     """Whether its outcome may be stored by a message of its own."""
+    retry_sent: bool = False
+    """Whether the task has sent its own retry."""
     handed_over: bool = False
     """Whether its outcome will be stored by a message of its own."""
     verdict: Verdict | None = None
@@ -140,7 +138,11 @@ class Attempt:
 
     @classmethod
     def of(cls, app: Any, task_id: str, info: dict[str, Any]) -> Attempt:
-        """Return the attempt that a message's `delivery_info` tells of."""
+        """Return the attempt that a message's `delivery_info` tells of.
+
+        Raises:
+            KeyError: the contract has no such queue.
+        """
         return cls(
             task_id=task_id,
             queue=app.queue_served(info["routing_key"]),
@@ -158,12 +160,17 @@ class Attempt:
 
     def settle(self) -> None:
         """Note that its outcome is stored, or will be."""
-        if self.store_until:  # What a task stores itself, of its own or others, is not its outcome.
-            final = self.verdict is not None and self.verdict.action is Action.DEAD_LETTER
-            self.enter(Phase.FAILED if final else Phase.SETTLED)
+        if not self.store_until:  # What a task stores itself, of its own or others, is not its outcome.
+            return
+        if self.verdict is None:
+            self.enter(Phase.SUCCEEDED)
+        elif self.verdict.action is Action.DEAD_LETTER:
+            self.enter(Phase.FAILED)
+        else:
+            self.enter(Phase[self.verdict.outcome.upper()])
 
     def end(self) -> None:
-        """Begin to store its outcome: no time limit disturbs that, and a result backend is waited for."""
+        """Mark the task's code as ended: no limit holds now, and requests to the result backend are retried."""
         now = time.monotonic()
         _ignore_soft_limit()
         self.enter(Phase.ENDED)
@@ -172,16 +179,13 @@ class Attempt:
             self.store_until = max(now, min(self.hold_until - RESERVE_SECONDS, now + STORE_FOR_SECONDS))
 
     def may_wait(self, seconds: float) -> bool:
-        """Wait for a result backend that is unavailable; return at once, and whether to go on, if that is no use."""
-        until = self.store_until
-        if is_hurried():
-            until = min(until, time.monotonic() + HURRIED_FOR_SECONDS)
-        if self.unavailable or time.monotonic() + seconds > until:
-            return False
+        """Sleep before the next request to the result backend; return False at once if there is no time for both."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not is_hurried():
+        if self.unavailable or is_shutting_down() or end > self.store_until:
+            return False
+        while (left := end - time.monotonic()) > 0 and not is_shutting_down():
             time.sleep(min(left, 0.5))
-        return True
+        return not is_shutting_down()
 
 
 current: Attempt | None = None
@@ -210,23 +214,19 @@ def deliver(
     task = app.tasks[name]
     attempt = Attempt.of(app, task_id, request["delivery_info"])
     with _working_on(attempt):
-        if attempt.began > request["delivery_info"]["start_before"]:
-            # It waited in this worker, behind others, so long that it could outlast its visibility timeout.
-            attempt.verdict = Verdict(Action.RELEASE, "interrupted")
-            attempt.level = logging.WARNING
-        else:
+        # It may have waited in this worker, behind others, so long that it could outlast its visibility timeout.
+        if attempt.began <= request["delivery_info"]["start_before"]:
             _run(attempt, task, request, (body, content_type, content_encoding))
-        _log(attempt, task.name, Context(request))
-    return _told(attempt)
+        verdict = _final_verdict(attempt)
+        _log(attempt, verdict, task.name, Context(request))
+    return verdict
 
 
 def record(
     name: str,
     task_id: str,
     request: dict[str, Any],
-    body: Any,
-    content_type: str | None,
-    content_encoding: str | None,
+    message: tuple[Any, str | None, str | None],
     state: str,
     error: Exception,
 ) -> Verdict:
@@ -236,9 +236,7 @@ def record(
         name: of the task; it may be unknown here.
         task_id: its id.
         request: headers of its message, with `delivery_info`.
-        body: of its message.
-        content_type: of the body; none if it is decoded already.
-        content_encoding: of the body.
+        message: its body, content type and content encoding; no type if the body is decoded already.
         state: FAILURE, which becomes RETRY if another attempt follows, or REVOKED.
         error: why.
     """
@@ -246,31 +244,27 @@ def record(
     task = app.tasks.get(name) or _UnknownTask(app, name)
     attempt = Attempt.of(app, task_id, request["delivery_info"])
     with _working_on(attempt):
-        attempt.enter(Phase.RUNNING)
         with contextlib.suppress(Exception):  # A body that cannot be read tells nothing of what waits for the task.
-            _load(app, request, body, content_type, content_encoding)
-        context = Context(request, args=request.get("args") or (), kwargs=request.get("kwargs") or {})
+            _load(app, request, *message)
+        # It may have failed for what is in it, and that is not to keep its failure from being stored.
+        context = Context(valid(request), args=request.get("args") or (), kwargs=request.get("kwargs") or {})
         context.id = task_id
-        try:
-            if state == states.REVOKED:
-                _revoke(attempt, task, context, error)
-            else:
-                raise error
-        except Exception as raised:  # noqa: BLE001 - whatever it is, it is stored
-            attempt.error = attempt.error or raised
-            _conclude(attempt, task, context, raised)
-        _log(attempt, name, context)
-    return _told(attempt)
+        if attempt.began < attempt.hold_until:  # Else another attempt may be under way by now.
+            _record(attempt, task, context, state, error)
+        verdict = _final_verdict(attempt)
+        _log(attempt, verdict, name, context)
+    return verdict
 
 
 def prepare_process(app: Any) -> None:
     """Let every task of this process be run by `deliver`."""
     for name, task in app.tasks.items():
         kind = type(task)
-        if not issubclass(kind, _Watched):
-            task.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": kind.__module__})
+        if not issubclass(kind, _TrackedTask):
+            task.__class__ = type(kind.__name__, (_TrackedTask, kind), {"__module__": kind.__module__})
         task.__trace__ = build_tracer(name, task, app.loader, app=app, Info=Outcome)
     warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)  # It is logged here.
+    logging.raiseExceptions = False  # A task that closes standard error is not to fail for it.
     _ignore_soft_limit()
 
 
@@ -297,9 +291,8 @@ def _working_on(attempt: Attempt) -> Iterator[None]:
 
 def _run(attempt: Attempt, task: Any, request: dict[str, Any], message: tuple[Any, Any, Any]) -> None:
     """Run the task, by Celery's own tracer, and see that there is a verdict."""
-    app = task.app
     try:
-        args, kwargs = _load(app, request, *message)
+        args, kwargs = _load(task.app, request, *message)
         attempt.text = task.__trace__(attempt.task_id, args, kwargs, request).retstr or ""
     except BaseException as error:
         if _common.terminate_handler_fired():
@@ -309,15 +302,40 @@ def _run(attempt: Attempt, task: Any, request: dict[str, Any], message: tuple[An
         attempt.verdict = Verdict(Action.DELETE, "succeeded")
 
 
+def _record(attempt: Attempt, task: Any, context: Context, state: str, error: Exception) -> None:
+    """Store that a task failed, or was revoked."""
+    try:
+        if isinstance(error, errors.DeliveredTooOftenError) and (told := _told(task, context)):
+            attempt.verdict = told
+        elif state == states.REVOKED:
+            attempt.verdict = Verdict(Action.DELETE, "revoked")
+            attempt.end()
+            store = _stores_errors(task, context)
+            task.backend.mark_as_revoked(attempt.task_id, str(error), request=context, store_result=store)
+        else:
+            raise error
+    except (Exception, Unavailable) as raised:  # noqa: BLE001
+        attempt.error = raised
+        _conclude(attempt, task, context, raised)
+
+
+def _told(task: Any, context: Context) -> Verdict | None:
+    """Return what becomes of a message whose task has a final state already, which is not stored again."""
+    state = task.backend.get_state(context.id) if _stores_errors(task, context) else None
+    ends = {
+        states.SUCCESS: Verdict(Action.DELETE, "succeeded"),
+        states.REVOKED: Verdict(Action.DELETE, "revoked"),
+        states.FAILURE: Verdict(Action.DEAD_LETTER, "dead_lettered"),
+    }
+    return ends.get(str(state))
+
+
 def _conclude(attempt: Attempt, task: Any, context: Context, error: BaseException) -> None:
     """End an attempt with what Celery's tracer did not take for the task's own error."""
-    if attempt.verdict is not None or attempt.phase is Phase.SETTLED:
-        logger.error("Task hook failed after the attempt had ended: %s", describe(error), exc_info=error)
-        return
     try:
         Outcome(states.FAILURE, error).handle_error_state(task, context)
-    except (Exception, ResultsUnavailable) as also:  # A hook of the task's, or nothing can be reached.
-        logger.error("Outcome of the task could not be stored: %s", describe(also), exc_info=also)
+    except (Exception, Unavailable) as also:
+        logger.error("outcome of the task could not be stored: %s", describe(also), exc_info=also)
 
 
 def _load(
@@ -332,14 +350,28 @@ def _load(
     return args, kwargs
 
 
-def _told(attempt: Attempt) -> Verdict:
-    verdict = attempt.verdict or Verdict(Action.RELEASE, "interrupted")
+def _final_verdict(attempt: Attempt) -> Verdict:
+    if attempt.verdict is None:
+        attempt.verdict, attempt.level = Verdict(Action.RELEASE, "interrupted"), logging.WARNING
     text = describe(attempt.error)[:MAX_REASON_CHARACTERS] if attempt.error else attempt.text
-    return verdict._replace(runtime_seconds=attempt.runtime_seconds, text=text)
+    return attempt.verdict._replace(runtime_seconds=attempt.runtime_seconds, text=text)
 
 
-class _Watched:
+def _log(attempt: Attempt, verdict: Verdict, name: str, request: Any) -> None:
+    """Write the log line of the attempt, when all of it is done."""
+    level, suffix = attempt.level, ""
+    if attempt.handed_over:
+        level = max(level, logging.WARNING)
+        suffix = "; result backend unavailable, result handed over to celery_aws.store_outcome"
+    error = attempt.error if level > logging.INFO else None
+    log_outcome(logger, level, task_fields(name, request), verdict, suffix, error)
+
+
+class _TrackedTask:
     """What every task is in a task process, before what it is otherwise."""
+
+    name: str
+    request: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; where this is the attempt, note when its code begins and when it has returned.
@@ -347,27 +379,38 @@ class _Watched:
         Raises:
             ResultNotStorableError: what it returned cannot be stored.
         """
-        attempt, task = current, self
-        running: Any = getattr(task, "request", None)
+        attempt, running = current, self.request
         if attempt is None or attempt.phase is not Phase.WAITING or running.id != attempt.task_id:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        attempt.enter(Phase.RUNNING)
-        if SIG_SOFT_TIMEOUT is not None:
-            signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
-        result = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        process = os.getpid()
+        if self.name == "celery.chord_unlock":  # No owner's code: it waits for the result backend and the broker.
+            attempt.end()
+        else:
+            attempt.enter(Phase.RUNNING)
+            if SIG_SOFT_TIMEOUT is not None:
+                signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+        try:
+            result = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            if os.getpid() != process:  # The task has forked, and this would go on as another worker.
+                os._exit(0)
         attempt.has_returned = True
         attempt.end()
-        _check_storable(task, running, result)
+        _check_storable(self, running, result)
         return result
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
-        """Send the task anew; see `celery.Task.retry`.
+        """Retry the task; see `celery.Task.retry`.
 
         Raises:
             RetryRefusedError: the options cannot be honoured, such as a countdown that is too long.
         """
         try:
             return super().retry(*args, **kwargs)  # type: ignore[misc]
+        except Retry:
+            if current is not None:
+                current.retry_sent = True
+            raise
         except Reject as rejected:
             reason = getattr(rejected, "reason", None)
             if isinstance(reason, errors.RefusedError):
@@ -388,6 +431,10 @@ def _check_storable(task: Any, request: Context, result: Any) -> None:
         task.backend.check_storable(result if stored else None, result)
 
 
+def _stores_errors(task: Any, request: Context) -> bool:
+    return bool(not get_actual_ignore_result(task, request) or task.store_errors_even_if_ignored)
+
+
 # What an attempt ends with
 
 
@@ -397,40 +444,39 @@ class Outcome(TraceInfo):
     def handle_error_state(self, task: Any, req: Context, eager: bool = False, call_errbacks: bool = True) -> Any:
         """Store RETRY or FAILURE; which, depends on whether there will be another attempt."""
         attempt = working_on()
-        store = not get_actual_ignore_result(task, req) or task.store_errors_even_if_ignored
-        if self.state == states.RETRY:
+        if attempt.verdict is not None or attempt.phase > Phase.ENDED:
+            logger.error("error after the attempt had ended: %s", describe(self.retval), exc_info=self.retval)
+            return ExceptionInfo()
+        if self.state == states.RETRY and attempt.retry_sent:  # Else `Retry` was raised by hand, and nothing was sent.
             attempt.verdict = Verdict(Action.DELETE, "retry_requested")
             attempt.end()
-            return self.handle_retry(task, req, store_errors=store)
-        if attempt.verdict is not None or attempt.phase is Phase.SETTLED:
-            _conclude(attempt, task, req, self.retval)
-            return ExceptionInfo()
-        return self._fail(attempt, task, req, store=store, call_errbacks=call_errbacks)
+            attempt.settle()
+            return self.handle_retry(task, req, store_errors=_stores_errors(task, req))
+        return self._fail(attempt, task, req, call_errbacks=call_errbacks or self.state == states.RETRY)
 
     def handle_reject(self, task: Any, req: Context, **rest: Any) -> None:
         """Take `Reject(requeue=True)` for a failure, and `Reject(requeue=False)` for one that is final."""
-        attempt, rejected = working_on(), self.retval
+        rejected = self.retval
         self.retval = rejected.reason if isinstance(rejected.reason, Exception) else rejected
         if not rejected.requeue:
             self.retval = errors.TaskRejectedError(describe(self.retval))
-        store = not get_actual_ignore_result(task, req) or task.store_errors_even_if_ignored
-        self._fail(attempt, task, req, store=store)
+        self._fail(working_on(), task, req)
 
     def handle_ignore(self, task: Any, req: Context, **rest: Any) -> None:
         """Store nothing: the task has seen to its own state, or wants none."""
         attempt = working_on()
         attempt.verdict = Verdict(Action.DELETE, "ignored")
         attempt.end()
+        attempt.settle()
 
-    def _fail(
-        self, attempt: Attempt, task: Any, req: Context, *, store: bool, call_errbacks: bool = True
-    ) -> ExceptionInfo:
+    def _fail(self, attempt: Attempt, task: Any, req: Context, *, call_errbacks: bool = True) -> ExceptionInfo:
         """Decide whether a failure is final, and store it."""
         attempt.error = error = self.retval
         expected = isinstance(error, getattr(task, "throws", None) or ())
         attempt.level = logging.INFO if expected else logging.ERROR
         attempt.end()
-        if isinstance(error, ResultsUnavailable):
+        store = _stores_errors(task, req)
+        if isinstance(error, Unavailable):
             # Neither the result backend nor the broker can be reached, so nothing can be said or done.
             attempt.verdict = Verdict(Action.RELEASE, "interrupted")
             return ExceptionInfo()
@@ -444,23 +490,29 @@ class Outcome(TraceInfo):
         outcome = "rejected" if isinstance(error, errors.TaskRejectedError) else "dead_lettered"
         attempt.verdict = Verdict(Action.DEAD_LETTER, outcome, 0, reason_of(error, attempt.number))
         self.state, self.retval = states.FAILURE, storable(error)
-        return self.handle_failure(task, req, store_errors=store, call_errbacks=call_errbacks)
+        try:
+            return self.handle_failure(task, req, store_errors=store, call_errbacks=call_errbacks)
+        except Unavailable:
+            if not attempt.is_last and attempt.phase is not Phase.FAILED:  # Nobody was told, so another may follow.
+                attempt.verdict = Verdict(Action.RELEASE, "interrupted")
+            raise
 
     def _log_error(self, *args: Any) -> None:
         """Say nothing; `deliver` does, when all is done."""
 
 
+PERMANENT = (
+    errors.DeliveredTooOftenError,
+    errors.InvalidMessageError,
+    errors.RetryRefusedError,
+    errors.TaskRejectedError,
+)
+"""Errors of the service's own after which another attempt is useless."""
+
+
 def is_permanent(task: Any, error: BaseException) -> bool:
     """Return whether another attempt is useless after an error."""
-    final = (errors.TaskRejectedError, errors.RetryRefusedError, errors.DeliveredTooOftenError)
-    return isinstance(error, (*final, *getattr(task, "permanent_errors", ())))
-
-
-def _revoke(attempt: Attempt, task: Any, context: Context, error: Exception) -> None:
-    attempt.verdict = Verdict(Action.DELETE, "revoked")
-    attempt.end()
-    store = not get_actual_ignore_result(task, context)
-    task.backend.mark_as_revoked(attempt.task_id, str(error), request=context, store_result=store)
+    return isinstance(error, (*PERMANENT, *getattr(task, "permanent_errors", ())))
 
 
 class _UnknownTask(celery.Task[Any, Any]):
@@ -473,86 +525,7 @@ class _UnknownTask(celery.Task[Any, Any]):
         self.bind(app)
 
 
-# Errors that fit: into a log line, a result and a message
-
-
-def describe(error: BaseException) -> str:
-    """Return the type and text of an error, whatever its `repr` does, within `MAX_ERROR_CHARACTERS`."""
-    try:
-        text = repr(error)
-    except Exception as broken:  # noqa: BLE001
-        text = f"{type(error).__name__}(<its repr raised {type(broken).__name__}>)"
-    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}... [cut]"
-
-
-def storable(error: BaseException) -> Exception:
-    """Return an error that any result backend can store: itself, or one of its name with its text."""
-    if not isinstance(error, Exception):
-        return errors.TaskAbortedError(describe(error))
-    try:
-        if len(str(error.args)) <= MAX_ERROR_CHARACTERS:
-            return error
-    except Exception:  # noqa: BLE001, S110 - an argument that cannot be shown
-        pass
-    kind: Any = type(error)
-    stand_in = create_exception_cls(kind.__name__, kind.__module__)
-    made: Exception = stand_in(describe(error)).with_traceback(error.__traceback__)
-    return made
-
-
-def reason_of(error: BaseException, attempt: int) -> dict[str, str]:
-    """Return why a message is dead-lettered, as the on-call engineer wants to know it."""
-    lines = tracebacks.format_exception(type(error), error, error.__traceback__) if error.__traceback__ else []
-    told = {
-        "FailureException": _printable(describe(error))[:MAX_REASON_CHARACTERS],
-        "FailureTraceback": _printable("".join(lines))[-MAX_REASON_CHARACTERS:],
-        "FailureHost": _printable(socket.gethostname()),
-        "FailureAttempt": str(attempt),
-    }
-    return {name: value for name, value in told.items() if value}
-
-
-def _printable(text: str) -> str:
-    """Return a text without what brokers do not take in an attribute of a message."""
-    return "".join(c for c in text if c in "\t\n\r" or c.isprintable() or c == " ")
-
-
 def _ignore_soft_limit() -> None:
     """Let a soft limit that comes too late pass: it is for the task's own code."""
     if SIG_SOFT_TIMEOUT is not None:
         signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)
-
-
-# The log line
-
-
-def _log(attempt: Attempt, name: str, request: Any) -> None:
-    """Say what the attempt ended with, when all of it is done."""
-    verdict = attempt.verdict or Verdict(Action.RELEASE, "interrupted")
-    seconds = attempt.runtime_seconds
-    fields: dict[str, Any] = {
-        **task_fields(name, request),
-        "outcome": verdict.outcome,
-        "duration_seconds": round(seconds, 3),
-    }
-    if verdict.outcome == "retrying":
-        fields["redelivery_in_seconds"] = verdict.redelivery_in_seconds
-    said = _SAID[verdict.outcome].format(seconds=seconds, redelivery=verdict.redelivery_in_seconds)
-    level = attempt.level
-    if attempt.handed_over:
-        said += "; the result backend is unavailable, so the result will be stored by a message of its own"
-        level = max(level, logging.WARNING)
-    error = attempt.error
-    logger.log(level, said, exc_info=error if error and level > logging.INFO else None, extra=fields)
-
-
-_SAID = {
-    "succeeded": "succeeded in {seconds:.3f} s",
-    "retrying": "failed after {seconds:.3f} s; redelivery in about {redelivery:g} s",
-    "dead_lettered": "failed after {seconds:.3f} s; dead-lettered",
-    "rejected": "rejected after {seconds:.3f} s; dead-lettered",
-    "retry_requested": "retry requested after {seconds:.3f} s",
-    "ignored": "ignored after {seconds:.3f} s",
-    "revoked": "revoked",
-    "interrupted": "interrupted after {seconds:.3f} s; redelivery at once",
-}

@@ -10,7 +10,7 @@ class RefusedError(ValueError):
 
 
 class CountdownTooLongError(RefusedError):
-    """A task was sent with a countdown or ETA during which its message would be delivered again."""
+    """The countdown or ETA is longer than the queue allows."""
 
 
 class MessageGroupError(RefusedError):
@@ -18,7 +18,7 @@ class MessageGroupError(RefusedError):
 
 
 class MessageGroupMissingError(RefusedError):
-    """A task was sent to a FIFO queue without saying what it must stay in order with."""
+    """A task was sent to a FIFO queue without a message group."""
 
 
 class MessageTooLargeError(RefusedError):
@@ -30,7 +30,7 @@ class SerializerError(RefusedError):
 
 
 class UnknownQueueError(RefusedError):
-    """A task was sent that belongs to no queue of the contract."""
+    """A task was sent to a queue that the contract does not have."""
 
 
 class RetryRefusedError(RefusedError):
@@ -65,7 +65,7 @@ class TaskRejectedError(Exception):
 
 
 class TaskAbortedError(Exception):
-    """A task ended with what is no `Exception`, such as `SystemExit`."""
+    """A task raised a `BaseException` that is not an `Exception`, such as `SystemExit`."""
 
 
 class ResultNotStorableError(Exception):
@@ -78,6 +78,10 @@ class ResultLostError(Exception):
 
 class ResultsUnavailableError(RuntimeError):
     """The result backend has been unavailable for longer than a delivery may take."""
+
+
+class InvalidMessageError(Exception):
+    """A message asks for what its queue does not allow, or is malformed."""
 
 
 class DeliveredTooOftenError(Exception):

@@ -13,6 +13,8 @@ from typing import Any
 from celery import current_task, signals
 from pythonjsonlogger.json import JsonFormatter
 
+from .failures import cut
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request on whose behalf this code runs.
 
@@ -50,7 +52,7 @@ class TaskFields(logging.Filter):
         return True
 
 
-def task_fields(name: str, request: Any) -> dict[str, Any]:
+def task_fields(name: str | None, request: Any) -> dict[str, Any]:
     """Return the fields of a task's log lines."""
     delivery = request.delivery_info or {}
     properties = request.properties or {}
@@ -65,12 +67,47 @@ def task_fields(name: str, request: Any) -> dict[str, Any]:
     return {field: value for field, value in fields.items() if value is not None}
 
 
+_MESSAGES = {
+    "succeeded": "succeeded in {seconds:.3f} s",
+    "retrying": "failed after {seconds:.3f} s; redelivery in about {redelivery:g} s",
+    "dead_lettered": "failed after {seconds:.3f} s; dead-lettered",
+    "rejected": "rejected after {seconds:.3f} s; dead-lettered",
+    "retry_requested": "retry requested after {seconds:.3f} s",
+    "ignored": "ignored after {seconds:.3f} s",
+    "revoked": "revoked",
+    "interrupted": "interrupted after {seconds:.3f} s; redelivery at once",
+}
+
+
+def log_outcome(
+    logger: logging.Logger,
+    level: int,
+    fields: dict[str, Any],
+    verdict: Any,
+    suffix: str = "",
+    error: BaseException | None = None,
+) -> None:
+    """Write the line that says what an attempt ended with; people query its `outcome`.
+
+    Args:
+        logger: of the module that decided.
+        level: severity.
+        fields: of the task, by `task_fields`.
+        verdict: what the attempt ended with.
+        suffix: what else is to be said.
+        error: to be logged with its traceback.
+    """
+    seconds, redelivery = verdict.runtime_seconds, verdict.redelivery_in_seconds
+    extra = {**fields, "outcome": verdict.outcome, "duration_seconds": round(seconds, 3)}
+    if verdict.outcome == "retrying":
+        extra["redelivery_in_seconds"] = redelivery
+    text = _MESSAGES[verdict.outcome].format(seconds=seconds, redelivery=redelivery)
+    logger.log(level, "%s%s", text, suffix, exc_info=error, extra=extra)
+
+
 def _own(record: logging.LogRecord) -> dict[str, Any]:
     """Return the fields that a record was made with; they are not to be replaced."""
     return {field: record.__dict__[field] for field in ("task", "task_id") if field in record.__dict__}
-
-
-MAX_TRACEBACK_CHARACTERS = 20_000
 
 
 class ShortTraceback(logging.Formatter):
@@ -78,8 +115,7 @@ class ShortTraceback(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - as logging calls it
         """Return a traceback as text."""
-        text = super().formatException(ei)
-        return text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"[cut] ...{text[-MAX_TRACEBACK_CHARACTERS:]}"
+        return cut(super().formatException(ei), keep_end=True)
 
 
 class PlainFormatter(ShortTraceback):
@@ -126,10 +162,10 @@ def set_up(level: str | int, plain: bool | None = None) -> None:
     for name, least in NOISY.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.captureWarnings(True)
-    logging.getLogger("celery.app.trace").addFilter(_is_not_said_by_delivery)
+    logging.getLogger("celery.app.trace").addFilter(_is_not_logged_by_delivery)
 
 
-def _is_not_said_by_delivery(record: logging.LogRecord) -> bool:
+def _is_not_logged_by_delivery(record: logging.LogRecord) -> bool:
     """Drop what delivery.py logs itself, in fewer words and without arguments and return values."""
     return "data" not in record.__dict__
 

@@ -11,9 +11,9 @@ from celery.backends.dynamodb import DynamoDBBackend
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from .aws import CLIENT_CONFIG, insist_on_json, is_about_request
+from .aws import CLIENT_CONFIG, UNREADABLE, is_unavailable, require_json
 from .contract import Contract
-from .storing import Reliable
+from .storing import ResilientBackend
 
 MAX_ITEM_BYTES = 400 * 1024
 """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html"""
@@ -49,7 +49,7 @@ BACKENDS = {"dynamodb": f"{__name__}:Backend"}
 """What Celery is to take for the scheme of a URL."""
 
 
-class Backend(Reliable, DynamoDBBackend):  # type: ignore[misc]
+class Backend(ResilientBackend, DynamoDBBackend):  # type: ignore[misc]
     """Celery's DynamoDB backend, with timeouts, and chords that count each of their tasks once."""
 
     _client: Any
@@ -61,13 +61,13 @@ class Backend(Reliable, DynamoDBBackend):  # type: ignore[misc]
 
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether an error tells of DynamoDB, of the network or of credentials, and not of the result."""
-        return not is_about_request(error)
+        return is_unavailable(error) or isinstance(error, UNREADABLE)
 
     def _get_client(self, access_key_id: Any = None, secret_access_key: Any = None) -> Any:
         """Celery's own describes the table at first, creates one if it is missing, and waits a minute for answers."""
         if self._client is None:
             client = boto3.client("dynamodb", region_name=self.aws_region, config=CLIENT_CONFIG)
-            client.meta.events.register("after-call.dynamodb", insist_on_json)
+            client.meta.events.register("after-call.dynamodb", require_json)
             self._client = client
         return self._client
 
@@ -78,7 +78,7 @@ class Backend(Reliable, DynamoDBBackend):  # type: ignore[misc]
 
     def incr(self, key: Any) -> int:
         """Add a task to the set of those that are done; return how many those are."""
-        return int(self.patiently(self._add_part, str(key)))
+        return int(self.with_retries(self._add_part, str(key)))
 
     def _add_part(self, key: str) -> int:
         name, part = {"S": key}, {"BS": [self._part.digest]}

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings
 from redis.client import Pipeline
 
 from .contract import Contract
-from .storing import UNAVAILABLE, Reliable
+from .storing import ResilientBackend
 
 TEMPORARY = ("OOM", "READONLY", "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
 """What error replies begin with that are about the server: out of memory, failing over, starting, and the like.
@@ -69,7 +69,7 @@ BACKENDS = {"redis": f"{__name__}:Backend", "rediss": f"{__name__}:Backend"}
 """What Celery is to take for the scheme of a URL."""
 
 
-class Backend(Reliable, RedisBackend):  # type: ignore[misc]
+class Backend(ResilientBackend, RedisBackend):  # type: ignore[misc]
     """Celery's Redis backend, each of whose commands is repeated while Redis is unavailable."""
 
     def is_unavailable(self, error: Exception) -> bool:
@@ -78,7 +78,7 @@ class Backend(Reliable, RedisBackend):  # type: ignore[misc]
             return False
         if isinstance(error, redis.ResponseError):
             return str(error).startswith(TEMPORARY) or isinstance(error, redis.exceptions.OutOfMemoryError)
-        return isinstance(error, (redis.RedisError, *UNAVAILABLE))
+        return isinstance(error, (redis.RedisError, OSError))
 
     def _get_client(self) -> Any:
         backend = self
@@ -88,7 +88,7 @@ class Backend(Reliable, RedisBackend):  # type: ignore[misc]
 
             def execute_command(self, *args: Any, **options: Any) -> Any:
                 """Execute a command."""
-                return backend.patiently(super().execute_command, *args, **options)
+                return backend.with_retries(super().execute_command, *args, **options)
 
             def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
                 """Return a pipeline."""
@@ -105,7 +105,7 @@ class Backend(Reliable, RedisBackend):  # type: ignore[misc]
                     self.command_stack = list(commands)
                     return super(Commands, self).execute(*args, **options)
 
-                return backend.patiently(again)
+                return backend.with_retries(again)
 
         return Client
 
@@ -115,9 +115,12 @@ class Backend(Reliable, RedisBackend):  # type: ignore[misc]
         script = super()._chord_part_return_script  # type: ignore[misc]
 
         def call(keys: Any, args: Any, client: Any) -> Any:
+            *_, claim_key = keys
+            *_, token = args
             ready, difference, size, claimed = script(keys=keys, args=args, client=client)
             if size and not claimed and ready == int(size) + int(difference or 0):
-                claimed = int(client.get(keys[5]) in (args[7], str(args[7]).encode()))
+                owner = client.get(claim_key)
+                claimed = int(owner in (token, token.encode()))
             return ready, difference, size, claimed
 
         return call

@@ -10,9 +10,9 @@ from kombu.utils.encoding import bytes_to_str
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from .aws import CLIENT_CONFIG, AnswerError, is_about_request
+from .aws import CLIENT_CONFIG, UNREADABLE, AnswerError, is_unavailable
 from .contract import Contract
-from .storing import Reliable
+from .storing import ResilientBackend
 
 
 class ResultsEnvironment(BaseSettings):
@@ -42,7 +42,7 @@ BACKENDS = {"s3": f"{__name__}:Backend"}
 """What Celery is to take for the scheme of a URL."""
 
 
-class Backend(Reliable, S3Backend):  # type: ignore[misc]
+class Backend(ResilientBackend, S3Backend):  # type: ignore[misc]
     """Celery's S3 backend, with timeouts."""
 
     aws_region: str
@@ -50,14 +50,15 @@ class Backend(Reliable, S3Backend):  # type: ignore[misc]
 
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether an error tells of S3, of the network or of credentials, and not of the result."""
-        return not is_about_request(error)
+        return is_unavailable(error) or isinstance(error, UNREADABLE)
 
     def set(self, key: Any, value: Any) -> Any:
         """Store a value, and see that it was S3 who said so."""
-        return self.patiently(self._put, key, value)
+        return self.with_retries(self._put, key, value)
 
     def _put(self, key: Any, value: Any) -> None:
-        if "ETag" not in self._get_s3_object(bytes_to_str(key)).put(Body=value):
+        answer = self._get_s3_object(bytes_to_str(key)).put(Body=value)
+        if "ETag" not in answer:
             raise AnswerError("S3 did not confirm that it has the object")
 
     def _connect_to_s3(self) -> Any:

@@ -3,8 +3,8 @@
 In a task process each request to the result backend is repeated until it succeeds, within the time in which the task's
 message is invisible to other workers. If that is not enough, what is to be stored is sent to the task's own queue as a
 message of a task of its own, `celery_aws.store_outcome`, which any worker then stores; the task's message is deleted.
-So neither an outage nor a slow answer runs a task again, calls done what failed or failed what is done, or leaves a
-chord waiting.
+So an outage neither runs a task again nor leaves a chord waiting. The one result that is lost is one that is too large
+for a message; its state is then FAILURE, with `ResultLostError`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,12 +20,16 @@ from typing import Any
 from celery import states
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend
+from celery.exceptions import ChordError
 from celery.result import result_from_tuple
-from kombu.exceptions import EncodeError, OperationalError
+from celery.utils.serialization import UnpickleableExceptionWrapper, create_exception_cls
+from kombu.exceptions import EncodeError
 from kombu.utils.json import dumps
 
 from . import delivery, errors
-from .delivery import ResultsUnavailable
+from .delivery import Unavailable
+from .failures import cut, describe
+from .pool import is_shutting_down
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +42,19 @@ ATTEMPT_SECONDS = 60
 RESEND_AFTER_SECONDS = 300
 """Delay of the message that follows its last attempt, where its queue allows as much."""
 
-REQUEST_SECONDS = 15
-"""What a request to the result backend may take altogether; its client gives up only if nothing at all comes."""
+STOPPING_REQUEST_SECONDS = 5
+"""The longest that a request to the result backend may take while the worker is stopping."""
 
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5
+FIRST_BACKOFF_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 5
 
 
-class Reliable:
-    """What is put before one of Celery's result backends."""
+class _RequestTimeout(BaseException):
+    """A request took too long; no `Exception`, because the backends' clients would repeat the request themselves."""
+
+
+class ResilientBackend:
+    """Mixin for Celery's result backends that retries requests during an outage."""
 
     max_result_bytes: int | None = None
     """The largest result that the backend takes, encoded."""
@@ -54,6 +63,7 @@ class Reliable:
     encode: Callable[[Any], Any]
     encode_result: Callable[[Any, str], Any]
     exception_to_python: Callable[[Any], Any]
+    on_chord_part_return: Callable[[Any, str, Any], Any]
 
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether an error tells of the backend, and not of what is to be stored."""
@@ -61,59 +71,59 @@ class Reliable:
 
     # Every request
 
-    def patiently(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def with_retries(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Make a request to the backend; in a task process that is storing an outcome, until it succeeds.
 
         Raises:
-            ResultsUnavailable: the backend was unavailable for too long.
+            Unavailable: the backend was unavailable for too long.
         """
         attempt = delivery.current
-        if attempt is None or not attempt.store_until or attempt.is_asking:
+        if attempt is None or not attempt.store_until or attempt.request_in_progress:
             return call(*args, **options)  # Of requests within a request, the outermost is repeated.
-        pause = FIRST_PAUSE_SECONDS
+        backoff = FIRST_BACKOFF_SECONDS
         failures = 0
         while True:
             try:
-                with _within(REQUEST_SECONDS, attempt):
+                with _time_limit(attempt):
                     answer = call(*args, **options)
-            except Exception as error:
-                if not self.is_unavailable(error):
+            except (Exception, _RequestTimeout) as error:
+                if not isinstance(error, _RequestTimeout) and not self.is_unavailable(error):
                     raise
                 failures += 1
                 if failures == 1:
-                    logger.warning("Result backend unavailable, trying again: %s", delivery.describe(error))
-                if not attempt.may_wait(pause):
+                    logger.warning("result backend unavailable, retrying: %s", describe(error))
+                if not attempt.may_wait(backoff):
                     attempt.unavailable = True
-                    raise ResultsUnavailable(delivery.describe(error)) from error
-                pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+                    raise Unavailable(describe(error)) from error
+                backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
             else:
                 if failures:
-                    logger.info("Result backend available again after %d failed requests", failures)
+                    logger.info("result backend available again after %d failed requests", failures)
                 return answer
 
     def get(self, key: Any) -> Any:
         """Return the value of a key."""
-        return self.patiently(super().get, key)  # type: ignore[misc]
+        return self.with_retries(super().get, key)  # type: ignore[misc]
 
     def mget(self, keys: Any) -> Any:
         """Return the values of some keys."""
-        return self.patiently(super().mget, keys)  # type: ignore[misc]
+        return self.with_retries(super().mget, keys)  # type: ignore[misc]
 
     def set(self, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
         """Store a value."""
-        return self.patiently(super().set, key, value, *rest, **options)  # type: ignore[misc]
+        return self.with_retries(super().set, key, value, *rest, **options)  # type: ignore[misc]
 
     def delete(self, key: Any) -> Any:
         """Delete a key."""
-        return self.patiently(super().delete, key)  # type: ignore[misc]
+        return self.with_retries(super().delete, key)  # type: ignore[misc]
 
     def expire(self, key: Any, value: Any) -> Any:
         """Change how long a key is kept."""
-        return self.patiently(super().expire, key, value)  # type: ignore[misc]
+        return self.with_retries(super().expire, key, value)  # type: ignore[misc]
 
     def _get_task_meta_for(self, task_id: Any) -> Any:
         """Return what is stored of a task; an answer that cannot be read is asked for again."""
-        return self.patiently(super()._get_task_meta_for, task_id)  # type: ignore[misc]
+        return self.with_retries(super()._get_task_meta_for, task_id)  # type: ignore[misc]
 
     # What is stored
 
@@ -133,7 +143,7 @@ class Reliable:
                 dumps(result)
         except (EncodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise errors.ResultNotStorableError(
-                f"the task returned a {type(result).__name__} that cannot be stored as JSON: {delivery.describe(error)}"
+                f"the task returned a {type(result).__name__} that cannot be stored as JSON: {describe(error)}"
             ) from error
         if self.max_result_bytes is not None and size > self.max_result_bytes:
             raise errors.ResultNotStorableError(
@@ -142,14 +152,14 @@ class Reliable:
             )
 
     def store_result(self, task_id: str, result: Any, state: str, *rest: Any, **options: Any) -> Any:
-        """Store a state; one that is not final, such as a task's progress, only if that can be done at once."""
+        """Store a state; one that is not final, such as a task's progress, is not waited for beyond one request."""
         attempt = delivery.current
         try:
             return super().store_result(task_id, result, state, *rest, **options)  # type: ignore[misc]
         except Exception as error:
             if attempt is None or state in states.READY_STATES or not self.is_unavailable(error):
                 raise
-            logger.warning("State %s not stored, as the result backend is unavailable: %s", state, error)
+            logger.warning("state %s not stored, as the result backend is unavailable: %s", state, describe(error))
         return result
 
     def mark_as_retry(self, task_id: str, *args: Any, **options: Any) -> Any:
@@ -160,8 +170,8 @@ class Reliable:
         until, attempt.store_until = attempt.store_until, time.monotonic() + delivery.STORE_RETRY_FOR_SECONDS
         try:
             return super().mark_as_retry(task_id, *args, **options)  # type: ignore[misc]
-        except ResultsUnavailable as error:
-            logger.warning("State RETRY not stored, as the result backend is unavailable: %s", error)
+        except Unavailable as error:
+            logger.warning("state RETRY not stored, as the result backend is unavailable: %s", error)
         finally:
             attempt.store_until, attempt.unavailable = until, False
 
@@ -171,7 +181,7 @@ class Reliable:
         """Store SUCCESS, and tell a chord that waits for it."""
         try:
             super().mark_as_done(task_id, result, request, store_result, state)  # type: ignore[misc]
-        except ResultsUnavailable:
+        except Unavailable:
             self._hand_over("done", task_id, request, store_result, result=self.encode_result(result, state))
         _settle(task_id)
 
@@ -186,12 +196,15 @@ class Reliable:
         state: str = states.FAILURE,
     ) -> None:
         """Store FAILURE, tell a chord or a chain that waits for it, and call errbacks."""
-        traceback = str(traceback)[-delivery.MAX_ERROR_CHARACTERS :] if traceback is not None else None
+        traceback = cut(str(traceback), keep_end=True) if traceback is not None else None
+        if isinstance(exc, UnpickleableExceptionWrapper):  # What is stored as JSON need not be pickled.
+            wrapped: Any = exc
+            exc = create_exception_cls(wrapped.exc_cls_name, wrapped.exc_module)(*wrapped.exc_args)
         try:
             super().mark_as_failure(  # type: ignore[misc]
                 task_id, exc, traceback, request, store_result, call_errbacks, state
             )
-        except ResultsUnavailable:
+        except Unavailable:
             if request is None or request.id != task_id:
                 raise  # One of several that Celery stores at once; they are handed over together.
             self._hand_over(
@@ -204,13 +217,29 @@ class Reliable:
             )
         _settle(task_id)
 
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        """Call errbacks; whatever they do, and if they end this process, the task has failed and is not run again."""
+        _settle(request.id)
+        super()._call_task_errbacks(request, exc, traceback)  # type: ignore[misc]
+
+    def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
+        """Store that a chord failed; if its body is part of another chord, tell that one, which Celery does not."""
+        told = super().chord_error_from_stack(callback, exc)  # type: ignore[misc]
+        options = callback.options
+        if outer := options.get("chord"):
+            group, index = options.get("group_id"), options.get("group_index")
+            request = Context(id=callback.id, task=callback.task, chord=outer, group=group, group_index=index)
+            error = exc or ChordError("a task of an inner chord failed")
+            self.on_chord_part_return(request, states.FAILURE, error)
+        return told
+
     def mark_as_revoked(
         self, task_id: str, reason: str = "", request: Any = None, store_result: bool = True, **options: Any
     ) -> None:
         """Store REVOKED, and tell a chord that waits for it."""
         try:
             super().mark_as_revoked(task_id, reason, request, store_result, **options)  # type: ignore[misc]
-        except ResultsUnavailable:
+        except Unavailable:
             self._hand_over("revoked", task_id, request, store_result, result=reason)
         _settle(task_id)
 
@@ -222,15 +251,15 @@ class Reliable:
         """Send what is to be stored as a message of its own, to the queue that the task came from.
 
         Raises:
-            ResultsUnavailable: the broker is unavailable as well.
+            Unavailable: the broker is unavailable as well.
         """
         attempt = delivery.current
         if attempt is None or request is None or not attempt.hands_over:
-            raise ResultsUnavailable("nothing else can be tried")
+            raise Unavailable("nothing else can be tried")
         outcome = {
             "kind": kind,
             "task_id": task_id,
-            "request": _kept(request),
+            "request": _serialized_request(request),
             "store": store_result,
             "result": result,
             "traceback": traceback,
@@ -243,27 +272,40 @@ class Reliable:
             except errors.MessageTooLargeError as error:
                 lost = errors.ResultLostError(f"the task ran to its end, and its result was lost: {error}")
                 outcome.update(kind="lost", result=self.encode_result(lost, states.FAILURE), traceback=None)
-                logger.error("Result of the task lost: it is too large for a message, and could not be stored")
+                logger.error("result lost: the result backend is unavailable and the result is too large for a message")
                 send_outcome(self.app, outcome, attempt.queue_name, group)
         except Exception as error:
-            raise ResultsUnavailable(f"neither stored nor handed over: {delivery.describe(error)}") from error
+            raise Unavailable(f"neither stored nor handed over: {describe(error)}") from error
         attempt.handed_over = True
 
 
 @contextlib.contextmanager
-def _within(seconds: float, attempt: delivery.Attempt) -> Iterator[None]:
-    """End a request that takes longer, such as one whose answer drips in, with a `TimeoutError`."""
+def _time_limit(attempt: delivery.Attempt) -> Iterator[None]:
+    """End a request that takes longer than it may, such as one whose answer drips in.
+
+    Raises:
+        _RequestTimeout: it did.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Signals are the main thread's.
+        yield
+        return
+    seconds = STOPPING_REQUEST_SECONDS if is_shutting_down() else delivery.REQUEST_SECONDS
 
     def end(*args: Any) -> None:
-        raise TimeoutError(f"no answer within {seconds} s")
+        if attempt.request_in_progress:
+            raise _RequestTimeout(f"no answer within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    attempt.is_asking = True
+    attempt.request_in_progress = True
+    # Again and again, as a library may catch whatever is raised while it closes something.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
-        yield
-    finally:
-        attempt.is_asking = False
+        try:
+            yield
+        finally:
+            attempt.request_in_progress = False
+    finally:  # It may have come just then.
+        attempt.request_in_progress = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -274,7 +316,7 @@ def _settle(task_id: str) -> None:
         attempt.settle()
 
 
-def _kept(request: Any) -> dict[str, Any]:
+def _serialized_request(request: Any) -> dict[str, Any]:
     """Return what a result backend needs to know of a task, as it is in a message."""
     names = ("id", "task", "group", "group_index", "root_id", "parent_id", "chord", "chain", "errbacks", "properties")
     kept = {name: getattr(request, name, None) for name in names}
@@ -320,7 +362,7 @@ def add_store_outcome(app: Any) -> None:
     def store_outcome(self: Any, outcome: dict[str, Any]) -> None:
         """Store what a task ended with while the result backend was unavailable.
 
-        It is tried until nobody could read the result any longer.
+        It is tried until the result would have expired.
         """
         attempt = delivery.current
         if attempt is None:
@@ -330,9 +372,12 @@ def add_store_outcome(app: Any) -> None:
         attempt.store_until = min(attempt.hold_until - delivery.RESERVE_SECONDS, time.monotonic() + ATTEMPT_SECONDS)
         try:
             _store(app.backend, outcome)
-        except ResultsUnavailable as error:
+        except Unavailable as error:
             if time.time() > outcome["expires_at"]:
-                logger.error("Outcome of task %s never stored: its result would have expired", outcome["task_id"])
+                logger.error(
+                    "outcome of task %s discarded: the result backend was unavailable until the result expired",
+                    outcome["task_id"],
+                )
             elif attempt.is_last:
                 delay = min(RESEND_AFTER_SECONDS, attempt.queue.max_countdown_seconds)
                 group = outcome["request"]["properties"].get("MessageGroupId")
@@ -355,10 +400,12 @@ def _store(backend: Any, outcome: dict[str, Any]) -> None:
         backend.mark_as_revoked(task_id, result, request, store)
     else:
         error = backend.exception_to_python(result)
+        if backend.encode_result(error, states.FAILURE) != result:  # Its class takes other arguments, for example.
+            error = create_exception_cls(result["exc_type"], result["exc_module"])(*result["exc_message"])
         backend.mark_as_failure(task_id, error, outcome["traceback"], request, store, outcome["kind"] == "failed")
 
 
-class NoResults(Reliable, DisabledBackend):  # type: ignore[misc]
+class NoResults(ResilientBackend, DisabledBackend):  # type: ignore[misc]
     """The backend of a service that keeps no results."""
 
     def is_unavailable(self, error: Exception) -> bool:
@@ -368,7 +415,3 @@ class NoResults(Reliable, DisabledBackend):  # type: ignore[misc]
     def check_storable(self, stored: Any, result: Any) -> None:
         """Refuse what cannot be sent to what follows the task."""
         super().check_storable(None, result)
-
-
-UNAVAILABLE: tuple[type[Exception], ...] = (OSError, OperationalError)
-"""What any backend may raise when it cannot be reached."""

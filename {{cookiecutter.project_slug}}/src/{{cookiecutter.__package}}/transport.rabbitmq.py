@@ -20,11 +20,13 @@ from amqp.exceptions import AMQPError, MessageNacked, RecoverableConnectionError
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
+from kombu.utils.json import dumps
 
 from . import topology
 from .batching import Batch, check_size
 from .broker import DEAD_LETTERS, HEARTBEAT_SECONDS, TASKS, Known
 from .courier import Parcel, courier
+from .failures import fitting
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,9 @@ OF_ONE_WAY = frozenset({EARLIER_DELIVERIES, "x-delivery-count", "x-acquired-coun
 """Headers that tell of one way through the broker; with the next, new ones begin."""
 
 OWN_EXCHANGES = frozenset({TASKS.name, DEAD_LETTERS.name, DELAYED})
+
+MAX_HEADERS_BYTES = 100_000
+"""What all headers may have together: they must fit into one frame, which has 131,072 bytes."""
 
 TROUBLE = (AMQPError, OSError, OperationalError)
 """What a request to the broker can end with, other than an answer."""
@@ -86,9 +91,14 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
             raise self.MessageStateError(f"Message already acknowledged with state: {self._state}")
         channel: Any = self.channel
         info = self.delivery_info
+        if channel.connection is None:
+            logger.warning("message of %s is delivered again, as its connection is lost", info["routing_key"])
+            return
         headers = {**self.headers, EARLIER_DELIVERIES: info["receive_count"]}
         if not requeue:
-            parcel = Parcel(self, {**headers, **(info.get("reason") or {})}, DEAD_LETTERS.name, info["routing_key"])
+            # Released, it would run again.
+            told = {**headers, **fitting(info.get("reason") or {}, MAX_HEADERS_BYTES - len(dumps(headers)))}
+            parcel = Parcel(self, told, DEAD_LETTERS.name, info["routing_key"], channel.held_until(info))
         elif channel.is_stopping:
             super().reject(requeue=True)  # At once: another worker may have a slot for it.
             return
@@ -134,6 +144,14 @@ class Channel(BaseChannel):  # type: ignore[misc]
         super().__init__(*args, **options)
 
     # Receiving
+
+    def held_until(self, info: Mapping[str, Any]) -> float:
+        """Return the monotonic time until which a message may be held, by its `delivery_info`."""
+        if self.connection is None:
+            return 0
+        contract = self.connection.contract
+        hidden = {contract.celery_name(queue): queue.hidden_seconds for queue in contract.queues}
+        return float(info["received_at"] + hidden.get(info["routing_key"], 0))
 
     @property
     def is_stopping(self) -> bool:

@@ -19,9 +19,10 @@ from kombu.transport.virtual import base
 
 from .aws import AnswerError
 from .backoff import backoff_seconds
-from .batching import ENTRIES_PER_REQUEST, Batch, check_size, entry
+from .batching import ENTRIES_PER_REQUEST, Batch, check_size, entry, size_bytes
 from .calls import CALL_SECONDS, Answer, Failure
-from .polling import PollingChannel, receive_count
+from .failures import fitting
+from .polling import WHAT_TO_DO, PollingChannel, receive_count
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,12 @@ Were the worker killed meanwhile, its task would run again, as it would if it we
 """
 
 DELETE_AGAIN_AFTER_SECONDS = 1
+
+DEAD_LETTER_MAX_BACKOFF_SECONDS = 30
+"""The longest backoff between two requests that dead-letter a message; the first is a second."""
+
+MAX_DEAD_LETTERING = 100
+"""So many messages may wait for their dead-letter queue without taking the place of others."""
 
 CLOSE_WITHIN_SECONDS = 8
 """What a worker that stops may take to delete and release what it still holds: less than its margin for stopping."""
@@ -79,6 +86,8 @@ class Channel(PollingChannel):
         """Messages to delete, by receipt handle."""
         self._deleting: dict[str, Any] = {}
         """Those that SQS has been asked to delete, and has not answered."""
+        self._dead_lettering: dict[str, Any] = {}
+        """Those that could not be dead-lettered yet; they are not counted as held, so that the worker works on."""
         self._done_lock = threading.Lock()  # While a worker stops, timers run in a thread of their own.
         self._timer: Any = None
         """What will delete them, if not ten of them do earlier."""
@@ -110,6 +119,7 @@ class Channel(PollingChannel):
     def _is_done(self, delivery_tag: str, message: Any) -> None:
         with self._done_lock:
             self._done[delivery_tag] = message
+        self._dead_lettering.pop(delivery_tag, None)
         self.qos.ack(delivery_tag)
         # The rest of a FIFO group waits for this one.
         at_once = message.delivery_info["routing_key"].endswith(".fifo") or len(self._done) >= ENTRIES_PER_REQUEST
@@ -187,6 +197,7 @@ class Channel(PollingChannel):
 
     def _release(self, delivery_tag: str, message: Any) -> None:
         info = message.delivery_info
+        self._dead_lettering.pop(delivery_tag, None)
         # A worker that is stopping has cancelled its consumers; what it releases, it releases at once.
         stopping = not self._active_queues
         seconds = 0 if stopping else math.ceil(info.get("release_after_seconds") or 0)
@@ -219,23 +230,34 @@ class Channel(PollingChannel):
         parameters = {"QueueUrl": url, "ReceiptHandle": receipt_handle, "VisibilityTimeout": seconds}
         self.request("ChangeMessageVisibility", parameters, then)
 
-    def _dead_letter(self, delivery_tag: str, message: Any) -> None:
-        """Move a message to its dead-letter queue now, or release it if that fails.
+    def _dead_letter(self, delivery_tag: str, message: Any, backoff: float = 1) -> None:
+        """Move a message to its dead-letter queue; what fails is tried again for as long as it is invisible.
 
         It is sent there as it was received, with the reason as further message attributes, and then deleted from its
-        queue; were the worker killed in between, it would be delivered once more.
+        queue; were the worker killed in between, it would be delivered once more. Released, it would run again.
         """
-        queue = message.delivery_info["routing_key"]
+        info = message.delivery_info
+        queue = info["routing_key"]
 
         def then(outcome: Answer | Failure) -> None:
             if not isinstance(outcome, Failure):
                 self._is_done(delivery_tag, message)
-                return
-            logger.warning("a message of %s cannot be dead-lettered at once, and is released: %s", queue, outcome)
-            self._release(delivery_tag, message)
-            self._room_made()
+            elif self.hub and self._active_queues and time.monotonic() + backoff < info["visible_at"]:
+                level = logging.ERROR if outcome.code in WHAT_TO_DO else logging.WARNING
+                logger.log(level, "message of %s not dead-lettered, retrying in %g s: %s", queue, backoff, outcome)
+                if len(self._dead_lettering) < MAX_DEAD_LETTERING:
+                    self._dead_lettering[delivery_tag] = message
+                    self.qos.ack(delivery_tag)
+                    self._room_made()
+                following = min(DEAD_LETTER_MAX_BACKOFF_SECONDS, backoff * 2)
+                self.hub.call_later(backoff, self._dead_letter, delivery_tag, message, following)
+            else:
+                logger.warning("message of %s not dead-lettered, and released: %s", queue, outcome)
+                self._release(delivery_tag, message)
+                self._room_made()
 
-        self.request("SendMessage", dead_letter_of(message, self.predefined_queues[queue]["dead_letter_url"]), then)
+        url = self.predefined_queues[queue]["dead_letter_url"]
+        self.request("SendMessage", dead_letter_of(message, url, self.transport_options["max_message_bytes"]), then)
 
     # Held: kept invisible
 
@@ -251,6 +273,7 @@ class Channel(PollingChannel):
         """Start the visibility timeout anew of all that is held: running, waiting for a slot, or for its time."""
         now = time.monotonic()
         held = {tag: message for tag, message in list(self.qos._delivered.items()) if tag not in self.qos._dirty}
+        held.update(self._dead_lettering)
         for queue, url, messages in _by_queue(held):
             rules = self.predefined_queues[queue]
             seconds = {
@@ -277,10 +300,11 @@ class Channel(PollingChannel):
             if isinstance(outcome, Failure):
                 logger.warning("visibility of %d messages of %s was not changed: %s", len(seconds), queue, outcome)
                 return
-            for failed in outcome.get("Failed") or ():
-                logger.warning("visibility of a message of %s was not changed: %s", queue, failed.get("Code"))
-            for handle, chosen in seconds.items():
-                if messages:
+            failed = {item["Id"]: item.get("Code") for item in outcome.get("Failed") or ()}
+            for index, (handle, chosen) in enumerate(seconds.items()):
+                if str(index) in failed:
+                    logger.warning("visibility of a message of %s was not changed: %s", queue, failed[str(index)])
+                elif messages:
                     messages[handle].delivery_info["visible_at"] = asked_at + chosen
 
         self.request("ChangeMessageVisibilityBatch", {"QueueUrl": url, "Entries": entries}, then)
@@ -311,19 +335,30 @@ class Channel(PollingChannel):
                 self.basic_cancel(consumer_tag)
             self._calls.finish(CLOSE_WITHIN_SECONDS / 2)
             self.delete_done()
+            waiting, self._dead_lettering = self._dead_lettering, {}
+            infos = {tag: message.delivery_info for tag, message in waiting.items()}
+            self.release_all({tag: (info["routing_key"], info["sqs_queue"]) for tag, info in infos.items()})
         super().close()
 
 
-def dead_letter_of(message: Any, url: str) -> dict[str, Any]:
-    """Return the request that sends a message, as it was received, to its dead-letter queue."""
+def dead_letter_of(message: Any, url: str, max_message_bytes: int) -> dict[str, Any]:
+    """Return the request that sends a message, as it was received, to its dead-letter queue.
+
+    Args:
+        message: which was received.
+        url: of its dead-letter queue.
+        max_message_bytes: the most that queue takes, with the reason.
+    """
     info = message.delivery_info
     received = info["sqs_message"]
-    reason: Mapping[str, str] = info.get("reason") or {}
+    request: dict[str, Any] = {"QueueUrl": url, "MessageBody": received["Body"]}
+    held = {**request, "MessageAttributes": received.get("MessageAttributes") or {}}
+    reason = fitting(info.get("reason") or {}, max_message_bytes - size_bytes(held))
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in reason.items()}
-    for name, value in (received.get("MessageAttributes") or {}).items():
+    for name, value in held["MessageAttributes"].items():
         if len(attributes) < MOST_ATTRIBUTES:
             attributes.setdefault(name, value)
-    request: dict[str, Any] = {"QueueUrl": url, "MessageBody": received["Body"], "MessageAttributes": attributes}
+    request["MessageAttributes"] = attributes
     if group := (received.get("Attributes") or {}).get("MessageGroupId"):
         request["MessageGroupId"] = group
     if info["routing_key"].endswith(".fifo"):

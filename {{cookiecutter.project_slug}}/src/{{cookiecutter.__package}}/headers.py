@@ -1,0 +1,150 @@
+"""What the headers and the body of a message must look like, before a worker acts on them.
+
+Anybody who may send to a queue can put anything there. Celery looks at most of it only while it works on the message.
+
+https://docs.celeryq.dev/en/stable/internals/protocol.html#version-2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from celery.exceptions import InvalidTaskError
+
+MAX_SHOWN_CHARACTERS = 60
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _are_limits(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(
+            item is None or (isinstance(item, (int, float)) and not isinstance(item, bool) and item >= 0)
+            for item in value
+        )
+    )
+
+
+def _is_signature(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and _is_named(value.get("task"))
+        and isinstance(value.get("args") or [], (list, tuple))
+        and isinstance(value.get("kwargs") or {}, Mapping)
+        and isinstance(value.get("options") or {}, Mapping)
+    )
+
+
+def _are_signatures(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_signature, value))
+
+
+def _are_errbacks(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(_is_named(item) or _is_signature(item) for item in value)
+
+
+_TEXT = (_is_text, "text")
+_COUNT = (_is_count, "a whole number from 0")
+_SIGNATURES = (_are_signatures, "a list of signatures")
+
+RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        "task": (_is_named, "the name of a task"),
+        "id": (_is_named, "text that is not empty"),
+        **dict.fromkeys(("root_id", "parent_id", "group", "request_id"), _TEXT),
+        **dict.fromkeys(("shadow", "origin", "lang", "argsrepr", "kwargsrepr", "eta", "expires"), _TEXT),
+        **dict.fromkeys(("retries", "group_index", "replaced_task_nesting"), _COUNT),
+        "timelimit": (_are_limits, "a list of two: hard and soft limit in seconds, or null"),
+        "ignore_result": (_is_flag, "true or false"),
+        "stamped_headers": (_are_texts, "a list of texts"),
+        "stamps": (_is_object, "an object"),
+        "headers": (_is_object, "an object"),
+        **dict.fromkeys(("callbacks", "chain"), _SIGNATURES),
+        "errbacks": (_are_errbacks, "a list of signatures or names of tasks"),
+        "chord": (_is_signature, "a signature"),
+    }
+)
+"""What each field must be, if it is there and not null, and how that is said."""
+
+REQUIRED = ("task", "id")
+
+FOLLOWING = frozenset({"callbacks", "errbacks", "chain", "chord"})
+"""All that the third part of a body may have; Celery lets it replace any field of the request."""
+
+
+def check(headers: Mapping[str, Any], body: Any) -> None:
+    """Refuse a message that Celery could not work on.
+
+    Args:
+        headers: of the message.
+        body: decoded; arguments, keyword arguments and what follows the task.
+
+    Raises:
+        InvalidTaskError: all that is wrong with it.
+    """
+    if not (isinstance(body, (list, tuple)) and len(body) == 3):
+        raise InvalidTaskError("invalid body: it must be a list of arguments, keyword arguments and what follows")
+    args, kwargs, following = body
+    wrong = []
+    if not isinstance(args, (list, tuple)):
+        wrong.append(f"the arguments must be a list, not {_kind(args)}")
+    if not isinstance(kwargs, Mapping):
+        wrong.append(f"the keyword arguments must be an object, not {_kind(kwargs)}")
+    if not isinstance(following, Mapping):
+        wrong.append(f"what follows must be an object, not {_kind(following)}")
+        following = {}
+    elif unknown := following.keys() - FOLLOWING:
+        others = _shown(", ".join(sorted(map(str, unknown))))
+        wrong.append(f"what follows must have no other fields than {', '.join(sorted(FOLLOWING))}; it has {others}")
+    fields = {**headers, **following}
+    for name, (holds, rule) in RULES.items():
+        value = fields.get(name)
+        if (value is not None or name in REQUIRED) and not holds(value):
+            wrong.append(f"{name} must be {rule}, not {_shown(value)}")
+    if wrong:
+        raise InvalidTaskError(f"invalid message: {'; '.join(wrong)}")
+
+
+def valid(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message's fields without those that are not what they must be."""
+    return {
+        name: value for name, value in fields.items() if name not in RULES or value is None or RULES[name][0](value)
+    }
+
+
+def _kind(value: Any) -> str:
+    """Return the type of a value, as a task's arguments are not to be shown."""
+    return type(value).__name__
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (Mapping, list, tuple)):  # Arguments may be in it.
+        return _kind(value)
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
