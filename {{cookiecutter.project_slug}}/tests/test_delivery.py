@@ -153,14 +153,22 @@ def test_reason_when_there_is_little_room_then_is_cut_to_it(room_bytes):
 
 
 @pytest.mark.parametrize(
-    ("state", "outcome"),
-    [("SUCCESS", "succeeded"), ("REVOKED", "revoked"), ("FAILURE", "dead_lettered"), ("RETRY", None)],
+    ("state", "has_ended"),
+    [("SUCCESS", True), ("REVOKED", True), ("FAILURE", True), ("RETRY", False), ("PENDING", False)],
 )
-def test_message_when_its_task_has_ended_already_then_nobody_is_told_again(monkeypatch, state, outcome):
+def test_message_when_its_task_has_ended_already_then_nobody_is_told_again(monkeypatch, state, has_ended):
     monkeypatch.setattr(type(never.backend), "get_state", lambda self, task_id: state)
     monkeypatch.setattr(delivery, "_stores_errors", lambda *args: True)
-    verdict = delivery._told(never, delivery.Context({"id": "1"}))
-    assert (verdict and verdict.outcome) == outcome
+    stored = []
+    monkeypatch.setattr(type(never.backend), "mark_as_failure", lambda *args, **options: stored.append(args))
+    facts = {"routing_key": app.contract.celery_name(QUEUE), "receive_count": 9, "is_last": True, "mark": 0}
+    facts["hold_until"] = time.monotonic() + 60
+    app.app.set_current()
+    message, error = ([], {}, {}), errors.DeliveredTooOftenError("too often")
+    request = {"id": "1", "delivery_info": facts, "properties": {}}
+    verdict = delivery.record(never.name, "1", request, (message, None, None), "FAILURE", error)
+    assert (verdict.action, "too often" in verdict.reason["FailureException"]) == (delivery.Action.DEAD_LETTER, True)
+    assert bool(stored) is not has_ended
 
 
 def test_errors_when_raised_then_are_all_in_one_module():

@@ -201,7 +201,7 @@ def test_redrive_is_slowed_down_and_stopped(quiet, commands, queue):
     terminal.wait()
     assert terminal.exitstatus == 1
     moved = int(terminal.after.split()[1])
-    assert 20 <= moved <= 40
+    assert 20 <= moved < 100
     assert eventually(lambda: (visible(quiet), visible(quiet, dead=False)) == (100 - moved, moved))
 
 
@@ -421,7 +421,7 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
         found.extend(bodies(quiet, dead=True) + bodies(quiet, dead=False))
         return set(found).union(*map(exported_bodies, files)) == set(everything)
 
-    assert eventually(all_found, 20)
+    assert eventually(all_found, 60)
     exported = sum(len(exported_bodies(file)) for file in files)
     # What is twice was confirmed and not yet acknowledged, or written and not yet deleted: two pages each time.
     assert what == "import" or len(found) + exported <= len(everything) + 200 * len(files)
@@ -445,7 +445,7 @@ def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported
         found.update(bodies(quiet, dead=True))
         return found == set(everything)
 
-    assert eventually(all_found, 20)
+    assert eventually(all_found, 60)
 
 
 @pytest.mark.timeout(900)

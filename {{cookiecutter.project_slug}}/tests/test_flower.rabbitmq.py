@@ -100,7 +100,7 @@ def test_it_refuses_whom_it_does_not_know_and_shows_others_the_workers(tmp_path_
             status, page = ask(f"{url}/worker/{name}", LOGIN)
             assert (status, CONTRACT["package"] in page) == (200, True)
         finally:
-            flower.terminate()
-            flower.wait(timeout=30)
+            flower.kill()  # It takes its time to stop.
+            flower.wait()
         for secret in (LOGIN, service.environment["BROKER_PASSWORD"]):
             assert secret not in (tmp_path / "log").read_text()

@@ -305,8 +305,9 @@ def _run(attempt: Attempt, task: Any, request: dict[str, Any], message: tuple[An
 def _record(attempt: Attempt, task: Any, context: Context, state: str, error: Exception) -> None:
     """Store that a task failed, or was revoked."""
     try:
-        if isinstance(error, errors.DeliveredTooOftenError) and (told := _told(task, context)):
-            attempt.verdict = told
+        if isinstance(error, errors.DeliveredTooOftenError) and _has_ended(task, context):
+            attempt.verdict = Verdict(Action.DEAD_LETTER, "dead_lettered", 0, reason_of(error, attempt.number))
+            attempt.error, attempt.level = error, logging.ERROR
         elif state == states.REVOKED:
             attempt.verdict = Verdict(Action.DELETE, "revoked")
             attempt.end()
@@ -319,15 +320,13 @@ def _record(attempt: Attempt, task: Any, context: Context, state: str, error: Ex
         _conclude(attempt, task, context, raised)
 
 
-def _told(task: Any, context: Context) -> Verdict | None:
-    """Return what becomes of a message whose task has a final state already, which is not stored again."""
-    state = task.backend.get_state(context.id) if _stores_errors(task, context) else None
-    ends = {
-        states.SUCCESS: Verdict(Action.DELETE, "succeeded"),
-        states.REVOKED: Verdict(Action.DELETE, "revoked"),
-        states.FAILURE: Verdict(Action.DEAD_LETTER, "dead_lettered"),
-    }
-    return ends.get(str(state))
+def _has_ended(task: Any, context: Context) -> bool:
+    """Return whether a task has a final state already, which is not to be stored again, nor told anybody."""
+    try:
+        return _stores_errors(task, context) and task.backend.get_state(context.id) in states.READY_STATES
+    except Exception as error:  # noqa: BLE001 - told twice is better than not at all
+        logger.warning("state of task %s cannot be read: %s", context.id, describe(error))
+        return False
 
 
 def _conclude(attempt: Attempt, task: Any, context: Context, error: BaseException) -> None:
