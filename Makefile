@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-# Four more than there are processors, as what takes long waits for most of its time; see tests/conftest.py.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 4)')
+# More than there are processors, as what takes long waits for most of its time; see WAITERS in tests/conftest.py.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 3)')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 OUTPUT ?= ..
 # What to hand on to pytest.

@@ -81,7 +81,7 @@ def need(command):
     pytest.skip(f"{command} is not installed on this machine")
 
 
-def eventually(holds, seconds=60):
+def eventually(holds, seconds=120):
     """Wait until something holds, and return it; what it was at last if the time is over."""
     end = time.monotonic() + seconds
     while not (found := holds()) and time.monotonic() < end:
@@ -96,6 +96,8 @@ LONG = ("test_projects", "test_pipelines", "test_terraform", "test_mutants", "te
 """Modules of tests that take long."""
 WAITING = ("test_slow_own_tests_once_with_each_broker", "test_mutant_is_caught")
 """Those of them that wait for most of their time, so that others can use the processors beside them."""
+WAITERS = 3
+"""So many processes begin with those; the Makefile starts as many more than there are processors."""
 UNDIVIDED = "test_image"
 """One that does, too, but is one process's, as each would have to build the images."""
 
@@ -103,14 +105,17 @@ UNDIVIDED = "test_image"
 def pytest_collection_modifyitems(config, items):
     """Let each process begin with its share of the long tests, so that none waits for another's in the end.
 
-    pytest-xdist hands each an equal run of the list, and what a process has left is taken by whoever is done. Every
-    other process has those that wait, if the number of processes is even.
+    pytest-xdist hands each an equal run of the list, and what a process has left is taken by whoever is done.
     """
     shares = getattr(config, "workerinput", {}).get("workercount", 1)
     long = sorted((item for item in items if item.path.stem in LONG), key=lambda item: LONG.index(item.path.stem))
     waiting = [item for item in long if item.originalname in WAITING]
     busy = [item for item in long if item.originalname not in WAITING]
-    long = [item for pair in itertools.zip_longest(busy, waiting) for item in pair if item]
+    long = []
+    while waiting or busy:  # In each round, every process gets one.
+        for turn in range(shares):
+            first, second = (waiting, busy) if turn < min(WAITERS, shares - 1) else (busy, waiting)
+            long += [(first or second).pop(0)] if first or second else []
     undivided = [item for item in items if item.path.stem == UNDIVIDED]
     short = [item for item in items if item.path.stem not in (*LONG, UNDIVIDED)]
     end = [len(short) * share // shares for share in range(shares + 1)]

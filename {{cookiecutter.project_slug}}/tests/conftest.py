@@ -11,7 +11,7 @@ import pytest
 from dev import broker, results
 from tests.support import CONTRACT, HURRIED, RunningService, running_service
 
-VISIBILITY_TIMEOUT_SECONDS = 2
+VISIBILITY_TIMEOUT_SECONDS = 5
 
 # A shell starts jobs in the background deaf to Ctrl-C, and they hand that on to what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
