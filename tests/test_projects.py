@@ -61,18 +61,11 @@ def show_passed(summary):
     show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
 
 
-OF_THE_BROKER = (
-    "batching",
-    "doctor",
-    "failures",
-    "flower",
-    "queues",
-    "reporting",
-    "terminal",
-    "topology",
-    "visibility",
-)
+OF_THE_BROKER = ("flower", "queues", "reporting", "terminal", "topology", "visibility")
 """Test modules of a project that take their time and know no other option than the broker."""
+
+OF_BROKER_AND_RESULTS = ("batching", "doctor", "failures")
+"""Those that know these two, and each apart from the other."""
 
 SLOW = (
     *("dlq", "faults", "groups", "heartbeat", "liveness", "main_process", "operations", "outages", "outcomes"),
@@ -88,8 +81,10 @@ def test_own_tests_and_types(project, answers, tmp_path_factory):
     if answers["results"] == "redis":
         need("redis-server")
     folder = project(**answers)
-    seen = answers != next(case for case in CASES if case["broker"] == answers["broker"])
-    left = [f"--ignore=tests/test_{module}.py" for module in (OF_THE_BROKER if seen else ())]
+    earlier = CASES[: CASES.index(answers)]
+    is_seen = {option: answers[option] in [case[option] for case in earlier] for option in ("broker", "results")}
+    modules = (OF_THE_BROKER if is_seen["broker"] else ()) + (OF_BROKER_AND_RESULTS if all(is_seen.values()) else ())
+    left = [f"--ignore=tests/test_{module}.py" for module in modules]
     summary = succeed(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *left), cwd=folder
     )
@@ -120,13 +115,15 @@ def test_slow_own_tests_once_with_each_broker(project, broker, module):
         show_passed(summary)
 
 
-def test_modules_left_out_depend_on_the_broker_alone():
-    others = "|".join([*CHOICES.keys() - {"broker"}, "HAS_RESULTS"])
-    for module in OF_THE_BROKER:
-        files = list((PROJECT / "tests").glob(f"test_{module}.*"))
-        assert files
-        for file in files:
-            assert not re.search(others, file.read_text(encoding="utf-8")), file.name
+def test_modules_left_out_depend_on_no_other_option():
+    for modules, known in ((OF_THE_BROKER, {"broker"}), (OF_BROKER_AND_RESULTS, {"broker", "results"})):
+        others = [f'["{option}"]' for option in CHOICES.keys() - known]
+        others += [] if "results" in known else ["HAS_RESULTS"]
+        for module in modules:
+            files = list((PROJECT / "tests").glob(f"test_{module}.*"))
+            assert files
+            for file in files:
+                assert [name for name in others if name in file.read_text(encoding="utf-8")] == [], file.name
 
 
 def test_every_slow_module_is_known():
