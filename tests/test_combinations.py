@@ -49,7 +49,7 @@ def test_combination(bake, answers):
         text = (project / name).read_text(encoding="utf-8")
         assert text == "" or text.endswith("\n"), f"{name} does not end with a line break"
         without_github = re.sub(r"\${{[^{}]*}}", "", text)
-        assert not re.search(r"{{|}}|{%|%}|cookiecutter", without_github), f"a stray brace in {name}"
+        assert not re.search(r"{{ | }}|{%|%}|cookiecutter", without_github), f"a stray brace in {name}"
         if parse := PARSERS.get(name[name.rfind(".") :]):
             parse(text)
     ruff = [sys.executable, "-m", "ruff"]

@@ -60,7 +60,7 @@ def count(service: Any, queue: Any, *, dead: bool) -> int:
         return _waiting(service, [name])
     later = [level_name(level) for level in range(MAX_LEVEL + 1)]
     before = -1
-    while (found := _waiting(service, [name, *later]) + _held(service, name)) != before:
+    while (found := _waiting(service, [name, *later]) + held(service, queue)) != before:
         before = found
         time.sleep(BETWEEN_COUNTS_SECONDS)
     return found
@@ -73,10 +73,11 @@ def _waiting(service: Any, names: list[str]) -> int:
         return sum(channel.queue_declare(name, passive=True).message_count for name in names)
 
 
-def _held(service: Any, name: str) -> int:
-    """Return how many messages of a queue workers held a while ago."""
+def held(service: Any, queue: Any = None) -> int:
+    """Return how many messages of a queue, or of the first, workers held a while ago."""
     virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
-    found = broker.ask(service.environment["BROKER_MANAGEMENT_URL"], "GET", f"queues/{virtual_host}/{name}")
+    asked = f"queues/{virtual_host}/{service.queue_name(queue)}"
+    found = broker.ask(service.environment["BROKER_MANAGEMENT_URL"], "GET", asked)
     return int(found.get("messages_unacknowledged", 0))
 
 

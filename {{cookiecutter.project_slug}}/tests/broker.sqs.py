@@ -37,6 +37,13 @@ def count(service: Any, queue: Any, *, dead: bool) -> int:
     return sum(map(int, attributes.values()))
 
 
+def held(service: Any) -> int:
+    """Return how many messages of the first queue workers hold; a look at them would count as a delivery."""
+    name = "ApproximateNumberOfMessagesNotVisible"
+    found = service.client("sqs").get_queue_attributes(QueueUrl=service.url(), AttributeNames=[name])
+    return int(found["Attributes"][name])
+
+
 def empty(service: Any, *, dead: bool) -> None:
     """Take what can be received out of the first queue, or out of its dead-letter queue."""
     sqs, url = service.client("sqs"), service.url(dead=dead)

@@ -137,7 +137,7 @@ def test_failure_when_dead_letters_are_refused_then_runs_once_and_keeps_no_slot(
         with steady.reached():
             task.apply_async()
         assert eventually(lambda: between.faulty), steady.log(fault)
-        steady.send("leave_trace", str(tmp_path))
+        steady.send("leave_trace", str(tmp_path), group="other")
         assert eventually(lambda: notes(tmp_path)), steady.log(fault)
         time.sleep(5)
         between.fault = ""

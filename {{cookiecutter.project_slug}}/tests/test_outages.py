@@ -122,7 +122,7 @@ def test_worker_when_stopped_during_an_outage_then_hands_outcomes_over(calm, bac
     with backend.outage(kind):
         results = [calm.send("leave_trace", str(tmp_path), group=f"g{number}") for number in range(2)]
         # Too large for a message, also when it is compressed: the one result that is lost.
-        lost = calm.send("return_noise", str(tmp_path), CONTRACT["max_message_bytes"] + 40_000, group="lost")
+        lost = calm.send("return_noise", str(tmp_path), CONTRACT["max_message_bytes"] * 3 // 2, group="lost")
         with calm.reached():
             failed = failing.apply_async()
         assert eventually(lambda: len(notes(tmp_path)) == 4), calm.log(tmp_path.name)

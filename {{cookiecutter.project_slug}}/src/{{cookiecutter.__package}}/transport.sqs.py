@@ -352,7 +352,7 @@ def dead_letter_of(message: Any, url: str, max_message_bytes: int) -> dict[str, 
     info = message.delivery_info
     received = info["sqs_message"]
     request: dict[str, Any] = {"QueueUrl": url, "MessageBody": received["Body"]}
-    held = {**request, "MessageAttributes": received.get("MessageAttributes") or {}}
+    held = {**request, "MessageAttributes": received.get("MessageAttributes", {})}
     reason = fitting(info.get("reason") or {}, max_message_bytes - size_bytes(held))
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in reason.items()}
     for name, value in held["MessageAttributes"].items():
