@@ -22,7 +22,7 @@ TEMPLATE = Path(__file__).parent
 ANSWERS = TEMPLATE / "hooks" / "answers.py"
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 # What it reads and remembers: the contract, and the rules.
-VERSIONED = (ANSWERS, PROJECT / "contract.json", PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")
+VERSIONED = (ANSWERS, PROJECT / "contract.json", PROJECT / "chassis" / "celery_aws" / "contract.py")
 
 # One line whose only Jinja is names of answers: nothing that could span its parts, as comments, tags and strings can.
 PATH = re.compile(r"[^{}\r\n]*({{cookiecutter\.[a-z_]+}}[^{}\r\n]*)*")

@@ -43,11 +43,11 @@ def send(how: str, task: str, count: int, seconds: float, groups: int) -> None:
         for each in arguments:
             chosen.apply_async(each, MessageGroupId=each[1])  # type: ignore[call-arg]
     else:
-        from acme_jobs import publish
+        from acme_jobs.celery import app
 
-        with publish.batching() if how == "batches" else contextlib.nullcontext():
+        with app.batching() if how == "batches" else contextlib.nullcontext():
             for each in arguments:
-                publish.send(chosen, *each, group=each[1])
+                app.send(chosen, *each, group=each[1])
 
 
 if __name__ == "__main__":

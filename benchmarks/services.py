@@ -60,7 +60,7 @@ class Service:
 
     def environment(self, sqs: str, naps: Path) -> dict[str, str]:
         """Return the environment variables that lead it to its queue."""
-        sources = [str(HERE), *([str(self.project / "src")] if self.project else [])]
+        sources = [str(HERE), *([str(self.project / "src"), str(self.project / "chassis")] if self.project else [])]
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sources),

@@ -101,7 +101,7 @@ def rules(broker: str) -> str:
 
 @functools.cache
 def _rules() -> dict[str, Any]:
-    return runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py"))
+    return runpy.run_path(str(PROJECT / "chassis" / "celery_aws" / "contract.py"))
 
 
 _contracts: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 PLAN = r"""{{ cookiecutter | plan }}"""
 
-ROOMS = ("src", "dev", "tests", "terraform", "docs", ".github")
+ROOMS = ("chassis", "src", "tests", "terraform", "docs", ".github")
 
 
 def files(project: Path) -> Iterator[Path]:
@@ -53,9 +53,10 @@ def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:
 def make_copies(project: Path) -> None:
     """Let the project write what copies its contract, as `make compose.yaml README.md` does."""
     sys.dont_write_bytecode = True
-    sys.path.insert(0, str(project))
-    for module in ("dev.compose", "dev.timeouts"):
+    sys.path.insert(0, str(project / "chassis"))
+    for module in ("celery_aws.dev.compose", "celery_aws.dev.timeouts"):
         runpy.run_module(module, run_name="__main__")
+    runpy.run_module("celery_aws.version")["write"](project / "chassis")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from moto.secretsmanager.responses import SecretsManagerResponse
 from moto.sqs.models import Queue
 from moto.sqs.responses import SQSResponse
 
-from dev import emulator
+from celery_aws.dev import emulator
 
 
 def answer_one_request_at_a_time():

@@ -36,7 +36,7 @@ BIN = Path(sys.executable).parent
 """Where the tools of the tests lie."""
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
-RULES = SimpleNamespace(**runpy.run_path(str(PROJECT / "src" / "{{cookiecutter.__package}}" / "contract.py")))
+RULES = SimpleNamespace(**runpy.run_path(str(PROJECT / "chassis" / "celery_aws" / "contract.py")))
 
 CHOICES = {name: options for name, options in QUESTIONS.items() if isinstance(options, list) and name[0] != "_"}
 PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]
@@ -55,6 +55,11 @@ PARSERS = {
 settings.register_profile("same", deadline=None, database=None, derandomize=True)
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("same")
+
+
+def source_path(project):
+    """Return what leads a Python to a project that is not installed."""
+    return os.pathsep.join(str(project / folder) for folder in ("src", "chassis"))
 
 
 def label(answers):

@@ -35,7 +35,7 @@ def expected_files(contract):
         if of <= chosen:
             expected.add(folder + slash + ".".join((thing, *(part for part in between if part not in of))))
     tasks = {f"src/{contract['package']}/tasks/{queue['name'].replace('-', '_')}.py" for queue in contract["queues"]}
-    return expected | tasks | {"compose.yaml"}
+    return expected | tasks | {"compose.yaml", "chassis/SHA256SUMS"}
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
@@ -98,7 +98,8 @@ def test_make_alone_lists_all_it_can_do(bake, of):
     folder = TEMPLATE if of == "template" else bake()
     environment = {**os.environ, "MAKEFLAGS": ""}
     listed = subprocess.run(["make"], cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-    targets = re.findall(r"^\.PHONY: ([\w-]+)$", (folder / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    makefile = TEMPLATE / "Makefile" if of == "template" else folder / "chassis" / "make.mk"
+    targets = re.findall(r"^\.PHONY: ([\w-]+)$", makefile.read_text(encoding="utf-8"), re.MULTILINE)
     assert re.findall(r"^  make ([\w-]+) +\S", listed, re.MULTILINE) == targets
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from conftest import BIN, PROJECT, QUESTIONS, RULES, TEMPLATE, anchors, tree
+from conftest import BIN, PROJECT, QUESTIONS, RULES, TEMPLATE, anchors, source_path, tree
 
 DOCS = TEMPLATE / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -52,7 +52,9 @@ def rows(text, heading):
 RUN = """
 import json, sys
 from click.testing import CliRunner
-from acme_jobs.cli import main
+from celery_aws import service
+from celery_aws.cli import main
+service.use("acme_jobs")
 ran = [CliRunner().invoke(main, line.split()[1:], prog_name="acme-jobs") for line in json.load(sys.stdin)]
 print(json.dumps([[one.exit_code, one.output] for one in ran]))
 """
@@ -62,7 +64,7 @@ def run_in(project, lines):
     """Run command lines of a project in one process; return exit code and output of each."""
     environment = {
         **{name: value for name, value in os.environ.items() if name not in ("ENVIRONMENT", "CONTRACT_FILE")},
-        "PYTHONPATH": str(project / "src"),
+        "PYTHONPATH": source_path(project),
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "100",
         "LIVENESS_DIRECTORY": str(project / "nobody"),
@@ -137,7 +139,7 @@ def test_commands_of_the_project_are_run_by_its_tests_or_here(projects):
 
 @pytest.mark.parametrize(("page", "line"), [(page, line) for page, line in TYPED if line.startswith("make ")])
 def test_make_has_the_targets(projects, page, line):
-    makefiles = [folder / "Makefile" for folder in (TEMPLATE, projects["SQS standard"])]
+    makefiles = [TEMPLATE / "Makefile", projects["SQS standard"] / "chassis" / "make.mk"]
     for word in line.split()[1:]:
         name, is_variable, _ = word.partition("=")
         wanted = rf"\$[({{]{name}[)}}]" if is_variable else rf"^{name}:"
@@ -175,7 +177,7 @@ def test_ways_to_answer(run):
 
 
 def test_table_of_commands_has_all_of_them(projects):
-    folder = "src/acme_jobs/ops"
+    folder = "chassis/celery_aws/ops"
     modules = {path.stem for project in projects.values() for path in (project / folder).glob("[a-z]*.py")}
     lines = [f"acme-jobs {name}" for name in ("", *sorted(modules)) if name in ("", "dlq", "keys")]
     helped = run_in(projects["SQS standard"], [f"{line} --help" for line in lines])
@@ -293,7 +295,7 @@ def test_limits_of_fifo_are_those_of_the_code(bake):
     app, batching, ordering, operations = (
         (project / name).read_text(encoding="utf-8")
         for name in (
-            *(f"src/acme_jobs/{module}.py" for module in ("app", "batching", "ordering")),
+            *(f"chassis/celery_aws/{module}.py" for module in ("sending", "batching", "ordering")),
             "docs/operations.md",
         )
     )
@@ -328,7 +330,7 @@ SOURCES = "\n".join(
     for folder in (PROJECT, TEMPLATE / "hooks")
     for path in sorted(folder.rglob("*"))
     if path.is_file()
-    and path.suffix in (".py", ".tf", ".json", ".sh", ".tfvars", "")
+    and path.suffix in (".py", ".tf", ".json", ".sh", ".tfvars", ".mk", "")
     and "__pycache__" not in str(path)
 )
 

@@ -103,7 +103,7 @@ def test_overwriting_keeps_task_modules_and_strangers(cookiecutter_command):
     run = cookiecutter_command(TEMPLATE, "--no-input", "--overwrite-if-exists", "results=dynamodb")
     assert run.returncode == 0, run.stdout
     assert contract_of(project)["results"] == "dynamodb"
-    assert "DynamoDB" in (project / "src" / "acme_jobs" / "results.py").read_text()
+    assert "DynamoDB" in (project / "chassis" / "celery_aws" / "results.py").read_text()
     assert tasks.read_text() == "# mine\n"
     assert all(stranger.read_text() == "not yours" for stranger in strangers)
 
@@ -123,7 +123,7 @@ def test_cruft_creates_checks_and_refuses(run, repository):
     assert created.returncode == 0, created.stderr
     project = run.here / "acme-jobs"
     assert contract_of(project)["results"] == "dynamodb"
-    assert (project / "src" / "acme_jobs" / "results.py").exists()
+    assert (project / "chassis" / "celery_aws" / "results.py").exists()
     answers = json.loads((project / ".cruft.json").read_text())["context"]["cookiecutter"]
     assert {name for name in QUESTIONS if name[0] != "_"} <= answers.keys()
     for command in ("check", "diff"):
@@ -167,7 +167,7 @@ def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_
     project = created_by_cruft(run, old)
     before = tree(project)
 
-    rules = old / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}" / "contract.py"
+    rules = old / "{{cookiecutter.project_slug}}" / "chassis" / "celery_aws" / "contract.py"
     rules.write_text(
         rules.read_text().replace('_between("max_receive_count", 1, ', '_between("max_receive_count", 6, ')
     )
@@ -196,7 +196,7 @@ def follow(run, repository, tmp_path):
     (run.home / ".gitconfig").write_text("[user]\nname = Nobody\nemail = nobody@example.com\n")
     installed = tmp_path / "bin" / "acme-jobs"
     installed.parent.mkdir()
-    installed.write_text(f'#!/bin/sh\nPYTHONPATH=src exec "{sys.executable}" -m acme_jobs "$@"\n')
+    installed.write_text(f'#!/bin/sh\nPYTHONPATH=src:chassis exec "{sys.executable}" -m acme_jobs "$@"\n')
     installed.chmod(0o755)
     path = os.pathsep.join((str(BIN), str(installed.parent), os.environ["PATH"]))
 
@@ -264,7 +264,7 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     follow(create)
     grow(follow.project)
     inner = follow.template / "{{cookiecutter.project_slug}}"
-    source = inner / "src" / "{{cookiecutter.__package}}"
+    source = inner / "chassis" / "celery_aws"
     change(
         follow.template / "cookiecutter.json",
         ('  "alarm_email": "",', '  "alarm_email": "",\n  "cache": ["local", "shared"],'),
@@ -290,7 +290,7 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     contract = contract_of(follow.project)
     assert contract["cache"] == "local"
     assert [queue.get("cached_seconds") for queue in contract["queues"]] == [60, 60, 60, None]
-    cache = follow.project / "src" / "acme_jobs" / "cache.py"
+    cache = follow.project / "chassis" / "celery_aws" / "cache.py"
     assert cache.read_text() == '"""The local one."""\n'
     contract["queues"][-1]["cached_seconds"] = 30
     (follow.project / "contract.json").write_text(json.dumps(contract, indent=2) + "\n")
@@ -305,7 +305,7 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     said = follow(other_option, follow.project)
     assert "mail-out: soft limit" in said
     assert contract_of(follow.project) == {**contract, "cache": "shared", "results": "dynamodb"}
-    assert "DynamoDB" in (follow.project / "src" / "acme_jobs" / "results.py").read_text()
+    assert "DynamoDB" in (follow.project / "chassis" / "celery_aws" / "results.py").read_text()
 
 
 def test_update_of_a_line_that_both_changed_is_marked(follow):
@@ -363,7 +363,7 @@ def letters(said):
 def test_demo_fails_with_the_reason_where_failed_tasks_are_deleted(run, repository, tmp_path):
     """What Celery does by default: the demo must notice."""
     broken = shutil.copytree(repository, tmp_path / "broken")
-    package = broken / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.__package}}"
+    package = broken / "{{cookiecutter.project_slug}}" / "chassis" / "celery_aws"
     delivery = package / "delivery.py"
     text = delivery.read_text(encoding="utf-8")
     assert text.count("Verdict(Action.DEAD_LETTER, outcome") == 1

@@ -354,7 +354,11 @@ def is_whole(known, answers, project):
         if parse := PARSERS.get(name[name.rfind(".") :]):
             parse(text)
         carries_answers = name.replace(f"src/{package}/", "src/{{cookiecutter.__package}}/") in BAKED
-        others = ("mine.txt", "compose.yaml")  # A test of the project holds compose.yaml to the contract.
+        others = (
+            "mine.txt",
+            "compose.yaml",
+            "chassis/SHA256SUMS",
+        )  # A test of the project holds compose.yaml to the contract.
         assert carries_answers or name in others or text.encode() in COPIES, name
     for queue in json.loads(files["contract.json"])["queues"]:
         assert f"src/{package}/tasks/{queue['name'].replace('-', '_')}.py" in files

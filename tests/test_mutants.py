@@ -182,7 +182,7 @@ MUTANTS = {
         "test_outcomes.py::test_hard_limit_of_a_task_alone_when_shorter_than_the_soft_one_of_its_queue_then_holds",
     ),
     "a canvas is checked step by step": Mutant(
-        "app.py",
+        "sending.py",
         'for following in ("link", "link_error", "chain", "chord"):\n            self.check_canvas',
         "for following in ():\n            self.check_canvas",
         "test_outcomes.py::test_canvas_when_a_part_of_it_cannot_be_honoured_then_is_refused_whole[chain]",
@@ -290,7 +290,7 @@ MUTANTS = {
         "test_batching.py::test_message_too_large_is_refused_before_anything_is_sent",
     ),
     "a countdown outlasts the visibility timeout": Mutant(
-        "app.py",
+        "sending.py",
         "if countdown > longest and",
         "if False and",
         "test_sending.py::test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused",
@@ -308,7 +308,7 @@ MUTANTS = {
         "test_liveness.py::test_check_looks_at_the_age_of_the_file",
     ),
     "a task sent by a task leaves its group": Mutant(
-        "app.py",
+        "sending.py",
         'options.pop("MessageGroupId", None) or _group_of_current_task()',
         'options.pop("MessageGroupId", None)',
         "test_sending.py::test_a_task_sent_by_a_task_stays_in_its_group",
@@ -406,7 +406,7 @@ def test_mutant_is_caught(bake, tmp_path, name):
     mutant = MUTANTS[name]
     answers = {"broker": mutant.broker, "results": mutant.results}
     folder = shutil.copytree(bake(**answers), tmp_path / label(answers))
-    path = folder / "src" / "acme_jobs" / mutant.file
+    path = folder / "chassis" / "celery_aws" / mutant.file
     text = path.read_text(encoding="utf-8")
     assert text.count(mutant.right) == 1
     path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")

@@ -132,7 +132,7 @@ def test_every_action_is_pinned_to_one_commit(folder):
 
 
 def test_every_make_target_is_there(folder):
-    known = set(re.findall(r"^([a-z-]+):(?! export)", (folder / "Makefile").read_text(), re.MULTILINE))
+    known = set(re.findall(r"^([a-z-]+):(?! export)", (folder / "chassis" / "make.mk").read_text(), re.MULTILINE))
     called = {target for _, step in steps(folder) for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
     assert called
     assert called <= known
@@ -231,7 +231,7 @@ def test_hooks_before_a_commit_pass_and_find_what_is_wrong(project):
     hooks = yaml.safe_load((project / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert len({hook["id"] for hook in hooks}) == len(hooks)
     (project / ".venv").symlink_to(BIN.parent)
-    python, terraform = project / "src/acme_jobs/app.py", project / "terraform/queues.tf"
+    python, terraform = project / "chassis/celery_aws/app.py", project / "terraform/queues.tf"
     keys = [re.compile(hook["entry"]) for hook in hooks if hook["language"] == "pygrep"]
 
     def passes(hook, *files):

@@ -31,6 +31,7 @@ from conftest import (
     label,
     need,
     show,
+    source_path,
 )
 from test_rules import BOUNDARIES, CONTRACT, QUEUE, bounds, changed
 
@@ -327,7 +328,7 @@ def emulator(folder, log):
         process = subprocess.Popen(
             [sys.executable, str(TEMPLATE / "tests" / "aws.py")],
             cwd=folder,
-            env=clean_environment(PYTHONPATH=str(folder)),
+            env=clean_environment(PYTHONPATH=source_path(folder)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -582,7 +583,9 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
     aws.enforce(True)
     with ExitStack() as stack:
         stack.callback(aws.enforce, False)
-        environment = clean_environment(**outputs["environment"], PYTHONPATH=f"{folder / 'src'}{os.pathsep}{folder}")
+        environment = clean_environment(
+            **outputs["environment"], PYTHONPATH=f"{source_path(folder)}{os.pathsep}{folder}"
+        )
         base = environment["QUEUE_URL_BASE"].rpartition("/")
         assert base[0] == f"https://sqs.{aws.region}.amazonaws.com"
         environment["QUEUE_URL_BASE"] = f"{aws.url}/{base[2]}"
@@ -753,9 +756,9 @@ def change_passwords(folder, aws, secrets, secret, first):
 
 def settings_take(environment, folder, **secrets):
     """Let the service check what it is to be started with."""
-    whole = clean_environment(**environment, **secrets, PYTHONPATH=str(folder / "src"))
+    whole = clean_environment(**environment, **secrets, PYTHONPATH=source_path(folder))
     whole |= {"AWS_ACCESS_KEY_ID": "AKIDAKIDAKIDAKID", "AWS_SECRET_ACCESS_KEY": "x"}
-    run(sys.executable, "-c", "from acme_jobs import settings; settings.read()", cwd=folder, environment=whole)
+    run(sys.executable, "-c", "import acme_jobs.celery", cwd=folder, environment=whole)
 
 
 def follow_a_task(answers, aws, queues, operator, send, tmp_path):
@@ -765,7 +768,7 @@ def follow_a_task(answers, aws, queues, operator, send, tmp_path):
     obstacle.touch()
     if answers["results"] != "none":
         done = send(
-            "from acme_jobs.publish import send; print(send('high.count_words', 'a b', group='g').get(timeout=60))"
+            "from acme_jobs.celery import app; print(app.send('high.count_words', 'a b', group='g').get(timeout=60))"
         )
         assert done == "2"
         chord = "count_words_of_all(['one', 'one two']).apply_async(MessageGroupId='g').get(timeout=60)"
@@ -773,7 +776,7 @@ def follow_a_task(answers, aws, queues, operator, send, tmp_path):
     name = "high.fifo" if answers["broker"] == "sqs-fifo" else "high"
     kwargs = {"folder": str(traces), "fail_while": str(obstacle)}
     send(
-        "from acme_jobs.app import app\n"
+        "from acme_jobs.celery import app\n"
         f"queue = app.amqp.queues['{name}']\n"
         f"app.send_task('tests.probes.leave_trace', kwargs={kwargs}, queue=queue, MessageGroupId='g')"
     )
@@ -828,7 +831,7 @@ def nobody_may_do_more(aws, queues, other, producer, worker, operator):
 def command(folder, aws, identity, *arguments, status=0, **environment):
     """Run one of the on-call commands with somebody's rights."""
     whole = (sys.executable, "-m", "acme_jobs", *arguments, "--environment", "staging")
-    base = clean_environment(PYTHONPATH=str(folder / "src"))
+    base = clean_environment(PYTHONPATH=source_path(folder))
     return run(*whole, cwd=folder, environment={**base, **environment, **aws.environment(identity)}, status=status)
 
 
@@ -889,13 +892,18 @@ def rotated_key(folder, aws):
 def redis(folder):
     """Run the project's Redis for the laptop; the emulated one is a name without a server."""
     code = (
-        "import sys; from contextlib import ExitStack; from dev.results import create_results\n"
+        "import sys; from contextlib import ExitStack; from celery_aws.dev.results import create_results\n"
         "with ExitStack() as stack:\n"
         "    print(create_results({}, stack)['RESULTS_URL'], flush=True)\n"
         "    sys.stdin.read()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": source_path(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process.stdout.readline().strip()

@@ -54,7 +54,7 @@ def bake(folder: Path) -> Path:
 @contextmanager
 def workers(project: Path, queues: list[str], package: str, logs: Path) -> Iterator[None]:
     """Run one worker per queue."""
-    environment = {**os.environ, "PYTHONPATH": str(project / "src")}
+    environment = {**os.environ, "PYTHONPATH": f"{project / 'src'}{os.pathsep}{project / 'chassis'}"}
     with ExitStack() as stack:
         started = []
         for queue in queues:
@@ -166,15 +166,17 @@ def main(picture: Path | None = None) -> None:
         console.print(f"\n[bold]1[/] Baked {data['service']} with the default answers.")
 
         sys.dont_write_bytecode = True
-        sys.path[:0] = [str(project), str(project / "src")]
-        emulator = importlib.import_module("dev.emulator")
+        stack.callback(os.chdir, Path.cwd())
+        os.chdir(project)
+        sys.path[:0] = [str(project / "chassis"), str(project / "src")]
+        emulator = importlib.import_module("celery_aws.dev.emulator")
         os.environ["CONTRACT_FILE"] = str(emulator.write_hurried_contract(folder / "hurried.json"))
         environment = stack.enter_context(emulator.running(VISIBILITY_TIMEOUT_SECONDS))
         os.environ.update(environment)
         stack.enter_context(workers(project, queues, data["package"], folder))
         console.print(f"[bold]2[/] Emulator and {len(queues)} workers started.")
 
-        app = importlib.import_module(f"{data['package']}.app")
+        app = importlib.import_module(f"{data['package']}.celery").app
         modules = {
             queue.name: importlib.import_module(f"{data['package']}.tasks.{queue.module}")
             for queue in app.contract.queues

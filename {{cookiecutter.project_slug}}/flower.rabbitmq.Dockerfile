@@ -10,6 +10,7 @@ COPY requirements.txt requirements-flower.txt requirements-build.txt ./
 RUN python -m pip --python /opt/flower install --require-hashes -r requirements.txt -r requirements-flower.txt \
     && python -m pip install --require-hashes -r requirements-build.txt
 COPY pyproject.toml contract.json ./
+COPY chassis chassis
 COPY src src
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
     && python -m pip --python /opt/flower install --no-deps --no-index wheels/*.whl

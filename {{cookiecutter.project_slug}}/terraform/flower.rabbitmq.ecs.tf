@@ -40,7 +40,7 @@ resource "aws_ecs_task_definition" "flower" {
     name        = "flower"
     image       = "${local.registry}/${local.name}:${var.flower_image_tag}"
     essential   = true
-    command     = ["celery", "--app=${local.contract.package}.app", "flower", "--address=127.0.0.1", "--port=5555"]
+    command     = ["celery", "--app=${local.contract.package}", "flower", "--address=127.0.0.1", "--port=5555"]
     environment = local.container_environment
     secrets     = concat([{ name = "FLOWER_BASIC_AUTH", valueFrom = aws_secretsmanager_secret.flower["this"].arn }], local.container_secrets)
     # What opens the session writes files.

@@ -20,7 +20,7 @@ locals {
     })
   }
 
-  # What settings.py of the service reads, except secrets.
+  # What the settings of the service read, except secrets.
   environment = merge(
     {
       ENVIRONMENT        = var.environment

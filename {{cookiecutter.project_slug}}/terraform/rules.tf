@@ -1,4 +1,4 @@
-# The rules of contract.py about numbers, in its words: what stops a worker stops a plan. The reasons are
+# The rules of the contract about numbers, in its words: what stops a worker stops a plan. The reasons are
 # there; so are the rules about names and choices, which are its alone. Those of one broker: broker_rules.tf.
 
 locals {

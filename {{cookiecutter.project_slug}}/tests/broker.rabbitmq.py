@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 
-from dev import broker
+from celery_aws.dev import broker
 
 BETWEEN_COUNTS_SECONDS = 1.2
 """Longer than the counts of the development server are old."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev import broker, results
+from celery_aws.dev import broker, results
 from tests.support import CONTRACT, HURRIED, RunningService, running_service
 
 VISIBILITY_TIMEOUT_SECONDS = 5

@@ -19,20 +19,29 @@ from unittest import mock
 
 import boto3
 
-from dev import emulator
+from celery_aws import service
+from celery_aws.dev import emulator
 from tests import broker
 
 PROJECT = Path(__file__).parents[1]
 # First: it says what is wrong with a contract that breaks rules, and no test need be run.
 HURRIED = emulator.write_hurried_contract(Path(tempfile.mkdtemp()) / "contract.json")
+PATH = {"PYTHONPATH": os.pathsep.join(str(PROJECT / folder) for folder in ("src", "chassis", ""))}
+"""Leads a Python to service, library and tests, installed or not."""
 CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
+service.use(CONTRACT["package"])
 HAS_RESULTS = CONTRACT["results"] != "none"
 IS_FIFO = CONTRACT["broker"].endswith("fifo")
 
 
 def module(name: str) -> Any:
-    """Return a module of the service by its short name."""
-    return importlib.import_module(f"{CONTRACT['package']}.{name}")
+    """Return a module of the library by its short name."""
+    return importlib.import_module(f"celery_aws.{name}")
+
+
+def tasks_of(queue: str) -> Any:
+    """Return the module of a queue's tasks, by the queue's name."""
+    return importlib.import_module(f"{CONTRACT['package']}.tasks.{queue.replace('-', '_')}")
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 40) -> Any:
@@ -56,7 +65,7 @@ class RunningService:
         self.queue = self.contract.queues[0]
         """The queue that tests use which need just one."""
         with self.reached():
-            self.app = module("app").create_app(self.contract, module("settings").Settings())
+            self.app = module("app").build(self.contract, module("settings").Settings())
 
     def reached(self) -> Any:
         """Let boto3 find this emulator, in a `with` block: it reads the environment at its first request."""
@@ -121,7 +130,7 @@ class RunningService:
 
     def client_environment(self) -> dict[str, str]:
         """Return the environment variables of a process that uses the service."""
-        return {**self.environment, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"}
+        return {**self.environment, **PATH}
 
     def log(self, label: str = "") -> str:
         """Return what a worker has logged."""

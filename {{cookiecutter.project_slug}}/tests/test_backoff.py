@@ -11,7 +11,7 @@ from tests.support import module
 backoff_seconds = module("backoff").backoff_seconds
 
 QUEUE = replace(
-    module("contract").read().queues[0],
+    module("service").contract().queues[0],
     retry_backoff_seconds=10,
     visibility_timeout_seconds=100,
     max_receive_count=50,

@@ -93,7 +93,7 @@ def test_a_message_too_large_is_refused_before_anything_is_sent():
 
 
 def test_a_block_that_raises_sends_nothing():
-    app = module("publish").app
+    app = module("service").app()
     with pytest.raises(KeyError), app.batching():
         raise KeyError
 

@@ -128,21 +128,21 @@ def test_messages_of_a_fifo_group_wait_for_each_other():
 
 def send_nowhere(argument):
     """Send a task without a result, for which some result stores would be asked first."""
-    app = module("publish").app
+    app = module("service").app()
     return app.send_task("tests.probes.leave_trace", (argument,), MessageGroupId="g", ignore_result=True)
 
 
 def test_message_too_large_is_refused_before_anything_is_sent():
     with pytest.raises(batching.MessageTooLargeError, match=r"has [0-9,]+ bytes, and max_message_bytes in contract"):
         send_nowhere("x" * CONTRACT["max_message_bytes"])
-    with pytest.raises(batching.MessageTooLargeError), module("publish").batching():
+    with pytest.raises(batching.MessageTooLargeError), module("service").app().batching():
         # Nothing answers where the fast tests send to, so this shows that nothing was sent.
         send_nowhere("x")
         send_nowhere("x" * CONTRACT["max_message_bytes"])
 
 
 def test_a_block_that_raises_sends_nothing():
-    with pytest.raises(KeyError), module("publish").batching():
+    with pytest.raises(KeyError), module("service").app().batching():
         send_nowhere("x")
         raise KeyError
 

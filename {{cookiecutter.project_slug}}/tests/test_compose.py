@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from dev import compose
+from celery_aws.dev import compose
 from tests.support import CONTRACT, PROJECT, module
 
 SERVICES = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))["services"]

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from dev import broker, results, timeouts
-from tests.support import CONTRACT, PROJECT, module
+from celery_aws.dev import broker, results, timeouts
+from tests.support import CONTRACT, PATH, PROJECT, module, tasks_of
 
 contract = module("contract")
-app = module("app")
+app = module("service").app()
 cli = module("cli")
 settings = module("settings")
 worker = module("worker")
@@ -68,9 +68,9 @@ def test_a_contract_that_is_no_json_is_reported_as_such(tmp_path):
 
 @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
 def test_every_queue_has_tasks_a_route_and_a_worker(queue):
-    name = module(f"tasks.{queue.module}").__name__
-    assert [task for task in app.app.tasks if task.startswith(f"{name}.")]
-    route = app.app.amqp.router.route({}, f"{name}.anything")
+    name = tasks_of(queue.name).__name__
+    assert [task for task in app.tasks if task.startswith(f"{name}.")]
+    route = app.amqp.router.route({}, f"{name}.anything")
     assert route["queue"].name == app.contract.celery_name(queue)
     arguments = worker.worker_arguments(app.contract, queue.name, "INFO")
     assert f"--queues={route['queue'].name}" in arguments
@@ -96,7 +96,7 @@ def test_limits_when_a_task_or_its_sender_chooses_then_are_never_longer_than_its
 
 
 def test_tasks_outside_the_queues_modules_go_to_the_default_queue():
-    route = app.app.amqp.router.route({}, "celery.chord_unlock")
+    route = app.amqp.router.route({}, "celery.chord_unlock")
     assert route["queue"].name == app.contract.celery_name(app.contract.default_queue)
 
 
@@ -106,10 +106,13 @@ def test_worker_of_an_unknown_queue_is_refused_with_the_known_ones():
 
 
 def test_missing_environment_variables_are_all_named():
-    code = f"import {CONTRACT['package']}.settings as s\ntry: s.read()\nexcept s.SettingsError as e: print(e)"
+    code = (
+        f"from celery_aws import errors\ntry: import {CONTRACT['package']}.celery\n"
+        f"except errors.SettingsError as error: print(error)"
+    )
     output = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(PROJECT / "src"), "ENVIRONMENT": "Nonsense!"},
+        env={**PATH, "ENVIRONMENT": "Nonsense!"},
         capture_output=True,
         text=True,
         check=True,
@@ -123,7 +126,7 @@ def test_missing_environment_variables_are_all_named():
 
 
 def test_failed_tasks_stay_in_the_queue():
-    configuration = app.app.conf
+    configuration = app.conf
     assert configuration.task_acks_late
     assert configuration.task_reject_on_worker_lost
     assert configuration.task_acks_on_failure is False
@@ -131,6 +134,6 @@ def test_failed_tasks_stay_in_the_queue():
 
 
 def test_no_secret_shows_in_the_configuration():
-    shown = str(app.app.conf.humanize()) + app.app.connection_for_write().as_uri()
+    shown = str(app.conf.humanize()) + app.connection_for_write().as_uri()
     assert "test/secret" not in shown
     assert "test%2Fsecret" not in shown

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import module
 
-app = module("app")
+app = module("service").app()
 errors = module("errors")
 
 
@@ -17,10 +17,10 @@ errors = module("errors")
         lambda control: control.ping(),
         lambda control: control.inspect().active(),
         lambda control: control.rate_limit("t", 1),
-        lambda control: app.app.AsyncResult("1").revoke(),
+        lambda control: app.AsyncResult("1").revoke(),
     ],
     ids=["revoke", "ping", "inspect", "rate_limit", "result.revoke"],
 )
 def test_remote_control_when_used_then_says_why_it_cannot_be(command):
     with pytest.raises(errors.RemoteControlUnavailableError, match="SQS has no broadcast"):
-        command(app.app.control)
+        command(app.control)

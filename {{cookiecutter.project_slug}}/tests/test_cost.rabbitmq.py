@@ -34,7 +34,7 @@ def test_tasks_cost_what_their_results_do():
 
 
 def test_every_price_has_its_source_and_their_date():
-    prices = json.loads(cost.PRICES.read_text(encoding="utf-8"))
+    prices = cost.read_prices()
     assert date.fromisoformat(prices["date"]) <= date.today()
     for price in prices["prices"].values():
         assert price["source"].startswith("https://aws.amazon.com/")

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tests.support import CONTRACT, IS_FIFO, module
 
 cost = module("ops.cost")
-contract = module("contract").read()
+contract = module("service").contract()
 main = module("cli").main
 
 
@@ -49,7 +49,7 @@ def test_the_first_million_is_free():
 
 
 def test_every_price_has_its_source_and_their_date():
-    prices = json.loads(cost.PRICES.read_text(encoding="utf-8"))
+    prices = cost.read_prices()
     assert date.fromisoformat(prices["date"]) <= date.today()
     for price in prices["prices"].values():
         assert price["source"].startswith("https://aws.amazon.com/")

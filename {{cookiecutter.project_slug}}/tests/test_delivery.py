@@ -14,7 +14,7 @@ from billiard.exceptions import WorkerLostError
 from tests import probes
 from tests.support import module
 
-app = module("app")
+app = module("service").app()
 consumer = module("consumer")
 delivery = module("delivery")
 errors = module("errors")
@@ -25,7 +25,7 @@ storing = module("storing")
 QUEUE = app.contract.queues[0]
 
 
-@app.app.task(name="tests.never", shared=False)
+@app.task(name="tests.never", shared=False)
 def never():
     """A task that must not run."""
     raise AssertionError("it ran")
@@ -43,7 +43,7 @@ def attempt_at(task, **info):
         **info,
     }
     request = {"id": "1", "task": task.name, "properties": {}, "delivery_info": facts}
-    app.app.set_current()
+    app.set_current()
     return delivery.deliver(task.name, "1", request, ([], {}, {}), None, None)
 
 
@@ -122,7 +122,7 @@ def test_alarm_when_a_request_has_just_ended_then_is_not_raised():
 
 @pytest.mark.parametrize("error", [probes.HopelessError("a", "b"), ValueError("x", 1), KeyError("k")])
 def test_error_when_handed_over_then_is_the_same_as_stored_at_once(monkeypatch, error):
-    backend = app.app.backend
+    backend = app.backend
     said = backend.encode_result(error, "FAILURE")
     stored = []
     monkeypatch.setattr(backend, "mark_as_failure", lambda task_id, error, *rest: stored.append(error))
@@ -163,14 +163,9 @@ def test_message_when_its_task_has_ended_already_then_nobody_is_told_again(monke
     monkeypatch.setattr(type(never.backend), "mark_as_failure", lambda *args, **options: stored.append(args))
     facts = {"routing_key": app.contract.celery_name(QUEUE), "receive_count": 9, "is_last": True, "mark": 0}
     facts["hold_until"] = time.monotonic() + 60
-    app.app.set_current()
+    app.set_current()
     message, error = ([], {}, {}), errors.DeliveredTooOftenError("too often")
     request = {"id": "1", "delivery_info": facts, "properties": {}}
     verdict = delivery.record(never.name, "1", request, (message, None, None), "FAILURE", error)
     assert (verdict.action, "too often" in verdict.reason["FailureException"]) == (delivery.Action.DEAD_LETTER, True)
     assert bool(stored) is not has_ended
-
-
-def test_errors_when_raised_then_are_all_in_one_module():
-    for name in ("CountdownTooLongError", "MessageGroupError"):
-        assert getattr(app, name) is getattr(errors, name)

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import pytest
 
-from dev import broker
+from celery_aws.dev import broker
 from tests.commands import COMMAND, Commands, exported_bodies, interrupt
 from tests.letters import bodies, celery_body, channel, name, put, take, visible
 from tests.support import eventually, notes

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dev import broker
+from celery_aws.dev import broker
 from tests import tls
 from tests.commands import Commands
 from tests.letters import bodies, celery_body, channel, put

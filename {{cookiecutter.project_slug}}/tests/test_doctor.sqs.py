@@ -126,7 +126,7 @@ def test_wrong_redrive_policies_are_found(look, changed, working):
 @pytest.mark.parametrize(("permission", "is_well"), [("allowAll", True), ("denyAll", False), ("byQueue", False)])
 def test_redrive_allow_policies(permission, is_well):
     # moto keeps none.
-    contract = module("contract").read()
+    contract = module("service").contract()
     place = places.Place(contract, "development")
     dead = {
         "MessageRetentionPeriod": str(contract.dead_letter_retention_seconds),

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from moto.sqs.models import Message, Queue
 
-from dev import moto_gaps
+from celery_aws.dev import moto_gaps
 from tests.support import CONTRACT
 
 THREADS, MESSAGES = 4, 300

@@ -9,9 +9,9 @@ from celery import chord
 
 from tests import broker
 from tests.conftest import VISIBILITY_TIMEOUT_SECONDS
-from tests.support import CONTRACT, HAS_RESULTS, IS_FIFO, eventually, module, notes
+from tests.support import CONTRACT, HAS_RESULTS, IS_FIFO, eventually, module, notes, tasks_of
 
-contract = module("contract").read()
+contract = module("service").contract()
 
 pytestmark = pytest.mark.end_to_end
 
@@ -59,7 +59,7 @@ def test_task_with_a_countdown_beyond_its_visibility_timeout_runs_once(service, 
 
 def module_with(example):
     """Return the name of the first queue's module; skip the test if the example is no longer there."""
-    tasks = module(f"tasks.{QUEUES[0].module}")
+    tasks = tasks_of(QUEUES[0].name)
     if not hasattr(tasks, example):
         pytest.skip("the example is gone")
     return tasks.__name__
@@ -83,12 +83,12 @@ def test_report_of_the_examples_tells_its_progress_and_ends_when_it_is_cancelled
     code = (
         f"import time\n"
         f"from celery.exceptions import TaskRevokedError\n"
-        f"from {CONTRACT['package']}.publish import send\n"
+        f"from {CONTRACT['package']}.celery import app\n"
         f"from {tasks} import cancel_report\n"
-        f"report = send('{QUEUES[0].name}.write_report', 'customer-7', 1000, 0.05, group='report')\n"
+        f"report = app.send('{QUEUES[0].name}.write_report', 'customer-7', 1000, 0.05, group='report')\n"
         f"while report.state != 'PROGRESS': time.sleep(0.05)\n"
         f"print(report.info['of'])\n"
-        f"send(cancel_report, report.id, group='another')\n"
+        f"app.send(cancel_report, report.id, group='another')\n"
         f"try: report.get(timeout=40)\n"
         f"except TaskRevokedError as error: print(report.state, error)\n"
     )

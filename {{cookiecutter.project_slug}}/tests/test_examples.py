@@ -6,9 +6,9 @@ import pytest
 from celery.backends.cache import CacheBackend
 from celery.exceptions import Ignore, TaskRevokedError
 
-from tests.support import CONTRACT, module
+from tests.support import CONTRACT, tasks_of
 
-first, *others = (module(f"tasks.{queue['name'].replace('-', '_')}") for queue in CONTRACT["queues"])
+first, *others = (tasks_of(queue["name"]) for queue in CONTRACT["queues"])
 
 
 def test_quick_task():

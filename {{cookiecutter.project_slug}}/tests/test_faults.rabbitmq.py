@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dev import broker as development
+from celery_aws.dev import broker as development
 from tests import broker
 from tests.support import eventually, module, notes, running_service
 

@@ -15,7 +15,7 @@ import urllib.request
 import pytest
 import yaml
 
-from dev.broker import free_port
+from celery_aws.dev.broker import free_port
 from tests.support import CONTRACT, PROJECT, eventually, running_service
 
 LOGIN = "somebody:a/password+with@odd:characters"

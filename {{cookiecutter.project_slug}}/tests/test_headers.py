@@ -9,7 +9,7 @@ from celery.exceptions import InvalidTaskError
 from tests.support import module
 
 headers = module("headers")
-app = module("app").app
+app = module("service").app()
 
 GOOD = {"task": "name", "id": "1"}
 

@@ -13,7 +13,7 @@ from celery.worker import state
 from tests import broker
 from tests.support import CONTRACT, eventually, module, running_service
 
-contract = module("contract").read()
+contract = module("service").contract()
 health = module("health")
 liveness = module("liveness")
 
@@ -123,8 +123,9 @@ def test_command_says_alive_until_the_broker_answers_no_more(tmp_path_factory):
         # It starts no Celery, and needs none of the worker's settings.
         code = (
             "import sys\n"
-            f"from {CONTRACT['package']}.cli import main\n"
-            f"try: main(['health', '{QUEUE.name}'])\n"
+            f"from {CONTRACT['package']}.__main__ import main\n"
+            f"sys.argv[1:] = ['health', '{QUEUE.name}']\n"
+            "try: main()\n"
             "finally: assert not {'celery', 'boto3'} & sys.modules.keys()"
         )
 

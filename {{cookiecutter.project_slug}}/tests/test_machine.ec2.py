@@ -24,7 +24,7 @@ import pytest
 
 from tests.support import PROJECT, eventually, module
 
-contract = module("contract").read()
+contract = module("service").contract()
 health = module("health")
 liveness = module("liveness")
 

@@ -13,7 +13,7 @@ from kombu import compression
 from tests.support import module
 
 messages = module("ops.shared.messages")
-contract = module("contract").read()
+contract = module("service").contract()
 QUEUE = contract.queues[0]
 
 

@@ -57,7 +57,7 @@ def test_every_encoding(options):
 
 
 def test_what_the_service_itself_sends():
-    app = module("app").app
+    app = module("service").app()
     seen = []
     with app.connection_for_write() as connection:
         channel = connection.default_channel

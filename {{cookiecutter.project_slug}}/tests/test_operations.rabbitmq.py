@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dev import broker
+from celery_aws.dev import broker
 from tests.commands import OPERATIONS, Commands, command_of, documented, make_user
 from tests.letters import celery_body, channel, name, put
 from tests.support import running_service

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import module
 
-app = module("app")
+app = module("service").app()
 protection = module("protection")
 
 
@@ -38,7 +38,7 @@ def agent():
 
 
 def test_workers_protect_themselves():
-    assert app.app.steps["consumer"] >= set(protection.PROTECTION_STEPS)
+    assert app.steps["consumer"] >= set(protection.PROTECTION_STEPS)
 
 
 def test_busy_worker_is_protected_once_and_idle_one_lets_go(agent):

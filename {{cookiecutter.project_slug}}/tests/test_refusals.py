@@ -11,9 +11,9 @@ import pytest
 from celery import Celery
 from celery.contrib.testing import worker as embedded
 
-from tests.support import CONTRACT, PROJECT, module
+from tests.support import CONTRACT, PATH, PROJECT, module
 
-app = module("app")
+app = module("service").app()
 checks = module("checks")
 errors = module("errors")
 
@@ -26,11 +26,11 @@ def fresh(monkeypatch):
     root = logging.getLogger()
     level = root.level
     monkeypatch.setattr(root, "handlers", root.handlers)
-    made = app.create_app(app.contract, module("settings").read())
+    made = module("app").build(app.contract, app.settings)
     yield made
     root.setLevel(level)
-    app.app.set_current()
-    app.app.set_default()
+    app.set_current()
+    app.set_default()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_tasks_when_of_any_base_then_are_checked_when_a_worker_starts(fresh):
 @pytest.mark.parametrize("pool", ["solo", "threads"])
 def test_worker_when_its_pool_has_no_processes_then_ends_with_the_reason(pool):
     command = [sys.executable, "-m", CONTRACT["package"], "worker", QUEUE.name, f"--pool={pool}"]
-    source = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    source = {**os.environ, **PATH}
     run = subprocess.run(command, cwd=PROJECT, env=source, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2, run.stderr
     assert "only processes can be ended at a hard limit" in run.stderr

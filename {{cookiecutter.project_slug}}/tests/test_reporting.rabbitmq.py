@@ -62,7 +62,7 @@ def test_worker_works_on_if_cloudwatch_does_not_hear(service, tmp_path):
 
 
 def test_a_report_that_fails_is_told_and_survived(monkeypatch, caplog):
-    app = module("app").app
+    app = module("service").app()
     reporter = reporting.Reporter(app, app.contract, list(app.contract.queues))
 
     def fail():

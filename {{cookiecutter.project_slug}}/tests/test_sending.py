@@ -16,12 +16,12 @@ from kombu.exceptions import OperationalError
 
 from tests.support import CONTRACT, HAS_RESULTS, module
 
-app = module("app")
+app = module("service").app()
+sending = module("sending")
 cli = module("cli")
 delivery = module("delivery")
 errors = module("errors")
 ordering = module("ordering")
-publish = module("publish")
 
 QUEUE = app.contract.queues[0]
 
@@ -39,18 +39,18 @@ def sent(monkeypatch):
     return messages
 
 
-@app.app.task(name="tests.anything", typing=False)
+@app.task(name="tests.anything", typing=False)
 def anything():
     """A task that takes any arguments, since it is never run."""
 
 
-@app.app.task(name="tests.picky")
+@app.task(name="tests.picky")
 def picky(only):
     """A task that takes one argument."""
 
 
 def test_group_becomes_the_message_group(sent):
-    publish.send(anything, "a", group="customer-7", countdown=3, key="b")
+    app.send(anything, "a", group="customer-7", countdown=3, key="b")
     (message,) = sent
     assert message["MessageGroupId"] == "customer-7"
     assert (list(message["args"]), message["kwargs"], message["countdown"]) == (["a"], {"key": "b"}, 3)
@@ -59,7 +59,7 @@ def test_group_becomes_the_message_group(sent):
 @pytest.mark.parametrize("group", ["with space", "ü", "x" * 129])
 def test_a_group_that_is_none_is_refused(sent, group):
     with pytest.raises(ValueError, match="MessageGroupId"):
-        publish.send(anything, group=group)
+        app.send(anything, group=group)
     assert sent == []
 
 
@@ -67,8 +67,8 @@ def test_a_task_sent_by_a_task_stays_in_its_group(sent):
     anything.push_request(properties={"MessageGroupId": "customer-7", "MessageDeduplicationId": "used"})
     _task_stack.push(anything)
     try:
-        publish.send(anything)
-        publish.send(anything, group="customer-8")
+        app.send(anything)
+        app.send(anything, group="customer-8")
     finally:
         _task_stack.pop()
         anything.pop_request()
@@ -83,7 +83,7 @@ def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent,
     def options(seconds):
         due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
         value = {"countdown": seconds, "eta": due, "text": due.isoformat()}[way]
-        queue = app.app.amqp.queues[app.contract.celery_name(QUEUE)]
+        queue = app.amqp.queues[app.contract.celery_name(QUEUE)]
         return {"MessageGroupId": "g", "queue": queue, "countdown" if way == "countdown" else "eta": value}
 
     anything.apply_async(**options(longest))
@@ -95,13 +95,13 @@ def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent,
 
 def test_chord_whose_results_never_come_is_not_waited_for_without_end(sent):
     body = anything.signature().set(queue=app.contract.celery_name(QUEUE))
-    app.app.send_task("celery.chord_unlock", ("group", dict(body)), {"result": []})
+    app.send_task("celery.chord_unlock", ("group", dict(body)), {"result": []})
     assert sent[0]["kwargs"]["max_retries"] == app.contract.result_expires_seconds
 
 
 def test_unknown_task_is_refused_with_the_known_ones():
     with pytest.raises(errors.UnknownTaskError, match="there are: "):
-        publish.send("no.such_task")
+        app.send("no.such_task")
 
 
 def test_command_sends_json_values_and_plain_text(sent):
@@ -197,12 +197,12 @@ def test_serializer_that_workers_do_not_accept_is_refused_when_it_is_sent(sent):
 @pytest.mark.parametrize("way", ["alone", "group", "chain", "link"])
 def test_canvas_when_a_part_cannot_be_honoured_then_nothing_is_sent(sent, options, error, way):
     def step(**chosen):
-        return app.app.signature("tests.anything", args=(1,)).set(MessageGroupId="g", **chosen)
+        return app.signature("tests.anything", args=(1,)).set(MessageGroupId="g", **chosen)
 
     wrong = step(**options)
     canvas = {
         "alone": lambda: wrong,
-        "group": lambda: celery.group([step(), wrong], app=app.app),
+        "group": lambda: celery.group([step(), wrong], app=app),
         "chain": lambda: step() | step() | wrong,
         "link": lambda: step(link=[wrong]),
     }[way]()
@@ -212,17 +212,17 @@ def test_canvas_when_a_part_cannot_be_honoured_then_nothing_is_sent(sent, option
 
 
 def test_task_in_the_module_of_a_queue_is_routed_there_whatever_its_name():
-    @app.app.task(name="a.name.of.its.own")
+    @app.task(name="a.name.of.its.own")
     def own():
         """Do nothing."""
 
     own.__module__ = f"{CONTRACT['package']}.tasks.{QUEUE.module}"
-    assert app.route_by_module(app.app, "a.name.of.its.own") == {"queue": app.contract.celery_name(QUEUE)}
+    assert sending.route_by_module(app, "a.name.of.its.own") == {"queue": app.contract.celery_name(QUEUE)}
 
 
 def test_task_in_the_module_of_no_queue_is_refused_and_not_moved_in_silence(sent):
     with pytest.raises(errors.UnknownQueueError, match=r"contract.json has no queue of that name; there are: "):
-        app.app.amqp.router.route({}, f"{CONTRACT['package']}.tasks.of_a_queue_that_was_removed.run")
+        app.amqp.router.route({}, f"{CONTRACT['package']}.tasks.of_a_queue_that_was_removed.run")
 
 
 @pytest.mark.parametrize("stopping", [False, True])
@@ -240,17 +240,17 @@ def test_next_step_when_there_is_no_broker_then_its_task_is_not_failed(monkeypat
         raise OperationalError("no broker")
 
     monkeypatch.setattr(Celery, "send_task", refuse)
-    monkeypatch.setattr(app, "SEND_AGAIN_AFTER_SECONDS", 0.1)
-    monkeypatch.setattr(app, "is_shutting_down", lambda: stopping)
+    monkeypatch.setattr(sending, "SEND_AGAIN_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "is_shutting_down", lambda: stopping)
     with pytest.raises(OperationalError):  # Of a task's own code, which is to hear of it at once.
-        publish.send(anything, group="a")
+        app.send(anything, group="a")
     monkeypatch.setattr(delivery, "current", attempt)
     with pytest.raises(delivery.Unavailable):
-        publish.send(anything, group="a")
+        app.send(anything, group="a")
     assert (len(tries) > 2) is not stopping
 
 
 def test_celerys_own_command_finds_the_application():
     from celery.app.utils import find_app
 
-    assert find_app(CONTRACT["package"]) is app.app
+    assert find_app(CONTRACT["package"]) is app

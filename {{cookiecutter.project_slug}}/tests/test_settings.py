@@ -23,11 +23,7 @@ def read(monkeypatch, values):
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    settings.read.cache_clear()
-    try:
-        return settings.read()
-    finally:
-        settings.read.cache_clear()
+    return settings.read_settings(settings.Settings)
 
 
 def test_every_variable_is_shown_and_no_other():

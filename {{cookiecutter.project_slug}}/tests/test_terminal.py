@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.commands import COMMAND
-from tests.support import PROJECT, module
+from tests.support import PATH, module
 
 main = module("cli").main
 
@@ -38,7 +38,7 @@ def test_what_is_no_number_is_refused(line):
 def run(*arguments, stdout=subprocess.PIPE, **variables):
     return subprocess.run(
         [*COMMAND, *arguments],
-        env={**os.environ, "PYTHONPATH": str(PROJECT / "src"), **variables},
+        env={**os.environ, **PATH, **variables},
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,

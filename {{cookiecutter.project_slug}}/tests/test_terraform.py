@@ -13,7 +13,7 @@ import pytest
 from tests import broker
 from tests.support import CONTRACT, PROJECT, module
 
-app = module("app")
+app = module("service").app()
 settings = module("settings")
 
 TERRAFORM = PROJECT / "terraform"

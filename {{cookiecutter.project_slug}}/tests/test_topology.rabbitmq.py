@@ -11,12 +11,12 @@ import billiard
 import pytest
 from pydantic import ValidationError
 
-from dev.broker import UNREACHABLE
+from celery_aws.dev.broker import UNREACHABLE
 from tests import tls
-from tests.support import CONTRACT, PROJECT, eventually, module, notes, running_service
+from tests.support import CONTRACT, PATH, eventually, module, notes, running_service
 
 settings = module("settings")
-contract = module("contract").read()
+contract = module("service").contract()
 
 QUEUE = contract.queues[0]
 
@@ -52,13 +52,13 @@ def test_url_is_encrypted_and_holds_no_password(monkeypatch, url, fits):
 )
 def test_certificate_and_host_name_are_verified(tmp_path, name, trusted, said):
     code = (
-        f"from {CONTRACT['package']}.app import app\n"
+        f"from {CONTRACT['package']}.celery import app\n"
         "try: app.connection_for_write().connect()\n"
         "except Exception as error: print(error)\n"
     )
     with tls.server(tmp_path, name) as server:
         url = f"amqps://localhost:{server.port}"
-        environment = {**os.environ, "BROKER_URL": url, "PYTHONPATH": str(PROJECT / "src")}
+        environment = {**os.environ, "BROKER_URL": url, **PATH}
         if trusted:
             environment["SSL_CERT_FILE"] = str(server.certificate)
         run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)

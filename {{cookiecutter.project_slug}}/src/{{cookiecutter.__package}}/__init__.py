@@ -1,1 +1,1 @@
-"""A Celery service on AWS; start reading at `contract.py` and `app.py`."""
+"""A Celery service on AWS. Its tasks are in `tasks/`, its environment variables in `settings.py`."""

@@ -1,5 +1,14 @@
-"""Makes `python -m <package>` the same as the installed command."""
+"""The service's command."""
 
-from .cli import main
+from __future__ import annotations
 
-main()
+import celery_aws
+
+
+def main() -> None:
+    """Run it."""
+    celery_aws.run_command(__package__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,10 @@
 """The Celery application, where `celery --app <package>` looks for it."""
 
-from .app import app
+from __future__ import annotations
 
-__all__ = ["app"]
+import celery_aws
+
+from .settings import Settings
+
+settings = celery_aws.read_settings(Settings)
+app = celery_aws.create_app(__package__, settings)

@@ -18,7 +18,7 @@ from celery.backends.base import DisabledBackend
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.result import AsyncResult
 
-from ..app import app
+from ..celery import app
 
 
 @app.task

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Signature
 
-from ..app import app
+from ..celery import app
 
 
 @app.task

@@ -1,0 +1,169 @@
+"""The service's command."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+import click
+
+from . import contract as contracts
+from . import ops, service
+from . import worker as workers
+from .version import __version__
+
+
+class Failure(click.ClickException):
+    """The command could not do what it was asked to."""
+
+    exit_code = 2
+
+
+class Number(click.FloatRange):
+    """A number on the command line; click takes "nan" and "inf" for numbers as well, and within any bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
+class Command(click.Group):
+    """A group of commands that reports what a user can cause without a traceback, and has those of `ops/` as well."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *ops.names()])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one of them, or nothing if there is none of that name."""
+        own = super().get_command(ctx, cmd_name)
+        return own or (ops.load(cmd_name) if cmd_name in ops.names() else None)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, LookupError, OSError) as error:
+            if not _is_ours(error):
+                raise
+            raise Failure(str(error.args[0]) if isinstance(error, KeyError) else str(error)) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell errors about the user's input from bugs elsewhere."""
+    about_input = isinstance(error, (KeyError, FileNotFoundError, PermissionError))
+    return about_input or type(error).__module__.startswith(f"{__package__}.")
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s runs on celery_aws %(version)s")
+def main() -> None:
+    """Run and use the service; its queues and limits are those of contract.json."""
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("queue")
+@click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
+    """Start a worker for one QUEUE, until Ctrl-C or SIGTERM.
+
+    Whatever follows is handed on to `celery worker`.
+    """
+    workers.start(queue, celery_arguments)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("task")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--group", help="Message group: what the task stays in order with, or whom it is for.")
+@click.option("--countdown", type=Number(0), metavar="SECONDS", help="Do not start it earlier.")
+@click.option("--wait", type=Number(0), metavar="SECONDS", help="Wait this long for its result.")
+def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
+    """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or else plain text.
+
+    Example: send high.count_words "one two three" --wait 10
+    """
+    from amqp.exceptions import AMQPError
+    from botocore.exceptions import BotoCoreError, ClientError
+    from celery import states
+    from celery.backends.base import DisabledBackend
+    from celery.exceptions import TimeoutError as NoResultYet
+    from kombu.exceptions import OperationalError
+
+    service.contract()  # Its broken rules are told before a missing environment.
+    app = service.app()
+    if wait is not None and isinstance(app.backend, DisabledBackend):
+        raise Failure("nothing was sent: this service keeps no results to wait for; leave out --wait")
+    try:
+        result = app.send(task, *map(_value, arguments), group=group, countdown=countdown)
+    # TypeError: the arguments are not the task's; RuntimeError: the result store is out of reach.
+    except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError, AMQPError) as error:
+        raise Failure(f"nothing was sent: {str(error).strip()}") from error
+    click.echo(result.id)
+    if wait is not None:
+        try:
+            value = result.get(timeout=wait, propagate=False)
+        except NoResultYet as error:
+            tried = f"; so far: {result.info!r}" if result.state == states.RETRY else ""
+            raise Failure(f"no result after {wait:g} seconds{tried}") from error
+        if not result.successful():
+            raise Failure(f"the task failed: {value!r}")
+        click.echo(json.dumps(value, default=str))
+
+
+@main.command()
+@click.argument("queue")
+def health(queue: str) -> None:
+    """Tell whether the worker of QUEUE on this machine is alive; exit with 1 if not.
+
+    It asks nobody and starts nothing: containers and systemd may run it often.
+    """
+    from .health import NotAliveError, check
+
+    held = service.contract()
+    try:
+        click.echo(f"alive {check(held, held.queue(queue)):.0f} s ago")
+    except NotAliveError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--rules", is_flag=True, help="Show every rule instead, as the table in docs/timeouts.md.")
+def contract(rules: bool) -> None:
+    """Check contract.json, and show the queues with what follows from their numbers."""
+    held = service.contract()
+    if rules:
+        for rule in (*contracts.SERVICE_RULES, *contracts.QUEUE_RULES):
+            if rule.is_for(held.broker):
+                click.echo(f"| `{rule.field}` | {rule.says} |")
+        return
+    for queue in held.queues:
+        click.echo(
+            f"{queue.name}: soft limit {queue.soft_limit_seconds} s < hard limit "
+            f"{queue.hard_limit_seconds} s < visibility timeout {queue.visibility_timeout_seconds} s, "
+            f"dead-lettered after {queue.max_receive_count} deliveries "
+            f"({queue.seconds_to_dead_letter} s)"
+        )
+
+
+def run_command(package: str) -> None:
+    """Run the command of a service, and exit.
+
+    Args:
+        package: the service's package.
+    """
+    service.use(package)
+    main()
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,73 @@
+"""The wall between the service and its chassis: who imports what, and whether anybody has changed the chassis."""
+
+from __future__ import annotations
+
+import ast
+
+import celery_aws
+from celery_aws import version
+from tests.support import CONTRACT, PROJECT
+
+SERVICE = sorted((PROJECT / "src").rglob("*.py"))
+CHASSIS = sorted((PROJECT / "chassis").rglob("*.py"))
+
+
+def imports(path):
+    """Yield every name that a module imports, with the module it is from."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def test_service_uses_public_names_of_the_chassis_only():
+    beyond = [
+        f"{path.relative_to(PROJECT)}: {module} {name}".strip()
+        for path in SERVICE
+        for module, name in imports(path)
+        if module.split(".")[0] == "celery_aws"
+        and not ((module == "celery_aws" and name in ("", *celery_aws.__all__)) or module == "celery_aws.errors")
+    ]
+    assert beyond == [], "chassis/README.md lists what a service may use"
+    used = {
+        node.attr
+        for path in SERVICE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "celery_aws"
+    }
+    assert used <= set(celery_aws.__all__)
+
+
+def test_chassis_knows_nothing_of_the_service():
+    packages = {CONTRACT["package"], "tests", "src"}
+    assert [
+        f"{path.relative_to(PROJECT)}: {module}"
+        for path in CHASSIS
+        for module, _ in imports(path)
+        if module.split(".")[0] in packages
+    ] == []
+
+
+def test_public_names_are_there_and_described():
+    page = (PROJECT / "chassis" / "README.md").read_text(encoding="utf-8")
+    for name in celery_aws.__all__:
+        assert getattr(celery_aws, name)
+        assert f"`{name}" in page
+
+
+def test_version_is_that_of_the_changelog():
+    page = (PROJECT / "chassis" / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {celery_aws.__version__}\n" in page
+
+
+def test_files_that_differ_from_the_version_are_named(tmp_path):
+    (tmp_path / "kept").write_text("1")
+    (tmp_path / "patched").write_text("1")
+    (tmp_path / "gone").write_text("1")
+    version.write(tmp_path)
+    assert list(version.differences(tmp_path)) == []
+    (tmp_path / "patched").write_text("2")
+    (tmp_path / "gone").unlink()
+    (tmp_path / "new").write_text("1")
+    assert list(version.differences(tmp_path)) == ["removed: gone", "added: new", "changed: patched"]
