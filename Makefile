@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 OUTPUT ?= ..
 # What to hand on to pytest.
 TESTS ?=
-# Benchmarks to run, such as bake; all of them unless named.
+# Benchmarks to run, such as delivery; all of them unless named.
 ONLY ?=
 
 .DEFAULT_GOAL := help

@@ -3,7 +3,7 @@
 Every figure is a ratio to an alternative in the same run, a count of requests, or has a limit with room for slower
 machines, so that it holds elsewhere. Benchmarks that are named are run alone.
 
-    python -m benchmarks [--keep] [bake] [delivery] [worker] [recovery] [image]
+    python -m benchmarks [--keep] [delivery] [worker] [recovery] [image]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.table import Table
 from tools.figures import CELLS, Figure, keep
 
 TEMPLATE = Path(__file__).parents[1]
-NAMES = ("bake", "delivery", "worker", "recovery", "image")
+NAMES = ("delivery", "worker", "recovery", "image")
 
 
 def show(figures: list[Figure], console: Console) -> None:

@@ -7,8 +7,7 @@ import runpy
 
 import pytest
 import yaml
-from conftest import PARSERS, QUESTIONS, TEMPLATE, tree
-from cookiecutter.utils import create_env_with_context
+from conftest import PARSERS, TEMPLATE, tree
 
 answers = runpy.run_path(str(TEMPLATE / "hooks" / "answers.py"))
 post = runpy.run_path(str(TEMPLATE / "hooks" / "post_gen_project.py"))
@@ -51,28 +50,6 @@ def test_names_are_split_at_commas():
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
     assert answers["_duration"](seconds) == said
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{{cookiecutter.slug}}/src/{{cookiecutter.package}}/a.py",
-        "a {# b/c #} d",
-        "{{ 'a/b' }}",
-        "{{ '}}/{{' }}",
-        "{% raw %}{{/}}{% endraw %}",
-        "a/b\r",
-        "a/b\n",
-    ],
-)
-def test_paths_and_texts_that_look_like_paths_are_rendered_as_jinja_does(text):
-    context = {"slug": "acme-jobs", "package": "acme_jobs"}
-    ours, plain = (
-        create_env_with_context({"cookiecutter": {"_extensions": extensions}})
-        for extensions in (QUESTIONS["_extensions"], [])
-    )
-    rendered, expected = (made.from_string(text).render(cookiecutter=context) for made in (ours, plain))
-    assert rendered == expected
 
 
 def test_naming_rule(tmp_path):

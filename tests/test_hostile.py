@@ -204,7 +204,7 @@ def is_data(answers, known, files):
             assert written[question] == (int(answer) if question in NUMBERS else answer), question
     project = PARSERS[".toml"](files["pyproject.toml"])["project"]
     assert (project["name"], project["description"]) == (known["project_slug"], known["description"])
-    assert project["scripts"] == {known["project_slug"]: f"{contract['package']}.cli:main"}
+    assert project["scripts"] == {known["project_slug"]: f"{contract['package']}.__main__:main"}
     assert files["README.md"].startswith(f"# {known['project_name']}\n")
     assert known["description"] in files["README.md"]
     assert outline(files["README.md"]) == OUTLINE

@@ -14,7 +14,7 @@ import time
 
 import psutil
 import pytest
-from conftest import CHOICES, COMBINATIONS, PAIRS, PROJECT, RULES, eventually, label, need, show
+from conftest import CHOICES, COMBINATIONS, PAIRS, PROJECT, RULES, eventually, label, need, show, source_path
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(1800)
@@ -294,6 +294,70 @@ with emulator.running() as variables:
     print(variables, flush=True)
     input()
 """
+
+
+def write_examples(folder, page):
+    """Write the files that a page of a project shows, each named in its first line."""
+    for code in re.findall(r"^```python\n(# src/.*?)^```", page, re.MULTILINE | re.DOTALL):
+        (folder / code.partition("\n")[0][2:]).write_text(code.partition("\n")[2], encoding="utf-8")
+
+
+EXTENDED = """
+import sqlite3, sys
+from pathlib import Path
+from tests.support import eventually, running_service
+logs = Path(sys.argv[1])
+database = sqlite3.connect(logs / "orders")
+database.executescript("CREATE TABLE orders (id); INSERT INTO orders VALUES (1), (2)")
+with running_service(logs) as service:
+    variables = {**service.environment, "ORDERS_DATABASE": str(logs / "orders")}
+    for value in ("False", "True"):
+        service.environment.update(variables, ACKS_LATE=value)
+        worker = service.start_worker(label=value)
+        if value == "False":
+            assert worker.wait(30) and "acks_late=False is not supported" in service.log(value), service.log(value)
+    assert service.ready(value), service.log(value)
+    sent = service.python("-m", "acme_jobs", "send", "high.count_orders", "--group=g", "--wait=30")
+    assert sent.stdout.splitlines()[-1] == "2", sent.stderr
+    service.stop_workers()
+    assert "connections closed" in service.log(value), service.log(value)
+    missing = service.environment.pop("ORDERS_DATABASE"), service.environment.pop("QUEUE_URL_BASE")
+    said = service.python("-m", "acme_jobs", "send", "high.count_orders").stderr
+    assert "ORDERS_DATABASE" in said and "QUEUE_URL_BASE" in said and "The file that orders are kept in" in said, said
+"""
+
+
+COUNT_ORDERS = """
+from .. import orders
+
+@app.task
+def count_orders() -> int:
+    return orders.count()
+"""
+
+SAY_WHETHER_CLOSED = """
+@signals.worker_process_shutdown.connect
+def _say(**rest):
+    try:
+        count()
+    except sqlite3.ProgrammingError:
+        print("connections closed", flush=True)
+"""
+
+
+def test_owner_adds_variables_connections_and_settings_as_the_page_says(project, tmp_path):
+    folder = project()
+    write_examples(folder, (folder / "docs" / "extending.md").read_text(encoding="utf-8"))
+    package = folder / "src" / "acme_jobs"
+    succeed(sys.executable, "-m", "mypy", cwd=folder)
+    # So that the test sees what it looks for.
+    with (package / "tasks" / "high.py").open("a", encoding="utf-8") as tasks:
+        tasks.write(COUNT_ORDERS)
+    with (package / "orders.py").open("a", encoding="utf-8") as orders:
+        orders.write(SAY_WHETHER_CLOSED)
+    with (package / "celery.py").open("a", encoding="utf-8") as made:
+        made.write("import os\napp.conf.task_acks_late = os.environ.get('ACKS_LATE') != 'False'\n")
+    succeed(sys.executable, "-c", EXTENDED, str(tmp_path), cwd=folder, PYTHONPATH=source_path(folder) + ":.")
 
 
 def test_killed_dev_takes_its_emulator_along(project, tmp_path):
