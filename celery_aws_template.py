@@ -1,9 +1,9 @@
 """Jinja extension named in cookiecutter.json: the way from cookiecutter to hooks/answers.py.
 
-A hook cannot see the template's folder, but cookiecutter and cruft both put that folder on `sys.path` while they render.
-The filters are loaded for each rendering, because `cruft update` renders two versions of the template in one process
-and would otherwise meet the second with the filters of the first. For the same reason this file should never need to
-change.
+A hook cannot see the template's folder, but cookiecutter and cruft both put that folder on `sys.path` while they
+render. The filters are loaded for each rendering, because `cruft update` renders two versions of the template in one
+process and would otherwise meet the second with the filters of the first. For the same reason this file should never
+need to change.
 """
 
 from __future__ import annotations

@@ -1,17 +1,20 @@
 """What turns answers into a contract, refuses those that break its rules, and tells what follows.
 
 The answers become a contract by rendering the project's own `contract.json`, and the rules are
-those of the project's own `contract.py`: what is checked is what would be written.
+those of the project's own chassis: what is checked is what would be written. One rule is the
+generator's own: no service is called like something that its dependencies bring.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import re
-import runpy
 import shlex
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from jinja2.runtime import Context
 
 TEMPLATE = Path(__file__).parents[1]
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
+TAKEN_NAMES = TEMPLATE / "hooks" / "taken_names.txt"
 
 QUESTION_OF_FIELD = {"service": "project_slug", "package": "__package", "name": "queues"}
 """Contract fields whose question has another name; `__package` is asked by nobody, but replayed."""
@@ -72,17 +76,17 @@ def plan(environment: Environment, answers: Mapping[str, Any]) -> str:
         FailedHookException: a rule is broken.
     """
     data = _checked(environment, answers)
-    rules = _rules()
-    contract = rules["parse"](data)
-    chosen = {getattr(contract, choice) for choice in rules["CHOICES"]}
-    options = {option for choice in rules["CHOICES"].values() for option in choice}
+    rules = load_rules()
+    contract = rules.parse(data)
+    chosen = {getattr(contract, choice) for choice in rules.CHOICES}
+    options = {option for choice in rules.CHOICES.values() for option in choice}
     return json.dumps(
         {
             "chosen": sorted(set().union(*map(_tokens, chosen))),
             "options": sorted(set().union(*map(_tokens, options))),
             "tasks": f"src/{contract.package}/tasks",
             "modules": [queue.module for queue in contract.queues],
-            "report": _report(contract, rules["advice"](data), _way_to(contract.service, answers.get("_output_dir"))),
+            "report": _report(contract, rules.advice(data), _way_to(contract.service, answers.get("_output_dir"))),
         }
     )
 
@@ -94,14 +98,44 @@ def _tokens(option: str) -> set[str]:
 
 def rules(broker: str) -> str:
     """Return the rules of contracts with a broker, as the rows of a table."""
-    module = _rules()
-    every = (*module["SERVICE_RULES"], *module["QUEUE_RULES"])
+    module = load_rules()
+    every = (*module.SERVICE_RULES, *module.QUEUE_RULES)
     return "\n".join(f"| `{rule.field}` | {rule.says} |" for rule in every if rule.is_for(broker))
 
 
 @functools.cache
-def _rules() -> dict[str, Any]:
-    return runpy.run_path(str(PROJECT / "chassis" / "celery_aws" / "contract.py"))
+def load_rules() -> Any:
+    """Return the package of the contract and its rules, from the chassis.
+
+    Under a name of its own each time: `cruft update` renders two versions of the template in one process.
+    """
+    folder = PROJECT / "chassis" / "celery_aws" / "contract"
+    name, places = f"contract_{time.monotonic_ns()}", [str(folder)]
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=places)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no package in {folder}")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # A cache in there would be baked.
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def is_taken(service: str) -> bool:
+    """Return whether a service would make a package that a dependency, or Python, already has."""
+    lines = TAKEN_NAMES.read_text(encoding="utf-8").splitlines()
+    taken = {name for line in lines if not line.startswith("#") for name in line.split()}
+    return service.replace("-", "_") in taken
+
+
+def _taken(service: str) -> list[Any]:
+    """Return the problem of a name that is taken, if it is."""
+    if not is_taken(service):
+        return []
+    rule = "must not make a package that a dependency or Python already has"
+    return [load_rules().Problem("service", service, rule, f"{service}-jobs"[-load_rules().LONGEST_SERVICE_NAME :])]
 
 
 _contracts: dict[str, Any] = {}
@@ -116,7 +150,7 @@ def _checked(environment: Environment, answers: Mapping[str, Any]) -> Any:
     if key not in _contracts:
         source = (PROJECT / "contract.json").read_text(encoding="utf-8")
         contract = json.loads(environment.from_string(source).render(cookiecutter=asked))
-        if found := _rules()["problems"](contract):
+        if found := load_rules().problems(contract) or _taken(contract["service"]):
             raise _refusal(asked, found)
         _contracts[key] = contract
     return _contracts[key]

@@ -18,7 +18,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -36,7 +35,7 @@ BIN = Path(sys.executable).parent
 """Where the tools of the tests lie."""
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
-RULES = SimpleNamespace(**runpy.run_path(str(PROJECT / "chassis" / "celery_aws" / "contract.py")))
+RULES = runpy.run_path(str(TEMPLATE / "hooks" / "answers.py"))["load_rules"]()
 
 CHOICES = {name: options for name, options in QUESTIONS.items() if isinstance(options, list) and name[0] != "_"}
 PAIRS = [dict(zip(CHOICES, options, strict=True)) for options in AllPairs(list(CHOICES.values()))]

@@ -167,7 +167,7 @@ def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_
     project = created_by_cruft(run, old)
     before = tree(project)
 
-    rules = old / "{{cookiecutter.project_slug}}" / "chassis" / "celery_aws" / "contract.py"
+    rules = old / "{{cookiecutter.project_slug}}" / "chassis" / "celery_aws" / "contract" / "rules.py"
     rules.write_text(
         rules.read_text().replace('_between("max_receive_count", 1, ', '_between("max_receive_count", 6, ')
     )
@@ -275,7 +275,7 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
         ('      "concurrency": 4,', '      "cached_seconds": 60,\n      "concurrency": 4,'),
     )
     change(
-        source / "contract.py",
+        source / "contract" / "model.py",
         ('        "compute": (', '        "cache": ("local", "shared"),\n        "compute": ('),
         ("    queues: tuple[Queue, ...]", "    cache: str\n    queues: tuple[Queue, ...]"),
         ("    seconds_per_task: float", "    cached_seconds: int\n    seconds_per_task: float"),

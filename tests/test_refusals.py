@@ -18,6 +18,9 @@ WRONG = [
     ("project_slug", "Acme Jobs", "must be lower-case letters", "acme-jobs"),
     ("project_slug", "../elsewhere", "must be lower-case letters", "elsewhere"),
     ("project_slug", "import", "must not make a package that Python", "import-jobs"),
+    ("project_slug", "celery", "must not make a package that a dependency", "celery-jobs"),
+    ("project_slug", "python", "must not make a package that a dependency", "python-jobs"),
+    ("project_slug", "test", "must not make a package that a dependency", "test-jobs"),
     ("description", "two\nlines", "must be 1 to 200 printable characters", "twolines"),
     (
         "description",

@@ -181,7 +181,7 @@ def test_terraform_says_of_every_boundary_what_the_contract_says(tmp_path, broke
     repeated = set()
     for index, problems in expected.items():
         first = [str(problem).partition("\n    why:")[0] for problem in problems[:1]]
-        # Behind the first, contract.py goes on as if its suggestion had been followed.
+        # Behind the first, the rules go on as if its suggestion had been followed.
         assert first == [text for text in said[index] if text in first], (asked[index], said[index])
         assert bool(first) == bool(said[index]), (asked[index], said[index])
         repeated |= {re.sub(r" \(.*?\)", "", text.partition("\n")[0]) for text in said[index]}
