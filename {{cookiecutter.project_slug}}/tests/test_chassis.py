@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 
 import celery_aws
 from celery_aws import version
@@ -47,6 +48,23 @@ def test_chassis_knows_nothing_of_the_service():
         for module, _ in imports(path)
         if module.split(".")[0] in packages
     ] == []
+
+
+def siblings(path):
+    """Yield the modules of the library that one of them imports, by their paths."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            home = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for found in (*(home / alias.name for alias in node.names), home):
+                yield from (place for place in (found.with_suffix(".py"), found / "__init__.py") if place.exists())
+
+
+def test_modules_of_the_library_do_not_import_each_other_in_circles():
+    # What a package makes of its parts is no import by these.
+    modules = [path for path in CHASSIS if path.name != "__init__.py" or path.parent.name == "contract"]
+    graph = {path: {other for other in siblings(path) if other in modules} for path in modules}
+    TopologicalSorter({path: others - {path} for path, others in graph.items()}).prepare()
+    assert sum(map(len, graph.values())) > 100
 
 
 def test_public_names_are_there_and_described():

@@ -40,7 +40,7 @@ def build(contract: Contract, settings: Settings) -> Service:
     app = Service(contract, settings)
     app.steps["worker"].add(CheckWorker)
     app.steps["consumer"].add(Liveness)
-    app.conf.update(celery_broker(contract, settings))
+    app.conf.update(celery_broker(contract, settings, settings.environment))
     app.conf.update(celery_results(contract, settings))
     app.loader.override_backends = dict(BACKENDS)
     app.conf.update(

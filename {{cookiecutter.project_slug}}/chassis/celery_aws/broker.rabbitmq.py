@@ -137,7 +137,7 @@ def dead_letter_queue(name: str, contract: Contract) -> Queue:
     )
 
 
-def celery_broker(contract: Contract, settings: BrokerEnvironment) -> dict[str, Any]:
+def celery_broker(contract: Contract, settings: BrokerEnvironment, environment: str) -> dict[str, Any]:
     """Return Celery's settings of broker and queues."""
     parts = urlsplit(settings.broker_url)
     return {

@@ -5,7 +5,7 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/sqs.html
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 from kombu import Queue
@@ -15,10 +15,6 @@ from pydantic_settings import BaseSettings
 
 from . import aws
 from .contract import Contract
-
-if TYPE_CHECKING:
-    from .settings import Settings
-
 
 PERMANENT = frozenset(
     {"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
@@ -42,7 +38,7 @@ class BrokerEnvironment(BaseSettings):
     )
 
 
-def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
+def celery_broker(contract: Contract, settings: BrokerEnvironment, environment: str) -> dict[str, Any]:
     """Return Celery's settings of broker and queues."""
     return {
         # No host and no key: boto3 finds the endpoint by the region, and credentials by its chain.
@@ -57,11 +53,11 @@ def celery_broker(contract: Contract, settings: Settings) -> dict[str, Any]:
             # of these names and forgets it in others.
             "predefined_queues": {
                 contract.celery_name(queue): {
-                    "url": f"{settings.queue_url_base}/{contract.queue_name(queue, settings.environment)}",
+                    "url": f"{settings.queue_url_base}/{contract.queue_name(queue, environment)}",
                     # What the transport needs to know of the queue; kombu ignores it.
                     "queue": queue,
                     "dead_letter_url": (
-                        f"{settings.queue_url_base}/{contract.dead_letter_queue_name(queue, settings.environment)}"
+                        f"{settings.queue_url_base}/{contract.dead_letter_queue_name(queue, environment)}"
                     ),
                     "messages_per_poll": contract.messages_per_poll(queue),
                     "visibility_timeout_seconds": queue.visibility_timeout_seconds,

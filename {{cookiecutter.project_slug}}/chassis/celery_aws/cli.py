@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from typing import Any
 
@@ -12,24 +11,8 @@ import click
 from . import contract as contracts
 from . import ops, service
 from . import worker as workers
+from .commands import Failure, Number
 from .version import __version__
-
-
-class Failure(click.ClickException):
-    """The command could not do what it was asked to."""
-
-    exit_code = 2
-
-
-class Number(click.FloatRange):
-    """A number on the command line; click takes "nan" and "inf" for numbers as well, and within any bounds."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return it."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no number.", param, ctx)
-        return number
 
 
 class Command(click.Group):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from ..cli import Number
+from ..commands import Number
 from .shared import results
 from .shared.prices import read_prices
 from .shared.terminal import Command, console, json_option, plain, table

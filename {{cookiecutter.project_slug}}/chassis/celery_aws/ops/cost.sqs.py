@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import click
 
 from .. import service
-from ..cli import Number
+from ..commands import Number
 from ..contract import Contract
 from .shared import results
 from .shared.prices import read_prices

@@ -16,7 +16,7 @@ from typing import IO
 
 import click
 
-from ..cli import Failure
+from ..commands import Failure
 from .shared.dead_letters import DeadLetters, Look
 from .shared.letters import Selection, Sent
 from .shared.messages import Message, imported

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ..cli import Failure
+from ..commands import Failure
 from .shared.place import place
 from .shared.terminal import FOUND, Group, age, console, live_options, plain, say, table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..cli import Number
+from ..commands import Number
 from .shared import metrics
 from .shared.curves import period_seconds, show
 from .shared.metrics import Metric

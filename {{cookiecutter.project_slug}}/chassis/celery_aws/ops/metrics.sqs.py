@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..cli import Number
+from ..commands import Number
 from ..contract import Queue
 from .shared.curves import period_seconds, show
 from .shared.measured import AGE, DEPTH, DONE, SENT, read

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 from rich.live import Live
 
-from ..cli import Number
+from ..commands import Number
 from .shared.depths import HELP, depths, drawn
 from .shared.place import Place, place
 from .shared.terminal import Command, console, finish, live_options

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ...cli import Failure
+from ...commands import Failure
 from .metrics import Metric, Series
 from .terminal import console, plain, table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...cli import Failure
+from ...commands import Failure
 from ...contract import Contract, Queue
 
 

@@ -59,7 +59,7 @@ class Place(Environment):
         Raises:
             BrokerError: that cannot be done.
         """
-        conf = celery_broker(self.contract, self.settings)
+        conf = celery_broker(self.contract, self.settings, self.environment)
         connection = Connection(
             conf["broker_url"],
             ssl=conf["broker_use_ssl"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ...cli import Failure
+from ...commands import Failure
 from .dead_letters import DeadLetters
 from .terminal import Command, console, finish, live_options, plain, progress, say, table
 

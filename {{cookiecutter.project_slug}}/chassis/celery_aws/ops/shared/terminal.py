@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ...cli import Failure
+from ...commands import Failure
 
 FOUND = 1
 """Exit code where something was found or left."""
