@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import io
 import json
 import os
 import re
@@ -217,6 +218,9 @@ def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookExceptio
         if not name.startswith("_") and name not in wrong and answer
     ]
     listed = [text for question in answers for text in wrong.get(question, [])]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # A console of Windows may lack a character of an answer.
+            stream.reconfigure(errors="backslashreplace")
     count = "1 answer does" if len(wrong) == 1 else f"{len(wrong)} answers do"
     return FailedHookException(
         "\n".join(

@@ -6,6 +6,7 @@ Runs in the new project. What there is to do comes from hooks/answers.py, as dat
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import runpy
 import sys
@@ -64,4 +65,6 @@ if __name__ == "__main__":
     keep_chosen(Path.cwd(), plan["chosen"], plan["options"])
     make_task_modules(Path(plan["tasks"]), plan["modules"])
     make_copies(Path.cwd())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # A console of Windows may lack a character of the project's name.
+        sys.stdout.reconfigure(errors="replace")
     print(plan["report"])

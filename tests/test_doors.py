@@ -108,6 +108,22 @@ def test_overwriting_keeps_task_modules_and_strangers(cookiecutter_command):
     assert all(stranger.read_text() == "not yours" for stranger in strangers)
 
 
+def test_console_when_it_lacks_a_character_then_is_no_reason_to_end(cookiecutter_command):
+    environment = {"PYTHONIOENCODING": "cp1252"}
+    baked = cookiecutter_command(TEMPLATE, "--no-input", "project_name=漢字", "project_slug=odd", env=environment)
+    assert (baked.returncode, "?? is ready" in baked.stdout) == (0, True), baked.stderr
+    assert contract_of(cookiecutter_command.here / "odd")["project_name"] == "漢字"
+    wrong = cookiecutter_command(TEMPLATE, "--no-input", "project_name=漢字", "project_slug=Odd!", env=environment)
+    assert (wrong.returncode, "project_slug must be lower-case letters" in wrong.stdout) == (1, True), wrong.stderr
+
+
+def test_clone_for_windows_has_the_line_ends_of_the_template(repository, tmp_path):
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--config", "core.autocrlf=true", str(repository), str(clone))
+    assert (clone / "{{cookiecutter.project_slug}}" / ".gitattributes").exists()
+    assert [name for name, content in tree(clone).items() if not name.startswith(".git/") and b"\r\n" in content] == []
+
+
 def test_pytest_cookies(cookies):
     baked = cookies.bake(extra_context={"project_name": "From a Test", "hard_limit_seconds": 500})
     assert (baked.exit_code, baked.exception) == (0, None)
