@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need, show
+from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need, show, source_path
 from test_terraform import run
 
 pytestmark = pytest.mark.timeout(900)
@@ -215,7 +216,12 @@ def test_images_work_on_rabbitmq(bake):
     dockerfile = ("--file", flower["build"]["dockerfile"])
     run("podman", "build", "--quiet", *BUILD, *dockerfile, "--tag", f"{image}-flower", folder)
     emulator = subprocess.Popen(
-        [sys.executable, "-m", "dev.emulator"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "celery_aws.dev.emulator"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": source_path(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         variables = json.loads(emulator.stdout.readline())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
@@ -48,7 +49,7 @@ def no_pauses(monkeypatch):
 
 def send(sqs, messages, queue=QUEUE):
     """Send bodies, each in the group of its first letter."""
-    channel = SimpleNamespace(sqs=lambda queue: sqs, _new_queue=lambda queue: "url")
+    channel = SimpleNamespace(sqs=lambda queue: sqs, predefined_queues=defaultdict(lambda: {"url": "url"}))
     sending = batching.Sending(channel, queue)
     sending.send([((body, "task"), {"MessageBody": body, "MessageGroupId": body[0]}) for body in messages])
     return sending

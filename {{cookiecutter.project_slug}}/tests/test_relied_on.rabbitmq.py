@@ -28,7 +28,6 @@ FINGERPRINTS = {
     amqp.Channel._basic_publish: "435fd18a6c88",
     amqp.Channel.__init__: "3ff08c8d1c65",
     amqp.Channel.basic_publish_confirm: "4140656833f6",
-    amqp.Channel._on_basic_return: "762d7e58e6c9",
     amqp.Connection.heartbeat_tick: "6e0e042ed248",
     pyamqp.Message.__init__: "10b73a31689f",
     pyamqp.Channel.prepare_message: "201ac1b11599",

@@ -110,7 +110,7 @@ class Sending:
 
     def __init__(self, channel: Any, queue: str) -> None:
         self.client = channel.sqs(queue=queue)
-        self.url = channel._new_queue(queue)
+        self.url = channel.predefined_queues[queue]["url"]
         self.ordered = queue.endswith(".fifo")
         self.failed: list[tuple[str, str, str]] = []
 

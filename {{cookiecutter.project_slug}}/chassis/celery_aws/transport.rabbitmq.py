@@ -142,6 +142,9 @@ class Channel(BaseChannel):  # type: ignore[misc]
         self._returned: dict[str, str] = {}
         """Why messages found no queue, by task id."""
         super().__init__(*args, **options)
+        self.events["basic_ack"].add(self._confirmed)
+        self.events["basic_nack"].add(self._refused)
+        self.events["basic_return"].add(self._sent_back)
 
     # Receiving
 
@@ -260,10 +263,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         super()._basic_publish(*args, **options)
         self._sent += self._confirm_selected
 
-    def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
+    def _confirmed(self, delivery_tag: int, multiple: bool) -> None:
         self._unconfirmed -= self._settled(delivery_tag, multiple)
 
-    def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
+    def _refused(self, delivery_tag: int, multiple: bool) -> None:
         settled = self._settled(delivery_tag, multiple)
         self._unconfirmed -= settled
         self._nacked |= settled
@@ -272,8 +275,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         earliest = 0 if multiple else delivery_tag
         return {number for number in self._unconfirmed if earliest <= number <= delivery_tag}
 
-    def _on_basic_return(self, code: int, text: str, exchange: str, routing_key: str, message: Any) -> None:
-        self._returned[str(message.properties.get("correlation_id"))] = f"{text} ({routing_key} of {exchange})"
+    def _sent_back(self, error: Any, exchange: str, routing_key: str, message: Any) -> None:
+        self._returned[str(message.properties.get("correlation_id"))] = (
+            f"{error.reply_text} ({routing_key} of {exchange})"
+        )
 
 
 class Connection(BaseConnection):  # type: ignore[misc]

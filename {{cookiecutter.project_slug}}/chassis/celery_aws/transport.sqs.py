@@ -323,7 +323,7 @@ class Channel(PollingChannel):
         if gathering is not None:
             gathering.add(queue, message, made)
         else:
-            answer = self.sqs(queue=queue).send_message(QueueUrl=self._new_queue(queue), **made)
+            answer = self.sqs(queue=queue).send_message(QueueUrl=self.predefined_queues[queue]["url"], **made)
             if not answer.get("MessageId"):
                 raise AnswerError("SQS did not confirm that it has the message")
 
