@@ -24,19 +24,6 @@ class Seen:
     """Its message group, where the broker keeps one."""
 
 
-def prepare() -> None:
-    """See that there is a broker for the emulator: moto is one."""
-
-
-def count(service: Any, queue: Any, *, dead: bool) -> int:
-    """Return how many messages a queue holds, hidden ones included."""
-    attributes = service.client("sqs").get_queue_attributes(
-        QueueUrl=service.url(queue, dead=dead),
-        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-    )["Attributes"]
-    return sum(map(int, attributes.values()))
-
-
 def held(service: Any) -> int:
     """Return how many messages of the first queue workers hold; a look at them would count as a delivery."""
     name = "ApproximateNumberOfMessagesNotVisible"

@@ -11,6 +11,8 @@ import pytest
 from celery_aws.dev import broker, results
 from tests.support import CONTRACT, HURRIED, RunningService, running_service
 
+pytest_plugins = ["celery_aws.testing.plugin"]
+
 VISIBILITY_TIMEOUT_SECONDS = 5
 
 # A shell starts jobs in the background deaf to Ctrl-C, and they hand that on to what they start.

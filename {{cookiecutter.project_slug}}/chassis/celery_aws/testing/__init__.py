@@ -1,0 +1,1 @@
+"""For the tests of a service: it runs on the emulator, with real workers."""

@@ -1,0 +1,76 @@
+"""Fixtures for the tests of a service; its conftest.py says `pytest_plugins = ["celery_aws.testing.plugin"]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import celery
+import pytest
+
+from .. import service as services
+from ..contract import read
+from ..dev import emulator
+from .running import RunningService, eventually, running_service
+
+PATIENCE_SECONDS = 30
+
+
+class NotDoneError(AssertionError):
+    """A task that was delivered has not been done: it is in the dead-letter queue, or the time is over."""
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """The service on the emulator, with a worker for each queue."""
+    services.use(read(emulator.PROJECT / "contract.json").package)
+    running: RunningService
+    with running_service(tmp_path_factory.mktemp("logs")) as running:
+        for queue in running.contract.queues:
+            running.start_worker(queue.name)
+        yield running
+
+
+@pytest.fixture
+def deliver(service: RunningService) -> Callable[..., Any]:
+    """A function that has a worker do a task, and returns what the task returns."""
+
+    def deliver(
+        task: celery.Task[Any, Any] | str,
+        *args: Any,
+        group: str = "test",
+        patience_seconds: float = PATIENCE_SECONDS,
+        **kwargs: Any,
+    ) -> Any:
+        """Send a task, and wait until a worker has done it.
+
+        Args:
+            task: the task, or its name, `<queue>.<function>`.
+            args: its positional arguments.
+            group: its message group.
+            patience_seconds: how long to wait.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What it returned; nothing where the service keeps no results.
+
+        Raises:
+            NotDoneError: it was dead-lettered, or is not done in time; the message has the worker's log.
+            Exception: what the task raised at last, where the service keeps results.
+        """
+        with service.reached():
+            app = services.app()
+            found = app.find(task) if isinstance(task, str) else task
+            queue = app.queue_of_task(found.name) or service.contract.default_queue
+            dead = service.dead(queue)
+            result = app.send(found, *args, group=group, **kwargs)
+            if service.contract.results != "none":
+                done = eventually(result.ready, patience_seconds)
+            else:
+                done = eventually(lambda: not service.waiting(queue) or service.dead(queue) > dead, patience_seconds)
+                done = done and service.dead(queue) == dead
+            if not done:
+                raise NotDoneError(f"{found.name} was not done within {patience_seconds} s:\n{service.log(queue.name)}")
+            return None if service.contract.results == "none" else result.get()
+
+    return deliver
