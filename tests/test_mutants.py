@@ -197,7 +197,7 @@ MUTANTS = {
         "polling.py",
         "self.hub.call_later(0, call, *args)",
         "self.hub.call_soon(call, *args)",
-        "test_main_process.py::test_slot_when_freed_then_is_filled_at_once",
+        "test_polling.py::test_call_when_made_soon_by_the_event_loop_then_is_not_left_to_its_next_event",
     ),
     "timers pile up": Mutant(
         "calls.py",

@@ -132,7 +132,8 @@ def test_every_action_is_pinned_to_one_commit(folder):
 
 
 def test_every_make_target_is_there(folder):
-    known = set(re.findall(r"^([a-z-]+):(?! export)", (folder / "chassis" / "make.mk").read_text(), re.MULTILINE))
+    makefile = folder / "Makefile" if folder == TEMPLATE else folder / "chassis" / "make.mk"
+    known = set(re.findall(r"^([a-z-]+):(?! export)", makefile.read_text(), re.MULTILINE))
     called = {target for _, step in steps(folder) for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
     assert called
     assert called <= known
