@@ -59,11 +59,12 @@ def deliver(service: RunningService) -> Callable[..., Any]:
             Exception: what the task raised at last, where the service keeps results.
         """
         with service.reached():
-            app = services.app()
-            found = app.find(task) if isinstance(task, str) else task
-            queue = app.queue_of_task(found.name) or service.contract.default_queue
+            known = services.app()  # It may have been made for another environment than the emulator's.
+            found = known.find(task) if isinstance(task, str) else task
+            queue = known.queue_of_task(found.name) or service.contract.default_queue
             dead = service.dead(queue)
-            result = app.send(found, *args, group=group, **kwargs)
+            options = {"queue": service.contract.celery_name(queue), "MessageGroupId": group}
+            result = service.app.send_task(found.name, args, kwargs, **options)
             if service.contract.results != "none":
                 done = eventually(result.ready, patience_seconds)
             else:
