@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,16 @@ PATIENCE_SECONDS = 30
 
 class NotDoneError(AssertionError):
     """A task that was delivered has not been done: it is in the dead-letter queue, or the time is over."""
+
+
+def outcome_in(log: str, task_id: str) -> str:
+    """Return what a task ended with, by a worker's log; nothing while it has not."""
+    for line in log.splitlines():
+        if f'"{task_id}"' in line and line.startswith("{"):
+            outcome = str(json.loads(line).get("outcome", ""))
+            if outcome in ("succeeded", "ignored", "dead_lettered", "rejected", "revoked"):
+                return outcome
+    return ""
 
 
 @pytest.fixture(scope="session")
@@ -62,14 +73,13 @@ def deliver(service: RunningService) -> Callable[..., Any]:
             known = services.app()  # It may have been made for another environment than the emulator's.
             found = known.find(task) if isinstance(task, str) else task
             queue = known.queue_of_task(found.name) or service.contract.default_queue
-            dead = service.dead(queue)
             options = {"queue": service.contract.celery_name(queue), "MessageGroupId": group}
             result = service.app.send_task(found.name, args, kwargs, **options)
             if service.contract.results != "none":
                 done = eventually(result.ready, patience_seconds)
             else:
-                done = eventually(lambda: not service.waiting(queue) or service.dead(queue) > dead, patience_seconds)
-                done = done and service.dead(queue) == dead
+                ended = eventually(lambda: outcome_in(service.log(queue.name), result.id), patience_seconds)
+                done = ended in ("succeeded", "ignored")
             if not done:
                 raise NotDoneError(f"{found.name} was not done within {patience_seconds} s:\n{service.log(queue.name)}")
             return None if service.contract.results == "none" else result.get()
