@@ -135,8 +135,9 @@ def _taken(service: str) -> list[Any]:
     """Return the problem of a name that is taken, if it is."""
     if not is_taken(service):
         return []
+    rules = load_rules()
     rule = "must not make a package that a dependency or Python already has"
-    return [load_rules().Problem("service", service, rule, f"{service}-jobs"[-load_rules().LONGEST_SERVICE_NAME :])]
+    return [rules.Problem("service", service, rule, f"{service}-jobs"[-rules.LONGEST_SERVICE_NAME :])]
 
 
 _contracts: dict[str, Any] = {}
@@ -151,7 +152,7 @@ def _checked(environment: Environment, answers: Mapping[str, Any]) -> Any:
     if key not in _contracts:
         source = (PROJECT / "contract.json").read_text(encoding="utf-8")
         contract = json.loads(environment.from_string(source).render(cookiecutter=asked))
-        if found := load_rules().problems(contract) or _taken(contract["service"]):
+        if found := [*load_rules().problems(contract), *_taken(contract["service"])]:
             raise _refusal(asked, found)
         _contracts[key] = contract
     return _contracts[key]

@@ -15,14 +15,14 @@ from pathlib import Path
 
 PLAN = r"""{{ cookiecutter | plan }}"""
 
-ROOMS = ("chassis", "src", "tests", "terraform", "docs", ".github")
+FOLDERS = ("chassis", "src", "tests", "terraform", "docs", ".github")
 
 
 def files(project: Path) -> Iterator[Path]:
     """Yield the files the template can have written; an existing project may hold far more."""
     yield from (path for path in project.iterdir() if path.is_file())
-    for room in ROOMS:
-        yield from (path for path in (project / room).rglob("*") if path.is_file())
+    for folder in FOLDERS:
+        yield from (path for path in (project / folder).rglob("*") if path.is_file())
 
 
 def keep_chosen(project: Path, chosen: Iterable[str], options: Iterable[str]) -> None:

@@ -354,11 +354,8 @@ def is_whole(known, answers, project):
         if parse := PARSERS.get(name[name.rfind(".") :]):
             parse(text)
         carries_answers = name.replace(f"src/{package}/", "src/{{cookiecutter.__package}}/") in BAKED
-        others = (
-            "mine.txt",
-            "compose.yaml",
-            "chassis/SHA256SUMS",
-        )  # A test of the project holds compose.yaml to the contract.
+        # Tests of the project hold these to what they follow from.
+        others = ("mine.txt", "compose.yaml", "chassis/SHA256SUMS")
         assert carries_answers or name in others or text.encode() in COPIES, name
     for queue in json.loads(files["contract.json"])["queues"]:
         assert f"src/{package}/tasks/{queue['name'].replace('-', '_')}.py" in files

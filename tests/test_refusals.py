@@ -92,6 +92,13 @@ def test_many_wrong_answers_are_refused_at_once_in_the_order_of_the_questions(co
     assert list(cookiecutter_command.here.iterdir()) == []
 
 
+def test_name_that_is_taken_is_refused_together_with_other_wrong_answers(cookiecutter_command):
+    run = cookiecutter_command(TEMPLATE, "--no-input", "project_slug=celery", "region=mars")
+    assert (run.returncode, "2 answers do not fit" in run.stdout) == (1, True), run.stdout
+    assert "must not make a package that a dependency" in refusal(run.stdout)
+    assert "region must look like" in refusal(run.stdout)
+
+
 def test_right_answers_are_handed_back_to_be_kept(run, cookiecutter_command):
     answers = ["project_name=Joe's Jobs", "results=redis", "max_receive_count=7"]
     refused = cookiecutter_command(TEMPLATE, "--no-input", *answers, "region=mars")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from celery_aws.testing import plugin
-from tests.support import CONTRACT, HAS_RESULTS, tasks_of
+from tests import broker
+from tests.support import CONTRACT, HAS_RESULTS, eventually, tasks_of
 
 pytestmark = pytest.mark.end_to_end
 QUEUE = CONTRACT["queues"][0]["name"]
@@ -22,8 +23,11 @@ def test_task_when_it_fails_then_its_error_is_raised_or_told(service, deliver):
     with pytest.raises((FileNotFoundError, plugin.NotDoneError)) as failed:
         deliver(failing, "/nowhere", group="failing")
     assert HAS_RESULTS or "No such file" in str(failed.value)
+    assert eventually(lambda: service.dead() == 1), service.log()
+    broker.empty(service, dead=True)  # What is there is counted by other tests.
 
 
-def test_task_when_it_takes_too_long_then_the_log_of_its_worker_is_told(deliver):
+def test_task_when_it_takes_too_long_then_the_log_of_its_worker_is_told(service, deliver):
     with pytest.raises(plugin.NotDoneError, match=r"(?s)not done within 0\.1 s:.* ready\."):
-        deliver(f"{QUEUE}.number_pages", 20, 0.1, group="slow", patience_seconds=0.1)
+        deliver(f"{QUEUE}.number_pages", 20, 0.1, group="slow", timeout_seconds=0.1)
+    assert eventually(lambda: service.waiting() == 0), service.log()

@@ -60,5 +60,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(0)
-    except (emulator.EmulatorError, ContractError) as error:
+    except (emulator.EmulatorError, ContractError, FileNotFoundError) as error:
         sys.exit(str(error))

@@ -59,6 +59,11 @@ def write_hurried_contract(path: Path) -> Path:
     return path
 
 
+def import_path() -> str:
+    """Return a PYTHONPATH with which other processes import what this one can, installed or not."""
+    return os.pathsep.join(filter(None, sys.path))
+
+
 class EmulatorError(RuntimeError):
     """The emulator did not start; the message is what it printed."""
 
@@ -83,7 +88,7 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
     with subprocess.Popen(
         command,
         cwd=PROJECT,
-        env={**os.environ, "CONTRACT_FILE": str(contract), "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "CONTRACT_FILE": str(contract), "PYTHONPATH": import_path()},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

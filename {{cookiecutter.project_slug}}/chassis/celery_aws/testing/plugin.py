@@ -14,7 +14,10 @@ from ..contract import read
 from ..dev import emulator
 from .running import RunningService, eventually, running_service
 
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
+
+DONE = ("succeeded", "ignored")
+FAILED = ("dead_lettered", "rejected", "revoked")
 
 
 class NotDoneError(AssertionError):
@@ -26,7 +29,7 @@ def outcome_in(log: str, task_id: str) -> str:
     for line in log.splitlines():
         if f'"{task_id}"' in line and line.startswith("{"):
             outcome = str(json.loads(line).get("outcome", ""))
-            if outcome in ("succeeded", "ignored", "dead_lettered", "rejected", "revoked"):
+            if outcome in (*DONE, *FAILED):
                 return outcome
     return ""
 
@@ -50,7 +53,7 @@ def deliver(service: RunningService) -> Callable[..., Any]:
         task: celery.Task[Any, Any] | str,
         *args: Any,
         group: str = "test",
-        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         **kwargs: Any,
     ) -> Any:
         """Send a task, and wait until a worker has done it.
@@ -59,7 +62,7 @@ def deliver(service: RunningService) -> Callable[..., Any]:
             task: the task, or its name, `<queue>.<function>`.
             args: its positional arguments.
             group: its message group.
-            patience_seconds: how long to wait.
+            timeout_seconds: how long to wait.
             kwargs: its keyword arguments.
 
         Returns:
@@ -76,12 +79,10 @@ def deliver(service: RunningService) -> Callable[..., Any]:
             options = {"queue": service.contract.celery_name(queue), "MessageGroupId": group}
             result = service.app.send_task(found.name, args, kwargs, **options)
             if service.contract.results != "none":
-                done = eventually(result.ready, patience_seconds)
-            else:
-                ended = eventually(lambda: outcome_in(service.log(queue.name), result.id), patience_seconds)
-                done = ended in ("succeeded", "ignored")
-            if not done:
-                raise NotDoneError(f"{found.name} was not done within {patience_seconds} s:\n{service.log(queue.name)}")
-            return None if service.contract.results == "none" else result.get()
+                if eventually(result.ready, timeout_seconds):
+                    return result.get()
+            elif eventually(lambda: outcome_in(service.log(queue.name), result.id), timeout_seconds) in DONE:
+                return None
+            raise NotDoneError(f"{found.name} was not done within {timeout_seconds} s:\n{service.log(queue.name)}")
 
     return deliver

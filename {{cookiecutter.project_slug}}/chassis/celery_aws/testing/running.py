@@ -113,7 +113,7 @@ class RunningService:
 
     def client_environment(self) -> dict[str, str]:
         """Return the environment variables of a process that uses the service."""
-        return {**self.environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        return {**self.environment, "PYTHONPATH": emulator.import_path()}
 
     def log(self, label: str = "") -> str:
         """Return what a worker has logged."""
@@ -157,13 +157,12 @@ def running_service(
         kind: what is to be returned.
         numbers: values to change in the contract, in every queue where they are a queue's.
     """
-    hurried = emulator.write_hurried_contract(Path(tempfile.mkdtemp(dir=logs)) / "contract.json")
-    contract = json.loads(hurried.read_text(encoding="utf-8"))
+    path = emulator.write_hurried_contract(Path(tempfile.mkdtemp(dir=logs)) / "contract.json")
+    contract = json.loads(path.read_text(encoding="utf-8"))
     for name, value in numbers.items():
         for home in (contract, *contract["queues"]):
             if name in home:
                 home[name] = value
-    path = Path(tempfile.mkdtemp(dir=logs)) / "contract.json"
     path.write_text(json.dumps(contract), encoding="utf-8")
     broker.prepare()
     with emulator.running(emulated_visibility_seconds, contract=path) as variables:

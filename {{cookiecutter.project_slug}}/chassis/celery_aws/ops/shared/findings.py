@@ -99,5 +99,5 @@ def report(found: Sequence[Finding], *, as_json: bool, show_all: bool) -> None:
         if made.row_count:
             console().print(made)
         done = f"{counts[0]} checks are well, {counts[1]} wrong, {counts[2]} could not be made"
-        click.echo(f"{done}, by celery_aws {__version__}")
+        click.echo(f"{done} (celery_aws {__version__})")
     raise SystemExit(1 if counts[1] else 2 if counts[2] else 0)
