@@ -26,18 +26,30 @@ def files(project: Path) -> Iterator[Path]:
 
 
 def keep_chosen(project: Path, chosen: Iterable[str], options: Iterable[str]) -> None:
-    """Apply the naming rule: `thing.<option>.ext`, for one or more, becomes `thing.ext` if all are chosen, or goes."""
+    """Remove what belongs to options that were not chosen, by how it is named.
+
+    In the chassis a file or a folder of an option is called after it and stays so: `results/s3.py`, `brokers/sqs/`.
+    Elsewhere `thing.<option>.ext`, for one option or more, becomes `thing.ext`.
+    """
+    other = set(options) - set(chosen)
     for path in sorted(files(project)):
         thing, *between = path.name.split(".")
         of = []
         while len(between) > 1 and between[0] in options:
             of.append(between.pop(0))
-        if not set(of) <= set(chosen):
+        parts = path.relative_to(project).parts
+        named = {*parts[:-1], path.stem} if parts[0] == "chassis" else set()
+        if not {*of, *named}.isdisjoint(other):
             path.unlink()
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # If it held nothing but files of options.
         elif of:
             path.replace(path.with_name(".".join((thing, *between))))
+
+
+def record_chassis(project: Path) -> None:
+    """Write the checksums of the chassis, of all options, so that the record is the same in every service."""
+    runpy.run_module("celery_aws.version")["write"](project / "chassis")
 
 
 def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:
@@ -53,15 +65,15 @@ def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:
 
 def make_copies(project: Path) -> None:
     """Let the project write what copies its contract, as `make compose.yaml README.md` does."""
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(project / "chassis"))
     for module in ("celery_aws.dev.compose", "celery_aws.dev.timeouts"):
         runpy.run_module(module, run_name="__main__")
-    runpy.run_module("celery_aws.version")["write"](project / "chassis")
 
 
 if __name__ == "__main__":
     plan = json.loads(PLAN)
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(Path.cwd() / "chassis"))
+    record_chassis(Path.cwd())
     keep_chosen(Path.cwd(), plan["chosen"], plan["options"])
     make_task_modules(Path(plan["tasks"]), plan["modules"])
     make_copies(Path.cwd())

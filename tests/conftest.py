@@ -13,6 +13,7 @@ import platform
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -93,6 +94,34 @@ def eventually(holds, seconds=120):
     return found
 
 
+def library_tests(answers, *arguments, chassis=PROJECT / "chassis", **variables):
+    """Run tests of tests/library/ on a service of some answers, and return how that ended.
+
+    Args:
+        answers: of the service.
+        arguments: of pytest; paths are below tests/library/.
+        chassis: where the library is.
+        variables: further environment variables.
+    """
+    library = TEMPLATE / "tests" / "library"
+    given = " ".join(f"{name}='{answer}'" for name, answer in answers.items())
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=library,
+        env={**os.environ, "ANSWERS": given, "CHASSIS": str(chassis), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate()
+        except BaseException:  # Its workers go with it.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
 # The order of tests
 
 
@@ -141,6 +170,10 @@ SHOWN = Counter()
 def show(what, count=1):
     """Count something for a badge, such as "mutants caught", if the test that shows it passes: see tools/badges.py."""
     SHOWN[what] += count
+
+
+collect_ignore = ["library"]
+"""Whose tests are for one service at a time: see test_library.py."""
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""The projects' tests of delivery can fail: each protection, taken out alone, is missed by one of them.
+"""The library's tests of delivery can fail: each protection, taken out alone, is missed by one of them.
 
 What each costs: a lost or repeated task, a worker that ends or stalls, an order that does not hold.
 """
@@ -6,12 +6,10 @@ What each costs: a lost or repeated task, a worker that ends or stalls, an order
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
-from conftest import label, show
+from conftest import PROJECT, library_tests, show
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -48,7 +46,7 @@ MUTANTS = {
         "test_failures.py::test_failure_declared_permanent_is_dead_lettered_at_once_with_its_reason",
     ),
     "a last failure leaves no reason": Mutant(
-        "transport.py",
+        "brokers/sqs/transport.py",
         'info.get("reason") or {}',
         "{}",
         "test_failures.py::test_result_says_retry_until_the_last_delivery_has_failed",
@@ -63,25 +61,25 @@ MUTANTS = {
         "consumer.py",
         'verdict = Verdict(Action.RELEASE, "retrying", backoff_seconds(queue, attempt))',
         'verdict = Verdict(Action.DELETE, "retrying", backoff_seconds(queue, attempt))',
-        "test_faults.py::test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on",
+        "sqs/test_faults.py::test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on",
     ),
     "headers are believed": Mutant(
         "consumer.py",
         'headers.check(chosen, options["body"] if options.get("decoded") else message.payload)',
         "pass",
-        "test_faults.py::test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on",
+        "sqs/test_faults.py::test_messages_that_cannot_be_read_end_in_the_dead_letter_queue_and_the_worker_goes_on",
     ),
     "what cannot be dead-lettered at once runs again": Mutant(
-        "transport.py",
+        "brokers/sqs/transport.py",
         "elif self.hub and self._active_queues and time.monotonic() + backoff <",
         "elif False and time.monotonic() + backoff <",
-        "test_faults.py::test_failure_when_dead_letters_are_refused_then_runs_once_and_keeps_no_slot[503]",
+        "sqs/test_faults.py::test_failure_when_dead_letters_are_refused_then_runs_once_and_keeps_no_slot[503]",
     ),
     "RabbitMQ is asked twice and no more": Mutant(
-        "courier.py",
+        "brokers/rabbitmq/courier.py",
         "if not sent and time.monotonic() < parcel.retry_until and",
         "if False and",
-        "test_courier.py::test_parcel_when_the_broker_returns_then_is_sent_once",
+        "rabbitmq/test_courier.py::test_parcel_when_the_broker_returns_then_is_sent_once",
         "rabbitmq",
     ),
     "unknown tasks fail at their first delivery": Mutant(
@@ -112,7 +110,7 @@ MUTANTS = {
         "delivery.py",
         'if self.name == "celery.chord_unlock":',
         "if False:",
-        "test_faults.py::test_chord_when_the_broker_is_out_at_its_end_then_its_body_runs_once",
+        "sqs/test_faults.py::test_chord_when_the_broker_is_out_at_its_end_then_its_body_runs_once",
         results="s3",
     ),
     "an outer chord is not told that an inner one failed": Mutant(
@@ -194,13 +192,13 @@ MUTANTS = {
         "test_delivery.py::test_error_when_it_is_huge_or_broken_then_is_stored_cut",
     ),
     "a freed slot waits for the next event": Mutant(
-        "polling.py",
+        "brokers/sqs/polling.py",
         "self.hub.call_later(0, call, *args)",
         "self.hub.call_soon(call, *args)",
-        "test_polling.py::test_call_when_made_soon_by_the_event_loop_then_is_not_left_to_its_next_event",
+        "sqs/test_polling.py::test_call_when_made_soon_by_the_event_loop_then_is_not_left_to_its_next_event",
     ),
     "timers pile up": Mutant(
-        "calls.py",
+        "brokers/sqs/calls.py",
         "    def _set_timeout(self, msecs: int) -> None:\n",
         "    def _another(self, msecs: int) -> None:\n",
         "test_main_process.py::test_timers_when_a_worker_polls_and_works_then_do_not_pile_up",
@@ -212,22 +210,22 @@ MUTANTS = {
         "test_main_process.py::test_task_process_when_it_starts_slowly_then_is_not_killed_for_it",
     ),
     "a main process waits for answers that drip in": Mutant(
-        "calls.py",
+        "brokers/sqs/calls.py",
         "curl.setopt(pycurl.TIMEOUT_MS, int(seconds * 1000))",
         "pass",
-        "test_faults.py::test_worker_when_an_answer_drips_in_then_polls_on_and_deletes_later",
+        "sqs/test_faults.py::test_worker_when_an_answer_drips_in_then_polls_on_and_deletes_later",
     ),
     "what is no answer of SQS is one": Mutant(
-        "calls.py",
+        "brokers/sqs/calls.py",
         "check(operation, parsed)",
         "pass",
-        "test_faults.py::test_worker_survives_every_kind_of_failed_poll_and_goes_on",
+        "sqs/test_faults.py::test_worker_survives_every_kind_of_failed_poll_and_goes_on",
     ),
     "expired credentials end the worker": Mutant(
-        "calls.py",
+        "brokers/sqs/calls.py",
         "        except Exception as error:  # noqa: BLE001 - credentials are missing, for many reasons\n",
         "        except KeyError as error:\n",
-        "test_faults.py::test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_files",
+        "sqs/test_faults.py::test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_files",
     ),
     "an option that cannot be honoured is ignored": Mutant(
         "checks.py",
@@ -236,28 +234,28 @@ MUTANTS = {
         "test_refusals.py::test_task_when_an_option_cannot_be_honoured_then_is_refused_when_registered",
     ),
     "a DynamoDB chord counts twice what is stored twice": Mutant(
-        "results.py",
+        "results/dynamodb.py",
         "str(request.id).encode()",
         "str(id(options)).encode()",
-        "test_results.py::test_chord_when_a_task_is_counted_twice_then_counts_once",
+        "dynamodb/test_results.py::test_chord_when_a_task_is_counted_twice_then_counts_once",
     ),
     "a poll is waited for without end": Mutant(
-        "calls.py",
+        "brokers/sqs/calls.py",
         "    curl.setopt(pycurl.TIMEOUT_MS, int(seconds * 1000))\n",
         "",
-        "test_faults.py::test_worker_survives_every_kind_of_failed_poll_and_goes_on",
+        "sqs/test_faults.py::test_worker_survives_every_kind_of_failed_poll_and_goes_on",
     ),
     "a failed poll is the last": Mutant(
-        "polling.py",
+        "brokers/sqs/polling.py",
         "self.hub.call_later(pause, self._schedule_queue, queue)",
         "pass",
-        "test_faults.py::test_worker_survives_every_kind_of_failed_poll_and_goes_on",
+        "sqs/test_faults.py::test_worker_survives_every_kind_of_failed_poll_and_goes_on",
     ),
     "a failed delete is not tried again": Mutant(
-        "transport.py",
+        "brokers/sqs/transport.py",
         "if kept and self.hub and",
         "if False and self.hub and",
-        "test_faults.py::test_worker_survives_a_failing_delete_and_deletes_later[expired]",
+        "sqs/test_faults.py::test_worker_survives_a_failing_delete_and_deletes_later[expired]",
     ),
     "the backoff delays the dead-letter queue": Mutant(
         "backoff.py",
@@ -266,28 +264,28 @@ MUTANTS = {
         "test_backoff.py::test_backoff_after_the_last_attempt_then_is_none",
     ),
     "a stopping worker keeps what it holds": Mutant(
-        "transport.py",
+        "brokers/sqs/transport.py",
         "seconds = 0 if stopping else",
         "seconds =",
-        "test_visibility.py::test_released_message_is_redelivered_after_its_backoff_but_at_once_when_the_worker_stops",
+        "sqs/test_visibility.py::test_released_message_is_redelivered_after_its_backoff_but_at_once_when_the_worker_stops",
     ),
     "the heartbeat never ends": Mutant(
-        "transport.py",
+        "brokers/sqs/transport.py",
         'math.floor(message.delivery_info["received_at"] + rules["heartbeat_limit_seconds"] - now)',
         "43_200",
-        "test_visibility.py::test_heartbeat_never_goes_past_its_limit",
+        "sqs/test_visibility.py::test_heartbeat_never_goes_past_its_limit",
     ),
     "half an answer counts as a whole one": Mutant(
-        "batching.py",
+        "brokers/sqs/batching.py",
         "if key not in taken and key not in refused}",
         "if key in reasons and key not in refused}",
-        "test_batching.py::test_what_an_answer_does_not_tell_of_is_sent_again",
+        "sqs/test_batching.py::test_what_an_answer_does_not_tell_of_is_sent_again",
     ),
     "too large a message is sent": Mutant(
-        "batching.py",
+        "brokers/sqs/batching.py",
         "> max_message_bytes:",
         "> 10 * max_message_bytes:",
-        "test_batching.py::test_message_too_large_is_refused_before_anything_is_sent",
+        "sqs/test_batching.py::test_message_too_large_is_refused_before_anything_is_sent",
     ),
     "a countdown outlasts the visibility timeout": Mutant(
         "sending.py",
@@ -315,107 +313,101 @@ MUTANTS = {
         "sqs-fifo",
     ),
     "a second attempt counts as a repetition": Mutant(
-        "ordering.py",
+        "brokers/sqs/properties.py",
         'f"{task_id}:{attempt}"',
         "task_id",
-        "test_ordering.py::test_an_attempt_has_one_deduplication_id_and_the_next_another",
+        "fifo/test_ordering.py::test_an_attempt_has_one_deduplication_id_and_the_next_another",
         "sqs-fifo",
     ),
     "a FIFO batch overtakes itself": Mutant(
-        "batching.py",
+        "brokers/sqs/batching.py",
         'lane = message[1]["MessageGroupId"] if self.ordered else number',
         "lane = number",
-        "test_batching.py::test_messages_of_a_fifo_group_wait_for_each_other",
+        "sqs/test_batching.py::test_messages_of_a_fifo_group_wait_for_each_other",
         "sqs-fifo",
     ),
     "a FIFO group runs side by side": Mutant(
-        "polling.py",
+        "brokers/sqs/polling.py",
         '1 if queue.endswith(".fifo") else self._get_message_estimate()',
         "self._get_message_estimate()",
-        "test_groups.py::test_groups_run_side_by_side_and_each_in_order_also_with_failures[1]",
+        "fifo/test_groups.py::test_groups_run_side_by_side_and_each_in_order_also_with_failures[1]",
         "sqs-fifo",
     ),
     "RabbitMQ brings what failed back at once": Mutant(
-        "transport.py",
+        "brokers/rabbitmq/transport.py",
         'elif seconds := int(info.get("release_after_seconds") or 0):',
         "elif seconds := 0:",
         "test_failures.py::test_pause_is_the_tasks_own_where_it_has_one",
         "rabbitmq",
     ),
     "RabbitMQ 4.3's own count is overlooked": Mutant(
-        "transport.py",
+        "brokers/rabbitmq/transport.py",
         '("x-delivery-count", "x-acquired-count")]',
         '("x-delivery-count",)]',
-        "test_faults.py::test_message_when_taken_back_too_often_then_is_dead_lettered",
+        "rabbitmq/test_faults.py::test_message_when_taken_back_too_often_then_is_dead_lettered",
         "rabbitmq",
     ),
     "RabbitMQ counts deliveries from the last failure on": Mutant(
-        "transport.py",
+        "brokers/rabbitmq/transport.py",
         'headers = {**self.headers, EARLIER_DELIVERIES: info["receive_count"]}\n',
         "headers = dict(self.headers)\n",
-        "test_faults.py::test_failures_and_deaths_are_counted_together",
+        "rabbitmq/test_faults.py::test_failures_and_deaths_are_counted_together",
         "rabbitmq",
     ),
     "RabbitMQ delivers once too often to workers that die": Mutant(
-        "broker.py",
+        "brokers/rabbitmq/__init__.py",
         '"x-delivery-limit": queue.max_receive_count - 1',
         '"x-delivery-limit": queue.max_receive_count',
-        "test_faults.py::test_message_that_kills_its_worker_each_time_is_dead_lettered_after_the_same_count",
+        "rabbitmq/test_faults.py::test_message_that_kills_its_worker_each_time_is_dead_lettered_after_the_same_count",
         "rabbitmq",
     ),
     "RabbitMQ drops what no queue would have": Mutant(
-        "transport.py",
+        "brokers/rabbitmq/transport.py",
         "mandatory=True",
         "mandatory=False",
-        "test_faults.py::test_sender_is_told_if_the_queue_is_gone",
+        "rabbitmq/test_faults.py::test_sender_is_told_if_the_queue_is_gone",
         "rabbitmq",
     ),
     "RabbitMQ's certificate may be anybody's": Mutant(
-        "broker.py",
+        "brokers/rabbitmq/__init__.py",
         ', "server_hostname": parts.hostname}',
         "}",
-        "test_topology.py::test_certificate_and_host_name_are_verified[other.example-True-Hostname mismatch]",
+        "rabbitmq/test_topology.py::test_certificate_and_host_name_are_verified[other.example-True-Hostname mismatch]",
         "rabbitmq",
     ),
     "a task runs on when its message is another's": Mutant(
-        "broker.py",
+        "brokers/rabbitmq/__init__.py",
         '"worker_cancel_long_running_tasks_on_connection_loss": True',
         '"worker_cancel_long_running_tasks_on_connection_loss": False',
-        "test_faults.py::test_task_whose_connection_is_lost_is_cancelled_here_and_done_again",
+        "rabbitmq/test_faults.py::test_task_whose_connection_is_lost_is_cancelled_here_and_done_again",
         "rabbitmq",
     ),
     "RabbitMQ delivers early": Mutant(
-        "ordering.py",
+        "brokers/rabbitmq/properties.py",
         "math.ceil(delay_seconds)",
         "math.floor(delay_seconds)",
-        "test_topology.py::test_delayed_task_is_never_early[2.5]",
+        "rabbitmq/test_topology.py::test_delayed_task_is_never_early[2.5]",
         "rabbitmq",
     ),
     "what expired is dead-lettered": Mutant(
-        "transport.py",
+        "brokers/rabbitmq/transport.py",
         '        kept.pop("expiration", None)\n',
         "",
-        "test_faults.py::test_task_that_expired_is_dropped_by_its_worker",
+        "rabbitmq/test_faults.py::test_task_that_expired_is_dropped_by_its_worker",
         "rabbitmq",
     ),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_mutant_is_caught(bake, tmp_path, name):
+def test_mutant_is_caught(tmp_path, name):
     mutant = MUTANTS[name]
-    answers = {"broker": mutant.broker, "results": mutant.results}
-    folder = shutil.copytree(bake(**answers), tmp_path / label(answers))
-    path = folder / "chassis" / "celery_aws" / mutant.file
+    chassis = shutil.copytree(PROJECT / "chassis", tmp_path / "chassis")
+    path = chassis / "celery_aws" / mutant.file
     text = path.read_text(encoding="utf-8")
     assert text.count(mutant.right) == 1
     path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mutant.test}"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    tests = library_tests({"broker": mutant.broker, "results": mutant.results}, "-x", mutant.test, chassis=chassis)
     # 1: tests failed; anything else is no test, or one that could not run.
     assert tests.returncode == 1, tests.stdout[-3000:] + tests.stderr[-2000:]
     assert " error" not in tests.stdout.splitlines()[-1]

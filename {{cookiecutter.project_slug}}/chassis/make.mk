@@ -59,7 +59,7 @@ check: $(READY) ## Lint and check types
 
 .PHONY: chassis
 chassis: ## Show the version of chassis/, and which of its files have been changed
-	@$(PYTHON) chassis/celery_aws/version.py
+	@PYTHONPATH=chassis $(PYTHON) -B -m celery_aws.version
 
 .PHONY: format
 format: $(READY) ## Format the code and mend what the linter can

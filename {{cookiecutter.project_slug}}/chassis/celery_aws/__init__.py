@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .cli import run_command
     from .logs import request_id
     from .sending import Service
-    from .settings import Settings, read_settings
+    from .settings import Settings
     from .task import Task
     from .version import __version__
 
@@ -25,7 +25,6 @@ __all__ = [
     "__version__",
     "create_app",
     "errors",
-    "read_settings",
     "request_id",
     "run_command",
 ]
@@ -36,7 +35,6 @@ _HOMES = {
     "Task": "task",
     "__version__": "version",
     "create_app": "app",
-    "read_settings": "settings",
     "request_id": "logs",
     "run_command": "cli",
 }

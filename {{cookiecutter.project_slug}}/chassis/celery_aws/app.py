@@ -8,41 +8,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import service
-from .broker import celery_broker
+from pydantic_settings import BaseSettings
+
+from . import brokers, compute, credentials, results, service
 from .checks import CheckWorker
 from .contract import Contract
 from .liveness import Liveness
-from .protection import PROTECTION_STEPS
-from .reporting import BROKER_STEPS
-from .results import BACKENDS, celery_results
-from .sending import Service, route_by_module
-from .settings import Settings
+from .sending import Own, Service, route_by_module
+from .settings import read_settings
 from .storing import add_store_outcome
 
 
-def create_app(package: str, settings: Settings) -> Service:
+def create_app(package: str, kind: type[Own]) -> Service[Own]:
     """Build the application of a service.
 
     Args:
         package: its package, which has `tasks/`; `__package__` in its `celery.py`.
-        settings: its environment variables.
+        kind: its class of settings, which is read from the environment into `settings` of the application.
 
     Raises:
         ContractError: the contract breaks rules.
+        SettingsError: environment variables are missing or wrong; all of them are listed.
     """
     service.use(package)
-    return build(service.contract(), settings)
+    return build(service.contract(), kind)
 
 
-def build(contract: Contract, settings: Settings) -> Service:
-    """Build the application that a contract describes, in one environment."""
+def variables(contract: Contract) -> tuple[type[BaseSettings], ...]:
+    """Return the environment variables of broker, result backend and credentials, in this order."""
+    options = brokers.chosen(contract).Variables, results.chosen(contract).Variables
+    return (*options, *credentials.variables(contract))
+
+
+def build(contract: Contract, kind: type[Own]) -> Service[Own]:
+    """Build the application that a contract describes, in the environment that the variables describe."""
+    broker, backend = brokers.chosen(contract), results.chosen(contract)
+    settings, (of_broker, of_results, *_) = read_settings(kind, *variables(contract))
     app = Service(contract, settings)
     app.steps["worker"].add(CheckWorker)
     app.steps["consumer"].add(Liveness)
-    app.conf.update(celery_broker(contract, settings, settings.environment))
-    app.conf.update(celery_results(contract, settings))
-    app.loader.override_backends = dict(BACKENDS)
+    app.conf.update(broker.celery_settings(contract, of_broker, settings.environment))
+    app.conf.update(backend.celery_settings(contract, of_results))
+    app.loader.override_backends = dict(backend.BACKENDS)
     app.conf.update(
         # A worker, or whoever sends by name, knows the tasks of every queue. #include
         include=[f"{contract.package}.tasks.{queue.module}" for queue in contract.queues],
@@ -90,7 +97,7 @@ def build(contract: Contract, settings: Settings) -> Service:
             "interval_max": 0.5,
         },
     )
-    app.steps["consumer"].update((*PROTECTION_STEPS, *BROKER_STEPS))
+    app.steps["consumer"].update((*compute.steps(contract), *broker.steps()))
     app.on_after_finalize.connect(_add_tasks, weak=False)
     return app
 

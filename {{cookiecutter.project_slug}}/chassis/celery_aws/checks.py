@@ -9,9 +9,9 @@ from celery import bootsteps
 from celery.concurrency import prefork
 from celery.worker.request import Request as CeleryRequest
 from kombu import serialization
+from kombu.utils.imports import symbol_by_name
 
 from . import errors
-from .transport import Transport
 
 registry: Any = serialization.registry  # type: ignore[attr-defined]
 
@@ -79,7 +79,7 @@ class CheckWorker(bootsteps.StartStopStep):
                 f"worker, which needs fork. Leave it out"
             )
         transport = worker.app.connection_for_read().get_transport_cls()
-        if not issubclass(transport, Transport):
+        if not issubclass(transport, symbol_by_name(worker.app.broker.TRANSPORT)):
             raise errors.UnsupportedError(
                 f"the broker {worker.app.conf.broker_url} is not supported: workers rely on this service's own "
                 f"transport. In tests, use the emulator, or task_always_eager"

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import celery
 from celery import Celery, canvas, current_task
@@ -21,13 +21,10 @@ from celery.utils import uuid
 from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
-from . import delivery, errors, logs
-from .broker import is_unavailable
+from . import brokers, delivery, errors, logs
 from .checks import is_accepted
 from .contract import Contract, Queue
-from .control import CONTROL
 from .failures import describe
-from .ordering import BROKER_DELAY_SECONDS, message_properties
 from .pool import is_shutting_down
 
 if TYPE_CHECKING:
@@ -39,17 +36,23 @@ SEND_AGAIN_AFTER_SECONDS = 1
 """Pause of a task process whose broker is unavailable when the task is done and the next is to be sent."""
 
 
-class Service(Celery):
+Own = TypeVar("Own", bound="Settings")
+"""A service's own class of settings."""
+
+
+class Service(Celery, Generic[Own]):
     """A Celery application whose messages carry what they need, wait where they may, and go out in batches if told."""
 
     contract: Contract
-    settings: Settings
+    settings: Own
+    """The service's environment variables."""
     consumer: Any = None
     """What receives messages, in the main process of a worker."""
     task_cls = f"{__package__}.task:Task"
-    control_cls = CONTROL
 
-    def __init__(self, contract: Contract, settings: Settings) -> None:
+    def __init__(self, contract: Contract, settings: Own) -> None:
+        self.broker = brokers.chosen(contract)
+        self.control_cls = self.broker.CONTROL
         super().__init__(contract.package)
         self.contract = contract
         self.settings = settings
@@ -67,7 +70,7 @@ class Service(Celery):
 
     def longest_countdown_seconds(self, queue: Queue) -> int:
         """Return the longest countdown that a queue allows."""
-        return max(BROKER_DELAY_SECONDS, queue.max_countdown_seconds)
+        return max(self.broker.longest_delay_seconds(self.contract), queue.max_countdown_seconds)
 
     def send_task(
         self,
@@ -109,7 +112,7 @@ class Service(Celery):
         self._check_serializer(name, options)
         for following in ("link", "link_error", "chain", "chord"):
             self.check_canvas(options.get(following))
-        options.update(message_properties(name, task_id, attempt, group, delay_seconds))
+        options.update(self.broker.message_properties(self.contract, name, task_id, attempt, group, delay_seconds))
         request_id = logs.current_request_id()
         if request_id:
             options["headers"] = {**(options.get("headers") or {}), "request_id": request_id}
@@ -122,7 +125,7 @@ class Service(Celery):
                 return super().send_task(*args, **options)
             except Exception as error:
                 attempt = delivery.current
-                if attempt is None or not attempt.store_until or not is_unavailable(error):
+                if attempt is None or not attempt.store_until or not self.broker.is_unavailable(error):
                     raise
                 if is_shutting_down() or time.monotonic() + delivery.RESERVE_SECONDS > attempt.hold_until:
                     raise delivery.Unavailable(describe(error)) from error  # The task has not failed.
@@ -291,7 +294,10 @@ class Service(Celery):
             if due is None:
                 return 0
             countdown = (maybe_make_aware(due) - self.now()).total_seconds()
-        longest = self.longest_countdown_seconds(self._served[queue]) if queue in self._served else BROKER_DELAY_SECONDS
+        if queue in self._served:
+            longest = self.longest_countdown_seconds(self._served[queue])
+        else:
+            longest = self.broker.longest_delay_seconds(self.contract)
         if countdown > longest and not name.startswith("celery."):
             raise errors.CountdownTooLongError(
                 f"{name} was sent to be run in {countdown:.0f} seconds, and {queue} allows {longest}: its "
@@ -348,7 +354,7 @@ def _checked(group: object) -> str | None:
 
 
 def route_by_module(
-    app: Service, name: str, args: Any = None, kwargs: Any = None, options: Any = None, **rest: Any
+    app: Service[Any], name: str, args: Any = None, kwargs: Any = None, options: Any = None, **rest: Any
 ) -> dict[str, str] | None:
     """Send a task in `tasks/high.py` to the queue `high`, whatever its name; leave others to the default queue."""
     if options and options.get("queue"):

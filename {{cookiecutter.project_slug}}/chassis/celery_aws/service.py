@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .contract import Contract, read
 
@@ -50,12 +50,12 @@ def contract() -> Contract:
     return read(find_contract())
 
 
-def app() -> Service:
+def app() -> Service[Any]:
     """Return the application of the service, from `celery.py` in its package.
 
     Raises:
         ContractError: the contract breaks rules.
         SettingsError: environment variables are missing or wrong.
     """
-    made: Service = importlib.import_module(f"{_package}.celery").app
+    made: Service[Any] = importlib.import_module(f"{_package}.celery").app
     return made

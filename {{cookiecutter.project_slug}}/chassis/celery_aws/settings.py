@@ -1,25 +1,20 @@
-"""What differs between environments, read from environment variables and checked at once.
-
-The chosen broker, credentials and result store bring their own variables with them.
-"""
+"""What differs between environments, read from environment variables and checked at once."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .broker import BrokerEnvironment
-from .credentials import CredentialsEnvironment
 from .errors import SettingsError
-from .results import ResultsEnvironment
 
 
-class Settings(CredentialsEnvironment, ResultsEnvironment, BrokerEnvironment):
-    """The environment variables of the service, by their lower-case names.
+class Settings(BaseSettings):
+    """The environment variables of the service, by their lower-case names; its own class adds the service's.
 
-    boto3 reads some more: `AWS_ENDPOINT_URL` leads it to an emulator.
+    Broker, credentials and result backend have variables besides; see `Variables` in their modules.
+    boto3 reads more: `AWS_ENDPOINT_URL` leads it to an emulator.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -36,18 +31,25 @@ class Settings(CredentialsEnvironment, ResultsEnvironment, BrokerEnvironment):
 Some = TypeVar("Some", bound=BaseSettings)
 
 
-def read_settings(kind: type[Some]) -> Some:
-    """Read environment variables: those that an option brings, or all of a service's `Settings`.
+def read_settings(kind: type[Some], *others: type[BaseSettings]) -> tuple[Some, list[Any]]:
+    """Read environment variables into a class, and into others; all that is wrong is reported at once.
+
+    Returns:
+        The instance of the first class, and those of the others.
 
     Raises:
         SettingsError: variables are missing or wrong.
     """
-    try:
-        return kind()
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_input=False):
-            name = str(problem["loc"][0])
-            about = kind.model_fields[name].description
-            lines.append(f"  {name.upper()}: {problem['msg']}\n    {about}")
-        raise SettingsError("environment variables do not fit:\n" + "\n".join(lines)) from None
+    made: list[Any] = []
+    lines: dict[str, None] = {}
+    kinds: list[type[BaseSettings]] = [kind, *others]
+    for each in kinds:
+        try:
+            made.append(each())
+        except ValidationError as error:
+            for problem in error.errors(include_input=False):
+                name = str(problem["loc"][0])
+                lines[f"  {name.upper()}: {problem['msg']}\n    {each.model_fields[name].description}"] = None
+    if lines:
+        raise SettingsError("Invalid or missing environment variables:\n" + "\n".join(lines))
+    return made[0], made[1:]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .contract import CHOICES
+
 HERE = Path(__file__).parent
 CHASSIS = HERE.parent
 SUMS = "SHA256SUMS"
-"""Has a line for each file of this version, as `sha256sum` writes it; generation makes it."""
+"""Has a line for each file of this version and of all options, as `sha256sum` writes it; generation makes it."""
 _INSTALLED = HERE / "VERSION"
 """Where a wheel has the file that lies above the package in a checkout."""
 
@@ -33,20 +36,33 @@ def write(chassis: Path) -> None:
     (chassis / SUMS).write_bytes("".join(lines).encode())
 
 
+def _options(chassis: Path) -> set[str]:
+    """Return how files and folders of options are called that the service has not chosen."""
+    contract = json.loads((chassis.parent / "contract.json").read_text(encoding="utf-8"))
+    every = {option for options in CHOICES.values() for option in options}
+    chosen = {str(contract.get(choice)) for choice in CHOICES}
+    return _as_named(every) - _as_named(chosen)
+
+
+def _as_named(options: set[str]) -> set[str]:
+    return options | {option.partition("-")[0] for option in options}
+
+
 def differences(chassis: Path = CHASSIS) -> Iterator[str]:
     """Yield which files were changed, added or removed since the chassis was generated.
 
     Raises:
-        OSError: there is no record of them, as in an installed wheel.
+        OSError: there is no record of them, as in an installed wheel, or no contract beside it.
     """
-    found = sums(chassis)
+    found, others = sums(chassis), _options(chassis)
     lines = (chassis / SUMS).read_text(encoding="utf-8").splitlines()
     known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in sorted({*found, *known}):
         if name not in known:
             yield f"added: {name}"
         elif name not in found:
-            yield f"removed: {name}"
+            if {*name.split("/")[:-1], Path(name).stem}.isdisjoint(others):
+                yield f"removed: {name}"
         elif found[name] != known[name]:
             yield f"changed: {name}"
 

@@ -6,5 +6,4 @@ import celery_aws
 
 from .settings import Settings
 
-settings = celery_aws.read_settings(Settings)
-app = celery_aws.create_app(__package__, settings)
+app = celery_aws.create_app(__package__, Settings)

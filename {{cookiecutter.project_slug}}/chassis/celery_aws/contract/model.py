@@ -15,7 +15,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "compute": ("ecs", "ec2"),
     }
 )
-"""Every choice and what it can be. An option's file is named after it: `results.s3.py`."""
+"""Every choice and what it can be. An option's file or folder is named after it: `results/s3.py`."""
 
 SQS_ALONE = ("heartbeat_seconds", "heartbeat_limit_seconds", "wait_time_seconds", "polling_interval_seconds")
 """Fields of a contract whose broker is SQS, and of no other: RabbitMQ is not polled, and hides nothing by a clock."""
@@ -160,9 +160,14 @@ class Contract:
         return next((q for q in self.queues if q.name == "default"), self.queues[0])
 
     @property
+    def is_fifo(self) -> bool:
+        """Whether its queues are FIFO queues of SQS."""
+        return self.broker == "sqs-fifo"
+
+    @property
     def suffix(self) -> str:
         """What the name of every queue ends with; AWS and kombu both want it on FIFO queues."""
-        return ".fifo" if self.broker == "sqs-fifo" else ""
+        return ".fifo" if self.is_fifo else ""
 
     def celery_name(self, queue: Queue) -> str:
         """Name of the queue inside Celery, the same in every environment."""
@@ -170,7 +175,7 @@ class Contract:
 
     def messages_per_poll(self, queue: Queue) -> int:
         """How many messages a worker must have room for to ask SQS for more: a request costs money and time."""
-        if self.broker == "sqs-fifo":
+        if self.is_fifo:
             return 1  # More could be of one group, and would not stay in order.
         return max(1, min(10, queue.concurrency * (queue.prefetch_multiplier - 1)))
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..contract import read
-from . import broker, emulator, results
+from . import brokers, emulator, results
 
 TARGET = emulator.PROJECT / "compose.yaml"
 PORT = 4566
@@ -24,7 +24,7 @@ HEADER = """\
 
 def compose(contract: Any) -> dict[str, Any]:
     """Return the content of compose.yaml: a worker for each queue, as on AWS, the emulator and a sender."""
-    url = f"http://emulator:{PORT}"
+    url, broker = f"http://emulator:{PORT}", brokers.chosen(contract)
     broker_services, broker_environment, ready = broker.in_containers(contract, url, emulator.ENVIRONMENT)
     result_services, result_environment = results.in_containers(contract)
     environment = {**emulator.environment_of(contract, url), **broker_environment, **result_environment}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import read
+from . import brokers, results
 
 PROJECT = Path.cwd()
 """The project's root, where `make` and the tests start whatever they start."""
@@ -126,9 +127,7 @@ def moto(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Run moto in this process, on a free port of this machine alone unless told otherwise, and yield its URL."""
     from moto.server import ThreadedMotoServer
 
-    from .broker import prepare_moto
-
-    prepare_moto()
+    brokers.chosen(read(CONTRACT)).prepare_moto()
     server = ThreadedMotoServer(host, port=port, verbose=False)
     server.start()
     try:
@@ -140,9 +139,6 @@ def moto(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
 
 def main() -> None:
     """Run the emulator until standard input ends."""
-    from .broker import create_broker
-    from .results import create_results
-
     parser = argparse.ArgumentParser(prog="python -m celery_aws.dev.emulator", description=__doc__)
     parser.add_argument("--visibility-timeout-seconds", type=int)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; %(default)s unless named")
@@ -154,9 +150,10 @@ def main() -> None:
         url = stack.enter_context(moto(arguments.host, arguments.port))
         environment = environment_of(contract, url)
         os.environ.update(environment)
-        environment.update(create_results(contract, stack))
+        environment.update(results.create(contract, stack))
         # Last, so that whoever finds the last queue finds everything.
-        environment.update(create_broker(contract, url, ENVIRONMENT, arguments.visibility_timeout_seconds, stack))
+        broker, hurry = brokers.chosen(contract), arguments.visibility_timeout_seconds
+        environment.update(broker.create(contract, url, ENVIRONMENT, hurry, stack))
         print(json.dumps(environment), flush=True)
         sys.stdin.read()
 

@@ -25,8 +25,8 @@ class NotDoneError(AssertionError):
 
 
 def outcome_in(log: str, task_id: str) -> str:
-    """Return what a task ended with, by a worker's log; nothing while it has not."""
-    for line in log.splitlines():
+    """Return what a task ended with at last, by a worker's log; nothing while it has not."""
+    for line in reversed(log.splitlines()):
         if f'"{task_id}"' in line and line.startswith("{"):
             outcome = str(json.loads(line).get("outcome", ""))
             if outcome in (*DONE, *FAILED):

@@ -21,8 +21,8 @@ import boto3
 from ..app import build
 from ..contract import read
 from ..dev import emulator
-from ..settings import Settings, read_settings
-from . import broker
+from ..settings import Settings
+from . import brokers
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 40) -> Any:
@@ -39,7 +39,7 @@ class RunningService:
 
     environment: dict[str, str]
     logs: Path
-    include: tuple[str, ...] = ()
+    include: tuple[str, ...] = ("celery_aws.testing.tasks",)
     """Modules of tasks that workers know beside those of the service."""
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class RunningService:
         self.queue = self.contract.queues[0]
         """The queue that tests use which need just one."""
         with self.reached():
-            self.app = build(self.contract, read_settings(Settings))
+            self.app = build(self.contract, Settings)
 
     def reached(self) -> Any:
         """Let boto3 find this emulator, in a `with` block: it reads the environment at its first request."""
@@ -126,11 +126,11 @@ class RunningService:
 
     def waiting(self, queue: Any = None) -> int:
         """Return how many messages a queue (the first) holds, hidden ones included."""
-        return broker.count(self, queue or self.queue, dead=False)
+        return int(brokers.chosen(self.contract).count(self, queue or self.queue, dead=False))
 
     def dead(self, queue: Any = None) -> int:
         """Return how many messages the dead-letter queue of a queue (the first) holds."""
-        return broker.count(self, queue or self.queue, dead=True)
+        return int(brokers.chosen(self.contract).count(self, queue or self.queue, dead=True))
 
     def queue_name(self, queue: Any = None, *, dead: bool = False) -> str:
         """Return the name at the broker of a queue (the first), or of its dead-letter queue."""
@@ -164,7 +164,7 @@ def running_service(
             if name in home:
                 home[name] = value
     path.write_text(json.dumps(contract), encoding="utf-8")
-    broker.prepare()
+    brokers.chosen(read(path)).prepare()
     with emulator.running(emulated_visibility_seconds, contract=path) as variables:
         service = kind({**os.environ, **variables, "CONTRACT_FILE": str(path)}, logs)
         try:

@@ -1,0 +1,94 @@
+"""The library's tests run where it lies, on a service that is baked for them; see CONTRIBUTING.md.
+
+Which one is said by the environment variable ANSWERS, such as `broker=rabbitmq results=redis`. Folders are named after
+options: their tests run where the service has chosen these.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+TEMPLATE = TESTS.parent
+CHASSIS = Path(os.environ.get("CHASSIS") or TEMPLATE / "{{cookiecutter.project_slug}}" / "chassis")
+"""Where the library is; a test that breaks it has a copy."""
+
+
+def bake(answers: str) -> Path:
+    """Bake a service into a folder that goes when this process ends."""
+    folder = tempfile.mkdtemp(prefix="library-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    options = ("--no-input", "--default-config", "--output-dir", folder)
+    command = [sys.executable, "-m", "cookiecutter", *options, str(TEMPLATE), *shlex.split(answers)]
+    baked = subprocess.run(command, capture_output=True, text=True)
+    assert baked.returncode == 0, baked.stderr
+    (project,) = Path(folder).iterdir()
+    return project
+
+
+PROJECT = bake(os.environ.get("ANSWERS", ""))
+# The library reads where it is; what is installed beside it would be the baked copy.
+shutil.rmtree(PROJECT / "chassis" / "celery_aws")
+os.chdir(PROJECT)
+sys.path[:0] = [str(PROJECT / "src"), str(CHASSIS), str(TESTS)]
+# What Python leaves behind in the template would be baked.
+sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "library-pycache")
+
+from celery_aws.contract import CHOICES  # noqa: E402
+from celery_aws.dev import brokers, results  # noqa: E402
+from library.support import CONTRACT, HURRIED, VISIBILITY_TIMEOUT_SECONDS, RunningService, contract, running_service  # noqa: E402  # noqa: E402
+
+pytest_plugins = ["celery_aws.testing.plugin"]
+
+OPTIONS = {part for options in CHOICES.values() for option in options for part in option.split("-")}
+CHOSEN = {part for choice in CHOICES for part in CONTRACT[choice].split("-")}
+
+# A shell starts jobs in the background deaf to Ctrl-C, and they hand that on to what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Fast tests reach nothing: whatever they send by mistake is refused at once.
+os.environ.update(
+    {
+        "CONTRACT_FILE": str(HURRIED),
+        "ENVIRONMENT": "test",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_DEFAULT_REGION": CONTRACT["region"],
+        "AWS_ACCESS_KEY_ID": "TESTTESTTESTTEST",
+        "AWS_SECRET_ACCESS_KEY": "test/secret",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **brokers.chosen(contract).UNREACHABLE,
+        **results.unreachable(contract),
+    }
+)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the folders of options that the service has not chosen."""
+    return True if {*collection_path.parts} & OPTIONS - CHOSEN else None
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Run the service with one worker per queue, and a visibility timeout that tests can wait for."""
+    with running_service(tmp_path_factory.mktemp("logs"), VISIBILITY_TIMEOUT_SECONDS) as running:
+        for queue in CONTRACT["queues"]:
+            running.start_worker(queue["name"])
+        yield running
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Run the service without a worker, each test module its own."""
+    with running_service(tmp_path_factory.mktemp("logs")) as running:
+        yield running

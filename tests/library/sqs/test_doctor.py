@@ -1,0 +1,299 @@
+"""`doctor` on the emulator: all is well; and each thing that is wrong is found, by its code."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from unittest import mock
+
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError
+
+from library.commands import Commands
+from library.sqs.messages import bodies, celery_body, put
+from library.support import CONTRACT, IS_FIFO, eventually, module, running_service
+
+pytestmark = pytest.mark.end_to_end
+
+doctor = module("doctor.sqs")
+places = module("environment.sqs")
+
+
+@pytest.fixture(scope="module")
+def working(tmp_path_factory):
+    """A service whose workers work."""
+    with running_service(tmp_path_factory.mktemp("logs")) as running:
+        for queue in CONTRACT["queues"]:
+            running.start_worker(queue["name"])
+        assert all(running.ready(queue["name"]) for queue in CONTRACT["queues"])
+        yield running
+
+
+@pytest.fixture
+def look(working):
+    """Make all checks in this process; return what is not well, by code."""
+
+    def found(role="operator", **environment):
+        variables = {**working.environment, "LIVENESS_DIRECTORY": str(working.logs), **environment}
+        with mock.patch.dict(os.environ, variables):
+            place = places.Environment(working.contract, "development")
+            return {finding.code: finding for finding in doctor.findings(place, role) if not finding.is_well}
+
+    assert eventually(lambda: not found()), found()
+    return found
+
+
+@pytest.fixture
+def changed(working):
+    """Change attributes of the first queue or its dead-letter queue until the test ends."""
+    before = []
+
+    def change(dead=False, **attributes):
+        sqs, url = working.client("sqs"), working.url(dead=dead)
+        held = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        before.append((url, {name: held.get(name, "") for name in attributes}))
+        sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
+
+    yield change
+    for url, attributes in reversed(before):
+        working.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
+
+
+def refuse(*actions, status=403, where="", code="AccessDenied"):
+    """Have AWS deny actions, as it does where a right is missing, or fail at them; all, or on one queue."""
+    call = botocore.client.BaseClient._make_api_call
+
+    def refused(self, name, parameters):
+        if name in actions and parameters.get("QueueUrl", "").endswith(where):
+            error, metadata = {"Code": code, "Message": "not authorized"}, {"HTTPStatusCode": status}
+            raise ClientError({"Error": error, "ResponseMetadata": metadata}, name)
+        return call(self, name, parameters)
+
+    return mock.patch.object(botocore.client.BaseClient, "_make_api_call", refused)
+
+
+@pytest.mark.parametrize("role", list(doctor.ROLES))
+def test_all_is_well(look, working, role):
+    commands = Commands(working)
+    said = commands.run("doctor", "--role", role, LIVENESS_DIRECTORY=str(working.logs))
+    assert "0 wrong, 0 could not be made" in said
+    found = json.loads(commands.run("doctor", "--json", LIVENESS_DIRECTORY=str(working.logs)))
+    expected = {code for code in doctor.CHECKS if CONTRACT["results"] != "none" or not code.startswith("D4")}
+    assert {finding["code"] for finding in found} == expected
+    everything = commands.run("doctor", "--all", LIVENESS_DIRECTORY=str(working.logs))
+    assert all(len(line) <= 80 for line in everything.splitlines()), everything
+
+
+def test_looking_leaves_nothing_behind(look, working):
+    look()
+    look("worker")
+    for queue in working.contract.queues:
+        assert (working.waiting(queue), working.dead(queue)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "dead", "attributes"),
+    [
+        ("D203", False, {"VisibilityTimeout": "31"}),
+        ("D204", False, {"MessageRetentionPeriod": "61"}),
+        ("D205", False, {"ReceiveMessageWaitTimeSeconds": "0"}),
+        ("D207", False, {"MaximumMessageSize": "1024"}),
+        ("D208", False, {"DelaySeconds": "5"}),
+        ("D209", False, {"SqsManagedSseEnabled": "false"}),
+        ("D210", True, {"MessageRetentionPeriod": "61"}),
+        ("D211", True, {"SqsManagedSseEnabled": "false"}),
+    ],
+)
+def test_attribute_that_differs_is_found(look, changed, code, dead, attributes):
+    changed(dead, **attributes)
+    found = look()
+    assert list(found) == [code]
+    assert found[code].is_well is False
+    assert found[code].advice
+
+
+def test_wrong_redrive_policies_are_found(look, changed, working):
+    held = working.client("sqs").get_queue_attributes(QueueUrl=working.url(), AttributeNames=["RedrivePolicy"])
+    policy = json.loads(held["Attributes"]["RedrivePolicy"])
+    changed(RedrivePolicy=json.dumps({**policy, "maxReceiveCount": 99}))
+    found = look()
+    assert list(found) == ["D206"]
+    assert "after 99 deliveries" in found["D206"].says
+
+
+@pytest.mark.parametrize(("permission", "is_well"), [("allowAll", True), ("denyAll", False), ("byQueue", False)])
+def test_redrive_allow_policies(permission, is_well):
+    # moto keeps none.
+    contract = module("service").contract()
+    place = places.Environment(contract, "development")
+    dead = {
+        "MessageRetentionPeriod": str(contract.dead_letter_retention_seconds),
+        "RedriveAllowPolicy": json.dumps({"redrivePermission": permission, "sourceQueueArns": ["arn:other"]}),
+        "KmsMasterKeyId": "alias/own",
+    }
+    found = doctor._dead_letter_attributes(place, contract.queues[0], {"QueueArn": "arn:own"}, dead)
+    assert {finding.code: finding.is_well for finding in found} == {"D210": True, "D211": True, "D212": is_well}
+
+
+def test_queue_that_is_missing_is_found(working):
+    with mock.patch.dict(os.environ, working.environment):
+        place = places.Environment(working.contract, "staging")
+        found = [finding for finding in doctor.findings(place, "operator") if finding.is_well is False]
+        assert {finding.code for finding in found} == {"D201"}
+        assert len(found) == len(CONTRACT["queues"])
+        assert "staging" in found[0].says
+    said = Commands(working).run("doctor", "--environment", "staging", status=1)
+    assert "D201" in said
+
+
+def test_dead_letter_queue_that_is_missing_is_found(look, working):
+    name = type(working.contract).dead_letter_queue_name
+
+    def elsewhere(self, queue, environment):
+        return name(self, queue, "nowhere" if queue == self.queues[0] else environment)
+
+    with mock.patch.object(type(working.contract), "dead_letter_queue_name", elsewhere):
+        found = look()
+    assert set(found) == {"D202", "D213"}  # The real one is in this contract no longer.
+    assert "nowhere" in found["D202"].says
+
+
+def named(queue, environment="development", service=CONTRACT["service"]):
+    """Return the name at SQS of a queue that the contract does not have."""
+    return f"{service}-{environment}-{queue}{'.fifo' if IS_FIFO else ''}"
+
+
+@pytest.fixture
+def orphan(working):
+    """Create a queue until the test ends; return what sends to it, and its URL."""
+    sqs, urls = working.client("sqs"), []
+
+    def create(name):
+        attributes = {"FifoQueue": "true"} if IS_FIFO else {}
+        urls.append(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+        def send(group):
+            fifo = {"MessageGroupId": group, "MessageDeduplicationId": group} if IS_FIFO else {}
+            sqs.send_message(QueueUrl=urls[-1], MessageBody="x", **fifo)
+
+        return send, urls[-1]
+
+    yield create
+    for url in urls:
+        sqs.delete_queue(QueueUrl=url)
+
+
+def test_orphans_when_a_queue_is_renamed_in_the_contract_are_found(look, working):
+    put(working, [celery_body(1)])
+    renamed = replace(working.queue, name="renamed")
+    contract = replace(working.contract, queues=(renamed, *working.contract.queues[1:]))
+    try:
+        with mock.patch.dict(os.environ, working.environment):
+            place = places.Environment(contract, "development")
+            found = [finding for finding in doctor.findings(place, "operator") if finding.is_well is False]
+    finally:
+        bodies(working, dead=True)
+    old = working.queue.name
+    assert {(finding.code, finding.subject) for finding in found if finding.code.startswith("D2")} == {
+        ("D201", "renamed"),
+        ("D213", old),
+        ("D213", f"{old} dlq"),
+    }
+    says = {finding.subject: finding.says for finding in found}
+    assert f"{working.queue_name()} is not in the contract; it is empty" in says[old]
+    assert f"{working.queue_name(dead=True)} is not in the contract; it holds 1 message (" in says[f"{old} dlq"]
+
+
+def test_orphan_when_it_holds_messages_is_counted_in_every_state(look, working, orphan):
+    send, url = orphan(named("former"))
+    sqs = working.client("sqs")
+    send("taken")
+    sqs.receive_message(QueueUrl=url, VisibilityTimeout=600)
+    send("here")
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"DelaySeconds": "600"})
+    send("delayed")
+    found = look()
+    assert list(found) == ["D213"]
+    assert found["D213"].is_well is False
+    assert "it holds 3 messages (1 waiting, 1 in flight, 1 delayed)" in found["D213"].says
+    assert "put the queue back into contract.json" in found["D213"].advice
+
+
+def test_queue_of_another_service_or_environment_is_no_orphan(look, orphan):
+    orphan(named("former", environment="staging"))
+    orphan(named("former", service=f"{CONTRACT['service']}x"))
+    assert look() == {}
+
+
+def test_orphans_when_listing_is_denied_are_unknown(look):
+    with refuse("ListQueues"):
+        found = look()
+    assert list(found) == ["D213"]
+    assert found["D213"].is_well is None
+    assert "may not do ListQueues" in found["D213"].says
+
+
+def test_orphan_when_counting_is_denied_is_found_without_numbers(look, orphan):
+    orphan(named("former"))
+    with refuse("GetQueueAttributes", where=named("former")):
+        found = look()
+    assert list(found) == ["D213"]
+    assert f"{named('former')} is not in the contract; its messages were not counted" in found["D213"].says
+    assert "may not do GetQueueAttributes" in found["D213"].says
+
+
+def test_orphan_when_it_is_deleted_but_still_listed_is_none(look, orphan):
+    orphan(named("former"))
+    with refuse("GetQueueAttributes", where=named("former"), code="AWS.SimpleQueueService.NonExistentQueue"):
+        assert look() == {}
+
+
+@pytest.mark.parametrize("action", doctor.PROBES)
+def test_right_that_is_missing_is_found(look, action):
+    with refuse(action):
+        found = look()
+    assert list(found) == ["D301"]
+    assert f"operator may not {action}" in found["D301"].says
+
+
+def test_variables_of_elsewhere_are_found(look):
+    found = look(
+        QUEUE_URL_BASE="https://sqs.mars-north-1.amazonaws.com/999999999999", AWS_DEFAULT_REGION="mars-south-1"
+    )
+    assert set(found) == {"D102", "D103"}
+
+
+def test_credentials_that_are_none_are_found(working):
+    commands = Commands(working)
+    nothing = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": "/dev/null"}
+    said = commands.run("doctor", AWS_SHARED_CREDENTIALS_FILE="/dev/null", **nothing, status=2)
+    assert "D101" in said
+    with mock.patch.dict(os.environ, working.environment), refuse("GetCallerIdentity"):
+        place = places.Environment(working.contract, "development")
+        (finding,) = doctor.findings(place, "operator")
+    assert (finding.code, finding.is_well) == ("D101", False)
+    with mock.patch.dict(os.environ, working.environment), refuse("GetCallerIdentity", status=503):
+        place = places.Environment(working.contract, "development")
+        (finding,) = doctor.findings(place, "operator")
+    assert (finding.code, finding.is_well) == ("D101", None)
+
+
+def test_worker_that_does_not_poll_is_found(look, tmp_path):
+    found = look(LIVENESS_DIRECTORY=str(tmp_path))
+    expected = {"D501"} if any(queue["workers_min"] for queue in CONTRACT["queues"]) else set()
+    assert set(found) == expected
+
+
+@pytest.mark.skipif(CONTRACT["results"] == "none", reason="there is no result store")
+def test_result_store_that_is_elsewhere_is_found(look):
+    name, value = {
+        "s3": ("RESULTS_BUCKET", "no-such-bucket"),
+        "dynamodb": ("RESULTS_TABLE", "no-such-table"),
+    }.get(CONTRACT["results"], ("RESULTS_URL", "rediss://:secret-word@127.0.0.1:9/0"))
+    found = look(**{name: value})
+    assert list(found) == ["D401"]
+    assert found["D401"].is_well is False
+    assert "secret-word" not in str(found)
+    assert look(**{name: ""})["D401"].is_well is None

@@ -1,0 +1,43 @@
+"""What docs/ and `--help` say of the on-call commands; tests/test_operations.py runs what they show."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+
+from library.commands import OPERATIONS, command_of, documented
+from library.support import BROKER, CONTRACT, module
+
+COMMANDS = {
+    name: importlib.import_module(found).command
+    for name in module("cli").OPERATIONS
+    if (found := module("cli").module_of(name))
+}
+"""The on-call commands."""
+
+
+def test_every_command_has_an_example():
+    commands = {
+        f"{name} {sub}" if sub else name
+        for name, command in COMMANDS.items()
+        for sub in getattr(command, "commands", [""])
+    }
+    assert {command_of(line.split()[1:]) for line in documented()} == commands
+    assert all(f"{CONTRACT['service']} {name}" in OPERATIONS for name in commands)
+
+
+def test_help_of_every_command_has_an_example_that_parses():
+    for name, command in COMMANDS.items():
+        for sub in getattr(command, "commands", {"": command}).values():
+            assert sub.examples, name
+            needed = ["--environment", "test"] if any(option.name == "environment" for option in sub.params) else []
+            for example in sub.examples:
+                words = shlex.split(example)
+                assert words[0] == name
+                sub.make_context(name, [*words[1 if sub is command else 2 :], *needed], resilient_parsing=True)
+
+
+def test_table_of_checks_is_that_of_the_doctor():
+    rows = dict(re.findall(r"^\| (D[0-9]+) \| (.*) \|$", OPERATIONS, re.MULTILINE))
+    assert rows == dict(module(f"doctor.{BROKER}").CHECKS)

@@ -1,0 +1,255 @@
+"""What goes into a message: its queue, its message group, its limits."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+
+import celery
+import pytest
+from celery import Celery
+from celery._state import _task_stack
+from celery.exceptions import TimeoutError as NoResultYet
+from celery.result import AsyncResult
+from click.testing import CliRunner
+from kombu.exceptions import OperationalError
+
+from library.support import CONTRACT, HAS_RESULTS, module
+
+app = module("service").app()
+sending = module("sending")
+cli = module("cli")
+delivery = module("delivery")
+errors = module("errors")
+
+QUEUE = app.contract.queues[0]
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Record what would be sent."""
+    messages = []
+
+    def record(self, name, args=None, kwargs=None, *positional, **options):
+        messages.append({"task": name, "args": args, "kwargs": kwargs, **options})
+        return self.AsyncResult(options["task_id"])
+
+    monkeypatch.setattr(Celery, "send_task", record)
+    return messages
+
+
+@app.task(name="tests.anything", typing=False)
+def anything():
+    """A task that takes any arguments, since it is never run."""
+
+
+@app.task(name="tests.picky")
+def picky(only):
+    """A task that takes one argument."""
+
+
+def test_group_becomes_the_message_group(sent):
+    app.send(anything, "a", group="customer-7", countdown=3, key="b")
+    (message,) = sent
+    assert message["MessageGroupId"] == "customer-7"
+    assert (list(message["args"]), message["kwargs"], message["countdown"]) == (["a"], {"key": "b"}, 3)
+
+
+@pytest.mark.parametrize("group", ["with space", "ü", "x" * 129])
+def test_a_group_that_is_none_is_refused(sent, group):
+    with pytest.raises(ValueError, match="MessageGroupId"):
+        app.send(anything, group=group)
+    assert sent == []
+
+
+def test_a_task_sent_by_a_task_stays_in_its_group(sent):
+    anything.push_request(properties={"MessageGroupId": "customer-7", "MessageDeduplicationId": "used"})
+    _task_stack.push(anything)
+    try:
+        app.send(anything)
+        app.send(anything, group="customer-8")
+    finally:
+        _task_stack.pop()
+        anything.pop_request()
+    assert [message["MessageGroupId"] for message in sent] == ["customer-7", "customer-8"]
+    assert "used" not in [message.get("MessageDeduplicationId") for message in sent]
+
+
+@pytest.mark.parametrize("way", ["countdown", "eta", "text"])
+def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent, way):
+    longest = max(app.broker.longest_delay_seconds(app.contract), QUEUE.max_countdown_seconds)
+
+    def options(seconds):
+        due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        value = {"countdown": seconds, "eta": due, "text": due.isoformat()}[way]
+        queue = app.amqp.queues[app.contract.celery_name(QUEUE)]
+        return {"MessageGroupId": "g", "queue": queue, "countdown" if way == "countdown" else "eta": value}
+
+    anything.apply_async(**options(longest))
+    assert len(sent) == 1
+    with pytest.raises(errors.CountdownTooLongError, match="Raise max_countdown_seconds"):
+        anything.apply_async(**options(longest + 5))
+    assert len(sent) == 1
+
+
+def test_chord_whose_results_never_come_is_not_waited_for_without_end(sent):
+    body = anything.signature().set(queue=app.contract.celery_name(QUEUE))
+    app.send_task("celery.chord_unlock", ("group", dict(body)), {"result": []})
+    assert sent[0]["kwargs"]["max_retries"] == app.contract.result_expires_seconds
+
+
+def test_unknown_task_is_refused_with_the_known_ones():
+    with pytest.raises(errors.UnknownTaskError, match="there are: "):
+        app.send("no.such_task")
+
+
+def test_command_sends_json_values_and_plain_text(sent):
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "2", "plain text", "[1]", "--group", "g"])
+    assert result.exit_code == 0, result.output
+    assert list(sent[0]["args"]) == [2, "plain text", [1]]
+    assert result.output.strip() == sent[0]["task_id"]
+
+
+def no_result(*arguments, **options):
+    raise NoResultYet
+
+
+@pytest.mark.skipif(not HAS_RESULTS, reason="nothing to wait for")
+@pytest.mark.parametrize(
+    ("state", "get", "said"),
+    [
+        ("FAILURE", lambda *_, **__: ValueError("no"), "Error: the task failed: ValueError('no')"),
+        ("RETRY", no_result, "Error: no result after 5 seconds; so far: ValueError('no')"),
+        ("PENDING", no_result, "Error: no result after 5 seconds"),
+    ],
+)
+def test_command_that_waits_tells_what_became_of_the_task(sent, monkeypatch, state, get, said):
+    for name, value in {"state": state, "info": ValueError("no"), "get": get}.items():
+        monkeypatch.setattr(AsyncResult, name, value)
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "--group", "g", "--wait", "5"])
+    assert (result.exit_code, result.output.splitlines()[1:]) == (2, [said])
+
+
+@pytest.mark.skipif(HAS_RESULTS, reason="there are results to wait for")
+def test_command_does_not_wait_for_what_never_comes(sent):
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "--group", "g", "--wait", "5"])
+    assert (result.exit_code, sent) == (2, [])
+    assert "leave out --wait" in result.output
+
+
+def test_command_explains_arguments_that_do_not_fit(sent):
+    result = CliRunner().invoke(cli.main, ["send", "tests.picky"])
+    assert (result.exit_code, sent) == (2, [])
+    assert result.output.startswith("Error: nothing was sent: picky() missing 1 required")
+
+
+def test_command_explains_a_broker_out_of_reach():
+    result = CliRunner().invoke(cli.main, ["send", "tests.anything", "--group", "g"])
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: nothing was sent: ")
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["send", "no.such_task"], "no task 'no.such_task'; there are: "),
+        (["worker", "no-such-queue"], "no queue 'no-such-queue' in contract.json; there are: "),
+        (["send", "tests.anything", "--group", "two words"], "MessageGroupId must be 1 to 128"),
+        (["send", "tests.anything", "--group", "g", "--countdown", "99999"], "tests.anything was sent to be run in"),
+    ],
+)
+def test_a_mistake_is_an_error_without_a_traceback(arguments, error):
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert result.output.startswith(f"Error: {error}")
+
+
+def test_a_contract_that_is_not_there_is_an_error_without_a_traceback(monkeypatch):
+    monkeypatch.setenv("CONTRACT_FILE", "nowhere.json")
+    result = CliRunner().invoke(cli.main, ["contract"])
+    assert result.exit_code == 2
+    assert "nowhere.json" in result.output
+
+
+def test_contract_command_shows_every_queue():
+    result = CliRunner().invoke(cli.main, ["contract"])
+    assert result.exit_code == 0
+    assert [line.split(":")[0] for line in result.output.splitlines()] == [q["name"] for q in CONTRACT["queues"]]
+
+
+def test_serializer_that_workers_do_not_accept_is_refused_when_it_is_sent(sent):
+    with pytest.raises(errors.SerializerError, match="serializer is 'pickle', and workers accept json only"):
+        anything.apply_async(serializer="pickle", MessageGroupId="g")
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"countdown": 2_000_000}, errors.CountdownTooLongError),
+        ({"queue": "no-such-queue"}, errors.UnknownQueueError),
+        ({"serializer": "pickle"}, errors.SerializerError),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("way", ["alone", "group", "chain", "link"])
+def test_canvas_when_a_part_cannot_be_honoured_then_nothing_is_sent(sent, options, error, way):
+    def step(**chosen):
+        return app.signature("tests.anything", args=(1,)).set(MessageGroupId="g", **chosen)
+
+    wrong = step(**options)
+    canvas = {
+        "alone": lambda: wrong,
+        "group": lambda: celery.group([step(), wrong], app=app),
+        "chain": lambda: step() | step() | wrong,
+        "link": lambda: step(link=[wrong]),
+    }[way]()
+    with pytest.raises(error):
+        canvas.apply_async(MessageGroupId="g")
+    assert sent == []
+
+
+def test_task_in_the_module_of_a_queue_is_routed_there_whatever_its_name():
+    @app.task(name="a.name.of.its.own")
+    def own():
+        """Do nothing."""
+
+    own.__module__ = f"{CONTRACT['package']}.tasks.{QUEUE.module}"
+    assert sending.route_by_module(app, "a.name.of.its.own") == {"queue": app.contract.celery_name(QUEUE)}
+
+
+def test_task_in_the_module_of_no_queue_is_refused_and_not_moved_in_silence(sent):
+    with pytest.raises(errors.UnknownQueueError, match=r"contract.json has no queue of that name; there are: "):
+        app.amqp.router.route({}, f"{CONTRACT['package']}.tasks.of_a_queue_that_was_removed.run")
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_next_step_when_there_is_no_broker_then_its_task_is_not_failed(monkeypatch, stopping):
+    now = time.monotonic()
+    name = app.contract.celery_name(QUEUE)
+    attempt = delivery.Attempt(
+        "1", QUEUE, name, 1, is_last=False, hold_until=now + delivery.RESERVE_SECONDS + 1, mark=0
+    )
+    attempt.store_until = now + 1
+    tries = []
+
+    def refuse(self, *args, **options):
+        tries.append(args)
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr(Celery, "send_task", refuse)
+    monkeypatch.setattr(sending, "SEND_AGAIN_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "is_shutting_down", lambda: stopping)
+    with pytest.raises(OperationalError):  # Of a task's own code, which is to hear of it at once.
+        app.send(anything, group="a")
+    monkeypatch.setattr(delivery, "current", attempt)
+    with pytest.raises(delivery.Unavailable):
+        app.send(anything, group="a")
+    assert (len(tries) > 2) is not stopping
+
+
+def test_celerys_own_command_finds_the_application():
+    from celery.app.utils import find_app
+
+    assert find_app(CONTRACT["package"]) is app

@@ -1,0 +1,193 @@
+"""Terraform and the service agree; terraform/tests/ holds what concerns Terraform alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from library.support import CONTRACT, PROJECT, broker, fields, module, read_variables
+
+app = module("service").app()
+
+TERRAFORM = PROJECT / "terraform"
+ROOTS = [TERRAFORM, TERRAFORM / "bootstrap", TERRAFORM / "pipeline"]
+SECRETS = {"aws_access_key_id", "aws_secret_access_key", "broker_username", "broker_password"}
+
+# The first `terraform init` loads the provider from the network.
+pytestmark = pytest.mark.timeout(600)
+
+
+def terraform(*arguments, folder=TERRAFORM):
+    """Run Terraform without the variables that lead the service to the emulator."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return subprocess.run(
+        ["terraform", f"-chdir={folder}", *arguments],
+        env={**environment, "TF_IN_AUTOMATION": "true", "CHECKPOINT_DISABLE": "true"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def initialized():
+    """Load the provider; the state is left alone."""
+    if shutil.which("terraform") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("terraform is missing, and CI should have installed it")
+        pytest.skip("terraform is not installed on this machine")
+    for folder in ROOTS:
+        run = terraform("init", "-backend=false", "-input=false", "-no-color", folder=folder)
+        assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture(scope="session")
+def tested():
+    """Run terraform/tests/ and return what they reported, with their plans."""
+    run = terraform("test", "-json", "-verbose")
+    reports = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.returncode == 0, "\n".join(
+        f"{report['@message']}\n{report.get('diagnostic', {}).get('detail', '')}"
+        for report in reports
+        if report["@level"] == "error" or report["type"] == "test_run"
+    )
+    return reports
+
+
+@pytest.fixture(scope="session")
+def planned(tested):
+    """Return the plan of the whole environment, made with the mock provider."""
+    return next(
+        report["test_plan"] for report in tested if report.get("@testrun") == "workers" and "test_plan" in report
+    )
+
+
+def output(planned, name):
+    """Return the value of an output, of which nothing may be unknown before an apply."""
+    change = planned["output_changes"][name]
+    assert change["after_unknown"] is False, change
+    return change["after"]
+
+
+@pytest.fixture(scope="session")
+def environment(planned):
+    """Return the environment variables that Terraform gives the service."""
+    return output(planned, "environment")
+
+
+def resources(planned, kind):
+    return [each["change"]["after"] for each in planned["resource_changes"] if each["type"] == kind]
+
+
+def test_files_are_formatted():
+    run = terraform("fmt", "-check", "-recursive", "-diff")
+    assert run.returncode == 0, run.stdout
+
+
+def test_bootstrap_is_valid():
+    """The others have tests of their own."""
+    run = terraform("validate", "-no-color", folder=TERRAFORM / "bootstrap")
+    assert run.returncode == 0, run.stderr
+
+
+def test_own_tests_of_terraform_pass(tested):
+    (summary,) = (report["test_summary"] for report in tested if report["type"] == "test_summary")
+    assert summary["passed"] >= 5
+    assert summary["failed"] == summary["errored"] == summary["skipped"] == 0
+
+
+def test_pipelines_are_trusted_no_further_than_they_must():
+    run = terraform("test", "-no-color", folder=TERRAFORM / "pipeline")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+OPERATIONS, RUNBOOK = (
+    (PROJECT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("operations", "runbook")
+)
+
+
+def right(action, where):
+    """Return an action with where it is allowed, which only matters where it is one on queues."""
+    return (action, where if action.startswith(broker.QUEUE_RIGHTS) else "elsewhere")
+
+
+def documented_rights():
+    """Return what the tables and command lines of the docs need, each with where: queue, dead, or elsewhere."""
+    found = set()
+    table = OPERATIONS.partition("need to be allowed")[2]
+    for command, cells in re.findall(r"^\| ([a-z ]+) \|(.*)\|$", table, re.MULTILINE):
+        if command.startswith("keys "):
+            continue  # Access keys are not an operator's.
+        for where, cell in zip(("queue", "dead", *["elsewhere"] * 3), cells.split("|"), strict=False):
+            for action in re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", cell):
+                found.add(right(action, where))
+    for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL):
+        for service, command in re.findall(r"\baws ([a-z]+) ([a-z-]+)", block):
+            found.add((f"{service}:{''.join(word.capitalize() for word in command.split('-'))}", "elsewhere"))
+    return found
+
+
+def listed(value):
+    """Return what IAM writes as one text where it is alone."""
+    return [value] if isinstance(value, str) else value
+
+
+def test_operator_may_do_what_the_docs_need_and_nothing_else(tested):
+    plans = [report for report in tested if report["type"] == "test_plan" and report["@testrun"] == "plan"]
+    (policy,) = (
+        json.loads(each["change"]["after"]["policy"])
+        for each in plans[0]["test_plan"]["resource_changes"]
+        if each["address"] == 'aws_iam_policy.this["operator"]'
+    )
+    allowed = set()
+    for statement in policy["Statement"]:
+        for resource in listed(statement["Resource"]):
+            is_dead = resource.removesuffix(".fifo").endswith("-dlq")
+            where = "elsewhere" if resource == "*" else "dead" if is_dead else "queue"
+            allowed |= {right(action, where) for action in listed(statement["Action"])}
+    assert allowed == documented_rights()
+
+
+def test_service_gets_the_environment_it_reads(environment, monkeypatch):
+    read = set(fields()) - SECRETS
+    assert {name.lower() for name in environment} == read | {"aws_default_region"}
+    assert environment["AWS_DEFAULT_REGION"] == CONTRACT["region"]
+    given = {name.lower(): value for name, value in environment.items()}
+    for name, value in {**given, **dict.fromkeys(SECRETS, "sixteen characters")}.items():
+        monkeypatch.setenv(name.upper(), value)
+    read_variables()
+
+
+@pytest.fixture(scope="session")
+def queues(planned):
+    """Return the names of the queues, as Terraform says."""
+    return output(planned, "queues")
+
+
+def test_queues_are_those_that_the_service_uses(queues):
+    contract = app.contract
+    assert queues == {
+        queue.name: {
+            "queue": contract.queue_name(queue, "staging"),
+            "dead_letters": contract.dead_letter_queue_name(queue, "staging"),
+        }
+        for queue in contract.queues
+    }
+
+
+def test_every_queue_is_watched_by_alarms_of_its_own(planned, queues):
+    watched = {
+        value
+        for alarm in resources(planned, "aws_cloudwatch_metric_alarm")
+        for dimensions in [
+            alarm["dimensions"] or {},
+            *(metric["dimensions"] or {} for query in alarm["metric_query"] for metric in query["metric"]),
+        ]
+        for name, value in dimensions.items()
+        if name in ("QueueName", "Queue")
+    }
+    assert watched == {name for both in queues.values() for name in both.values()}

@@ -1,0 +1,121 @@
+"""Values over time, drawn: on a terminal, and as a page."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .cloudwatch import Metric, Series
+from .commands import Failure
+from .terminal import console, plain, table
+
+POINTS = 40
+"""Values of a curve, at the most: what fits a row of 80 columns."""
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def period_seconds(hours: float) -> int:
+    """Return the time that one value stands for, so that no curve has more than `POINTS`; a multiple of 60."""
+    return max(60, math.ceil(hours * 3600 / POINTS / 60) * 60)
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Draw values as a line of bars from 0 to the highest; a dot where there is none."""
+    top = max((value for value in values if value is not None), default=0) or 1
+    return "".join("·" if value is None else BARS[round(value / top * (len(BARS) - 1))] for value in values)
+
+
+def page(title: str, series: dict[tuple[str, str], Series], titles: Mapping[Metric, str]) -> str:
+    """Return an HTML page with all curves, which needs nothing from elsewhere."""
+    sections = []
+    for subject in dict.fromkeys(subject for subject, _ in series):
+        figures = [_figure(called, series[subject, metric.name]) for metric, called in titles.items()]
+        sections.append(f"<h2>{html.escape(subject)}</h2>\n" + "\n".join(figures))
+    style = (
+        "body{font:14px sans-serif;margin:2em;max-width:60em}figure{margin:1em 0}"
+        "svg{width:100%;height:6em;background:#f4f4f4}polyline{fill:none;stroke:#06c;stroke-width:1.5;stroke-linecap:round;"
+        "vector-effect:non-scaling-stroke}"
+    )
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f"<style>{style}</style>\n<h1>{html.escape(title)}</h1>\n" + "\n".join(sections) + "\n</html>\n"
+    )
+
+
+def _figure(called: str, series: Series) -> str:
+    """Draw one curve; it is broken where there is no value."""
+    known = [value for value in series.values if value is not None]
+    top = max(known, default=0)
+    width = max(1, len(series.values) - 1)
+    pieces: list[list[str]] = [[]]
+    for index, value in enumerate(series.values):
+        if value is None:
+            pieces.append([])
+        else:
+            pieces[-1].append(f"{index / width * 1000:.1f},{100 - value / (top or 1) * 95:.1f}")
+    # A single value is a line from itself to itself, or it would not be drawn.
+    drawn = [" ".join(piece * 2 if len(piece) == 1 else piece) for piece in pieces if piece]
+    lines = "".join(f'<polyline points="{points}"/>' for points in drawn)
+    ends = (series.starts_at_seconds, series.starts_at_seconds + len(series.values) * series.period_seconds)
+    first, last = (time.strftime("%F %H:%M", time.gmtime(at)) for at in ends)
+    last_value = f"{known[-1]:g}" if known else "no data"
+    caption = f"{called}: highest {top:g}, last {last_value}; {first} to {last} UTC, {series.period_seconds} s a point"
+    return (
+        f"<figure><figcaption>{html.escape(caption)}</figcaption>"
+        f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label="{html.escape(caption)}">'
+        f"{lines}</svg></figure>"
+    )
+
+
+def show(
+    title: str,
+    about: str,
+    series: dict[tuple[str, str], Series],
+    titles: Mapping[Metric, str],
+    hours: float,
+    file: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Draw all curves.
+
+    Args:
+        title: of the page.
+        about: what the subjects are, as the heading of their column.
+        series: the values, by subject and metric name.
+        titles: what each metric is called here.
+        hours: how far back they go.
+        file: where to write a page, too.
+        as_json: whether to print JSON instead.
+    """
+    if file:
+        try:
+            Path(file).write_text(page(title, series, titles), encoding="utf-8")
+        except OSError as error:
+            raise Failure(f"{file} cannot be written: {error.strerror}") from None
+    if as_json:
+        click.echo(json.dumps([{about: name, "metric": metric, **asdict(of)} for (name, metric), of in series.items()]))
+        return
+    period = next(iter(series.values())).period_seconds
+    made = table(title=f"last {hours:g} h, {period} s a bar", title_justify="left", title_style="")
+    made.add_column(about.upper(), width=14, no_wrap=True, overflow="ellipsis")
+    made.add_column("", width=9, no_wrap=True)
+    made.add_column("", width=POINTS, no_wrap=True)
+    made.add_column("LAST", justify="right", no_wrap=True)
+    made.add_column("MOST", justify="right", no_wrap=True)
+    for subject in dict.fromkeys(subject for subject, _ in series):
+        for index, (metric, called) in enumerate(titles.items()):
+            values = series[subject, metric.name].values
+            known = [value for value in values if value is not None]
+            last, most = (f"{known[-1]:,.0f}", f"{max(known):,.0f}") if known else ("-", "-")
+            made.add_row(plain("" if index else subject), called, sparkline(values), last, most)
+    console().print(made)
+    if file:
+        click.echo(f"curves written to {file}")

@@ -1,0 +1,191 @@
+"""The service's command."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from typing import Any
+
+import click
+
+from .. import contract as contracts
+from .. import service
+from .. import worker as workers
+from ..commands import Failure, Number
+from ..contract import CHOICES
+from ..version import __version__
+
+OPERATIONS = ("cost", "dlq", "doctor", "keys", "metrics", "queues")
+"""The on-call commands: the module `dlq` has the command `dlq`, as `command`, and so on.
+
+Those whose options are the broker's own are in its folder.
+"""
+
+
+def module_of(command: str) -> str | None:
+    """Return the name of the module of an on-call command; none if this service has no such command."""
+    chosen = _chosen()
+    if command in CHOICES["credentials"] and command not in chosen:
+        return None
+    for package in (__name__, *(f"{__name__}.{option}" for option in chosen)):
+        if command in OPERATIONS and _is_there(f"{package}.{command}"):
+            return f"{package}.{command}"
+    return None
+
+
+def _chosen() -> set[str]:
+    """Return the options of the contract, as folders are named; all of them, if it cannot be read."""
+    try:
+        contract = service.contract()
+    except (contracts.ContractError, OSError):
+        return {option.partition("-")[0] for options in CHOICES.values() for option in options}
+    return {str(getattr(contract, choice)).partition("-")[0] for choice in CHOICES}
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # Not even its package.
+        return False
+
+
+class Command(click.Group):
+    """A group of commands that reports what a user can cause without a traceback, and has on-call commands as well."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *filter(module_of, OPERATIONS)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one of them, or nothing if there is none of that name; only now is it imported."""
+        own = super().get_command(ctx, cmd_name)
+        if own or not (module := module_of(cmd_name)):
+            return own
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, LookupError, OSError) as error:
+            if not _is_ours(error):
+                raise
+            raise Failure(str(error.args[0]) if isinstance(error, KeyError) else str(error)) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell errors about the user's input from bugs elsewhere."""
+    about_input = isinstance(error, (KeyError, FileNotFoundError, PermissionError))
+    return about_input or type(error).__module__.startswith(f"{__package__.partition('.')[0]}.")
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s runs on celery_aws %(version)s")
+def main() -> None:
+    """Run and use the service; its queues and limits are those of contract.json."""
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("queue")
+@click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
+    """Start a worker for one QUEUE, until Ctrl-C or SIGTERM.
+
+    Whatever follows is handed on to `celery worker`.
+    """
+    workers.start(queue, celery_arguments)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("task")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--group", help="Message group: what the task stays in order with, or whom it is for.")
+@click.option("--countdown", type=Number(0), metavar="SECONDS", help="Do not start it earlier.")
+@click.option("--wait", type=Number(0), metavar="SECONDS", help="Wait this long for its result.")
+def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
+    """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or else plain text.
+
+    Example: send high.count_words "one two three" --wait 10
+    """
+    from amqp.exceptions import AMQPError
+    from botocore.exceptions import BotoCoreError, ClientError
+    from celery import states
+    from celery.backends.base import DisabledBackend
+    from celery.exceptions import TimeoutError as NoResultYet
+    from kombu.exceptions import OperationalError
+
+    service.contract()  # Its broken rules are told before a missing environment.
+    app = service.app()
+    if wait is not None and isinstance(app.backend, DisabledBackend):
+        raise Failure("nothing was sent: this service keeps no results to wait for; leave out --wait")
+    try:
+        result = app.send(task, *map(_value, arguments), group=group, countdown=countdown)
+    # TypeError: the arguments are not the task's; RuntimeError: the result store is out of reach.
+    except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError, AMQPError) as error:
+        raise Failure(f"nothing was sent: {str(error).strip()}") from error
+    click.echo(result.id)
+    if wait is not None:
+        try:
+            value = result.get(timeout=wait, propagate=False)
+        except NoResultYet as error:
+            tried = f"; so far: {result.info!r}" if result.state == states.RETRY else ""
+            raise Failure(f"no result after {wait:g} seconds{tried}") from error
+        if not result.successful():
+            raise Failure(f"the task failed: {value!r}")
+        click.echo(json.dumps(value, default=str))
+
+
+@main.command()
+@click.argument("queue")
+def health(queue: str) -> None:
+    """Tell whether the worker of QUEUE on this machine is alive; exit with 1 if not.
+
+    It asks nobody and starts nothing: containers and systemd may run it often.
+    """
+    from ..health import NotAliveError, check
+
+    held = service.contract()
+    try:
+        click.echo(f"alive {check(held, held.queue(queue)):.0f} s ago")
+    except NotAliveError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--rules", is_flag=True, help="Show every rule instead, as the table in docs/timeouts.md.")
+def contract(rules: bool) -> None:
+    """Check contract.json, and show the queues with what follows from their numbers."""
+    held = service.contract()
+    if rules:
+        for rule in (*contracts.SERVICE_RULES, *contracts.QUEUE_RULES):
+            if rule.is_for(held.broker):
+                click.echo(f"| `{rule.field}` | {rule.says} |")
+        return
+    for queue in held.queues:
+        click.echo(
+            f"{queue.name}: soft limit {queue.soft_limit_seconds} s < hard limit "
+            f"{queue.hard_limit_seconds} s < visibility timeout {queue.visibility_timeout_seconds} s, "
+            f"dead-lettered after {queue.max_receive_count} deliveries "
+            f"({queue.seconds_to_dead_letter} s)"
+        )
+
+
+def run_command(package: str) -> None:
+    """Run the command of a service, and exit.
+
+    Args:
+        package: the service's package.
+    """
+    service.use(package)
+    main()
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

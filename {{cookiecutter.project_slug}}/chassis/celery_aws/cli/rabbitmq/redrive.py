@@ -1,0 +1,72 @@
+"""`dlq redrive`: everything is moved back, page by page."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from ...dlq.rabbitmq import DeadLetterQueue
+from ...environment import find
+from ...terminal import Command, finish, live_options, printable, progress, say
+
+
+@click.command(name="redrive", cls=Command, examples=("dlq redrive high", "dlq redrive high --rate 10"))
+@click.argument("queue")
+@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second, at the most.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
+@live_options
+def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_json: bool) -> None:
+    """Move all dead-letter messages back to QUEUE, to be tried as if new; Ctrl-C stops it after a page.
+
+    A message is deleted after the new one is confirmed. Exits with 1 if not all were moved.
+    """
+    place = find(environment)
+    dlq = DeadLetterQueue(place, place.contract.queue(queue))
+    if dry_run or not dlq.depth:
+        would = "would be moved" if dry_run else "are there to move"
+        say(as_json, f"{dlq.depth} messages {would} to {dlq.target}", moved=0, there=dlq.depth)
+        return
+    moved = 0
+    with stoppable() as is_stopped, progress("moving", dlq.depth) as done, dlq.peek(rate or 100) as peek:
+        next_page_at = time.monotonic()
+        for page in peek.pages():
+            outcome = dlq.resend(page)
+            peek.delete(outcome.accepted)
+            moved += len(outcome.accepted)
+            done(moved)
+            for message, reason in outcome.refused[:1]:
+                click.echo(printable(f"not sent: {message.id}: {reason}"), err=True)
+            next_page_at += len(page) / rate if rate else 0
+            while not (stopped := is_stopped()) and (pause := next_page_at - time.monotonic()) > 0:
+                time.sleep(min(pause, 0.2))
+            if stopped or outcome.refused:
+                break
+    status = "COMPLETED" if moved == dlq.depth else "STOPPED"
+    text = f"{status.lower()}: {moved} of {dlq.depth} messages moved to {dlq.target}"
+    say(as_json, text, status=status, moved=moved, total=dlq.depth)
+    finish(moved < dlq.depth)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM wait until a page is moved, but not the second; yield what tells whether one came."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,33 @@
+"""`metrics`: the last hours of the queues, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from ...charts import period_seconds, show
+from ...commands import Number
+from ...contract import Queue
+from ...environment import find
+from ...queues.sqs.measured import AGE, DEPTH, DONE, SENT, read
+from ...terminal import Command, live_options
+
+TITLES = {DEPTH: "waiting", AGE: "oldest, s", SENT: "sent", DONE: "done"}
+"""What each metric is called here; the last two are counts per period."""
+
+
+@click.command(name="metrics", cls=Command, examples=("metrics", "metrics high --hours 24 --html metrics.html"))
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="How far back.")
+@click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Write a page with curves, too.")
+@live_options
+def command(queues: tuple[str, ...], hours: float, file: str | None, environment: str, as_json: bool) -> None:
+    """Draw depth, age and throughput of the last hours, of each QUEUE or of all.
+
+    They come from CloudWatch, which is some minutes late.
+    """
+    here = find(environment)
+    chosen: Sequence[Queue] = [here.contract.queue(name) for name in queues] or here.contract.queues
+    series = read(here, chosen, list(TITLES), round(hours * 3600), period_seconds(hours))
+    show(f"{here.contract.service} {environment}", "queue", series, TITLES, hours, file, as_json=as_json)

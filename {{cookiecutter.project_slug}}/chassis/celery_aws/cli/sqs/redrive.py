@@ -1,0 +1,123 @@
+"""`dlq redrive`: SQS moves everything itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from ...commands import Failure
+from ...dlq.sqs import DeadLetterQueue
+from ...environment import find
+from ...terminal import Command, console, finish, live_options, plain, progress, say, table
+
+POLL_SECONDS = 1
+"""Between two questions how far a redrive is."""
+
+
+@click.command(
+    name="redrive",
+    cls=Command,
+    examples=(
+        "dlq redrive high --rate 10",
+        "dlq redrive high --status",
+        "dlq redrive high --cancel",
+    ),
+)
+@click.argument("queue")
+@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second; SQS decides if left out.")
+@click.option("--status", is_flag=True, help="Show how far the last ones are, and start none.")
+@click.option("--cancel", is_flag=True, help="Stop the one that runs; what it moved stays moved.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
+@live_options
+def redrive(
+    queue: str,
+    rate: int | None,
+    status: bool,
+    cancel: bool,
+    no_wait: bool,
+    dry_run: bool,
+    environment: str,
+    as_json: bool,
+) -> None:
+    """Have SQS move all dead-letter messages back to QUEUE.
+
+    SQS does it, so stopping this command does not stop the redrive. Exits with 1 if not all were moved.
+    """
+    place = find(environment)
+    dlq = DeadLetterQueue(place, place.contract.queue(queue))
+    sqs, arn = dlq.place.sqs, dlq.place.arn(dlq.queue, dead=True)
+    if status:
+        _print_moves(_moves(sqs, arn), as_json=as_json)
+        return
+    running = next((move for move in _moves(sqs, arn) if move["Status"] in ("RUNNING", "CANCELLING")), None)
+    if cancel:
+        if not running:
+            raise Failure(f"no redrive of {dlq.name} is running")
+        moved = sqs.cancel_message_move_task(TaskHandle=running["TaskHandle"])["ApproximateNumberOfMessagesMoved"]
+        if not no_wait:  # SQS takes its time, and starts no other one meanwhile.
+            moved = _follow(sqs, arn, dlq.depth).get("ApproximateNumberOfMessagesMoved", moved)
+        say(as_json, f"cancelled after about {moved} messages", cancelled=True, moved=moved)
+        return
+    if running:
+        raise Failure(f"a redrive of {dlq.name} is running; --status shows it, --cancel stops it")
+    target = dlq.target
+    if dry_run or not dlq.depth:
+        would = "would be moved" if dry_run else "are there to move"
+        say(as_json, f"about {dlq.depth} messages {would} to {target}", moved=0, there=dlq.depth)
+        return
+    # Always with its destination: what a worker dead-lettered by itself has no source that SQS knows of.
+    request = {"SourceArn": arn, "DestinationArn": dlq.place.arn(dlq.queue)}
+    sqs.start_message_move_task(**request, **({"MaxNumberOfMessagesPerSecond": rate} if rate else {}))
+    if no_wait:
+        say(as_json, f"started; `dlq redrive {queue} --status` shows how far it is", started=True)
+        return
+    last = _follow(sqs, arn, dlq.depth)
+    moved, total = (last.get(f"ApproximateNumberOfMessages{what}", 0) for what in ("Moved", "ToMove"))
+    why = f": {last['FailureReason']}" if last.get("FailureReason") else ""
+    text = f"{last['Status'].lower()}: about {moved} of {total} messages moved to {target}{why}"
+    say(as_json, text, status=last["Status"], moved=moved, total=total)
+    finish(last["Status"] != "COMPLETED")
+
+
+def _moves(sqs: Any, arn: str) -> list[dict[str, Any]]:
+    """Return the last redrives, newest first."""
+    found = sqs.list_message_move_tasks(SourceArn=arn, MaxResults=10).get("Results", [])
+    return sorted(found, key=lambda move: -move["StartedTimestamp"])
+
+
+def _follow(sqs: Any, arn: str, total: int) -> dict[str, Any]:
+    """Show how far the newest redrive is until it has ended, and return it."""
+    try:
+        with progress("moving", total) as done:
+            while True:
+                newest = next(iter(_moves(sqs, arn)), None)
+                if newest:
+                    done(newest.get("ApproximateNumberOfMessagesMoved", 0))
+                    if newest["Status"] not in ("RUNNING", "CANCELLING"):
+                        return newest
+                time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        raise Failure("SQS goes on with it; `dlq redrive` shows it by --status, and stops it by --cancel") from None
+
+
+def _print_moves(moves: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{name: move[name] for name in move if name != "TaskHandle"} for move in moves]))
+        return
+    made = table()
+    for title in ("STARTED (UTC)", "STATUS", "MOVED", "OF", "RATE", "WHY"):
+        made.add_column(title, overflow="fold")
+    for move in moves:
+        made.add_row(
+            time.strftime("%F %T", time.gmtime(move["StartedTimestamp"] / 1_000)),
+            move["Status"],
+            str(move.get("ApproximateNumberOfMessagesMoved", 0)),
+            str(move.get("ApproximateNumberOfMessagesToMove", "?")),
+            str(move.get("MaxNumberOfMessagesPerSecond", "-")),
+            plain(move.get("FailureReason", "")),
+        )
+    console().print(made if moves else "no redrive is known")

@@ -1,0 +1,55 @@
+"""The bucket of the results: is it there, does it forget, what does it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..contract import Contract
+from ..results.s3 import Variables
+from ..terminal import error_code, explanation
+from .findings import Finding, unknown, well, wrong
+
+
+def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Finding]:
+    """Look at the bucket (D401) and its lifecycle rules (D402)."""
+    from botocore.exceptions import ClientError
+
+    try:
+        bucket = Variables().results_bucket  # type: ignore[call-arg]  # It comes from the environment.
+    except ValidationError:
+        yield unknown(
+            "D401", "results", "RESULTS_BUCKET is not set, or is no bucket's name", "set it as the service does"
+        )
+        return
+    s3 = client("s3")
+    try:
+        s3.head_bucket(Bucket=bucket)
+        yield well("D401", "results", f"bucket {bucket}")
+        rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    except Exception as error:
+        if isinstance(error, ClientError) and error_code(error) == "NoSuchLifecycleConfiguration":
+            rules = []
+        elif said := explanation(error):
+            yield wrong("D401", "results", said, "apply Terraform, or correct RESULTS_BUCKET or the rights")
+            return
+        else:
+            raise
+    wanted = math.ceil(contract.result_expires_seconds / 86_400)
+    days = [
+        rule["Expiration"]["Days"]
+        for rule in rules
+        if rule["Status"] == "Enabled"
+        and "Days" in rule.get("Expiration", {})
+        and "results/".startswith(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", "")))
+    ]
+    if days and min(days) == wanted:
+        yield well("D402", "results", f"after {wanted} days")
+    else:
+        found = f"after {min(days)} days" if days else "never"
+        yield wrong(
+            "D402", "results", f"results expire {found}, result_expires_seconds is {wanted} days", "apply Terraform"
+        )

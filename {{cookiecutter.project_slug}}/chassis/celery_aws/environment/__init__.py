@@ -1,0 +1,47 @@
+"""An environment of the service (staging, production), as operators reach it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import options, service
+from ..commands import Failure
+from ..contract import Contract, Queue
+
+
+@dataclass
+class Environment:
+    """Where a command looks; each broker's own knows the way to its queues."""
+
+    contract: Contract
+    environment: str
+    _clients: dict[str, Any] = field(default_factory=dict)
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client that gives up within half a minute."""
+        if service not in self._clients:
+            import boto3
+            from botocore.config import Config
+
+            config = Config(connect_timeout=5, read_timeout=25, retries={"mode": "standard", "total_max_attempts": 4})
+            try:
+                self._clients[service] = boto3.client(service, region_name=self.contract.region, config=config)
+            except ValueError as error:
+                raise Failure(f"AWS could not be asked: {error}; is AWS_ENDPOINT_URL right?") from error
+        return self._clients[service]
+
+    def name(self, queue: Queue, *, dead: bool = False) -> str:
+        """Return the name at the broker of a queue or of its dead-letter queue."""
+        naming = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
+        return naming(queue, self.environment)
+
+
+def find(environment: str) -> Any:
+    """Return an environment of the service, with the way to its broker.
+
+    Raises:
+        ContractError: the contract breaks rules.
+    """
+    contract = service.contract()
+    return options.load(__name__, contract.broker).Environment(contract, environment)

@@ -1,1 +1,0 @@
-"""What the on-call commands share."""

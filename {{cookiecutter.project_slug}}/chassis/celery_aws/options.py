@@ -1,0 +1,19 @@
+"""What the choices in the contract mean here: an option's module is named after it, `results/s3.py` say.
+
+A service has the modules of the options that were chosen, and no others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def load(package: str, option: str) -> Any:
+    """Return the module of an option; `sqs-fifo` and `sqs-standard` share that of `sqs`.
+
+    Args:
+        package: where it is, such as `celery_aws.results`.
+        option: as in the contract.
+    """
+    return importlib.import_module(f"{package}.{option.partition('-')[0]}")

@@ -1,0 +1,82 @@
+"""How full the queues are, as SQS and CloudWatch tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from ...contract import Queue
+from ...environment.sqs import Environment
+from ...terminal import age, plain, table
+from .measured import AGE, latest
+
+HELP = """
+OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a dead-letter queue is not empty, or a message
+waits longer than acceptable_latency_seconds.
+"""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How full a queue is; SQS counts approximately."""
+
+    queue: str
+    waiting: int
+    in_flight: int
+    delayed: int
+    oldest_seconds: float | None
+    """Age of the oldest message, some minutes old; none if CloudWatch knows of none."""
+    acceptable_latency_seconds: int
+    dead: int
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the oldest message waits longer than the contract accepts."""
+        return (self.oldest_seconds or 0) > self.acceptable_latency_seconds
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nobody need look."""
+        return not self.dead and not self.is_late
+
+
+def depth(place: Environment, queue: Queue, oldest_seconds: float | None) -> Depth:
+    """Return how full a queue is."""
+    name = "ApproximateNumberOfMessages"
+    counts = place.attributes(queue, name, f"{name}NotVisible", f"{name}Delayed")
+    return Depth(
+        queue.name,
+        int(counts[name]),
+        int(counts[f"{name}NotVisible"]),
+        int(counts[f"{name}Delayed"]),
+        oldest_seconds,
+        queue.acceptable_latency_seconds,
+        place.depth(queue, dead=True),
+    )
+
+
+def depths(place: Environment) -> list[Depth]:
+    """Return how full every queue is."""
+    oldest = latest(place, AGE)
+    return [depth(place, queue, oldest.get(queue.name)) for queue in place.contract.queues]
+
+
+def drawn(found: list[Depth], title: str) -> Table:
+    """Return a table of the queues."""
+    made = table(title=title, title_justify="left", title_style="")
+    made.add_column("QUEUE", overflow="fold")
+    for heading in ("WAITING", "IN FLIGHT", "DELAYED", "OLDEST", "ACCEPTED", "DEAD"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for each in found:
+        oldest = "-" if each.oldest_seconds is None else age(each.oldest_seconds)
+        made.add_row(
+            plain(each.queue),
+            f"{each.waiting:,}",
+            f"{each.in_flight:,}",
+            f"{each.delayed:,}",
+            f"[red]{oldest}[/]" if each.is_late else oldest,
+            age(each.acceptable_latency_seconds),
+            f"[red]{each.dead:,}[/]" if each.dead else "0",
+        )
+    return made

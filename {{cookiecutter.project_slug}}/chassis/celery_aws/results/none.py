@@ -1,0 +1,26 @@
+"""No results: tasks run for what they do; asking for a result, or a chord, is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_settings import BaseSettings
+
+from ..contract import Contract
+from ..storing import NoResults
+
+
+class Variables(BaseSettings):
+    """Nothing to set."""
+
+
+def celery_settings(contract: Contract, variables: Variables) -> dict[str, Any]:
+    """Return Celery's settings of the result backend.
+
+    https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-ignore-result
+    """
+    return {"result_backend": None, "task_ignore_result": True}
+
+
+BACKENDS = {"disabled": f"{NoResults.__module__}:NoResults"}
+"""What Celery is to take where there is no URL."""

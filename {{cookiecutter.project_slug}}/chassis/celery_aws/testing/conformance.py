@@ -1,0 +1,126 @@
+"""Tests that every service passes, brought by one import: `from celery_aws.testing.conformance import *`.
+
+The contract, what copies it, the service's code, its queues and its Terraform agree; and each queue does its work on
+the emulator.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import celery_aws
+
+from .. import app as apps
+from .. import contract as contracts
+from .. import service as services
+from ..contract import Queue
+from ..dev import compose, emulator, timeouts
+from ..dlq import find
+from ..worker import worker_arguments
+from .plugin import outcome_in
+from .running import RunningService, eventually
+
+__all__ = [
+    "test_code_when_it_uses_the_chassis_then_by_public_names",
+    "test_copies_of_the_contract_are_current",
+    "test_environment_variables_are_in_the_example",
+    "test_queue_has_a_route_and_a_worker",
+    "test_queue_when_a_task_fails_then_is_dead_lettered_and_resent",
+    "test_queue_when_a_task_is_sent_then_is_done_once",
+]
+
+CONTRACT = contracts.read(emulator.PROJECT / "contract.json")
+each_queue = pytest.mark.parametrize("queue", CONTRACT.queues, ids=lambda queue: queue.name)
+end_to_end = pytest.mark.end_to_end
+
+
+def test_copies_of_the_contract_are_current() -> None:
+    """`make test` writes both anew, so this tells of what was not committed."""
+    for target, text in ((compose.TARGET, compose.text()), (timeouts.TARGET, timeouts.text())):
+        assert target.read_text(encoding="utf-8") == text, f"run `make {target.name}`"
+
+
+def test_code_when_it_uses_the_chassis_then_by_public_names() -> None:
+    """Any other name may change with the next version of the chassis."""
+    found = [
+        f"{path.relative_to(emulator.PROJECT)}: {name}"
+        for path in sorted((emulator.PROJECT / "src").rglob("*.py"))
+        for name in _names_of_the_chassis(path)
+        if name.partition(".")[0] not in celery_aws.__all__
+    ]
+    assert found == [], "chassis/README.md lists what a service may use"
+
+
+def _names_of_the_chassis(path: Path) -> list[str]:
+    """Return what a module uses of the chassis, without `celery_aws.` in front."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names = [f"{node.value.id}.{node.attr}"]
+        else:
+            continue
+        found += [name.partition(".")[2] for name in names if name.startswith("celery_aws.")]
+    return found
+
+
+def test_environment_variables_are_in_the_example() -> None:
+    """Whoever runs the service elsewhere copies `.env.example`."""
+    services.use(CONTRACT.package)
+    shown = re.findall(r"^#?([A-Z_]+)=", (emulator.PROJECT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
+    kinds = (type(services.app().settings), *apps.variables(CONTRACT))
+    read = [name.upper() for kind in kinds for name in kind.model_fields]
+    assert [name for name in read if name not in shown] == []
+
+
+@each_queue
+def test_queue_has_a_route_and_a_worker(queue: Queue) -> None:
+    """A task of the queue's module goes to the queue, and a worker takes it from there."""
+    services.use(CONTRACT.package)
+    route = services.app().amqp.router.route({}, f"{CONTRACT.package}.tasks.{queue.module}.anything")
+    assert f"--queues={route['queue'].name}" in worker_arguments(CONTRACT, queue.name, "INFO")
+
+
+def send(service: RunningService, task: str, argument: str, queue: Queue) -> Any:
+    """Send one of the tasks for tests to a queue, in a message group of its own."""
+    options = {"queue": service.contract.celery_name(queue), "MessageGroupId": "conformance"}
+    return service.app.send_task(f"celery_aws.testing.tasks.{task}", [argument], **options)
+
+
+@each_queue
+@end_to_end
+def test_queue_when_a_task_is_sent_then_is_done_once(service: RunningService, queue: Queue) -> None:
+    """The worker of each queue is there, and deletes what is done."""
+    with service.reached():
+        task_id = send(service, "echo", "here", queue).id
+    assert eventually(lambda: outcome_in(service.log(queue.name), task_id)) == "succeeded", service.log(queue.name)
+    assert eventually(lambda: service.waiting(queue) == 0)
+
+
+@each_queue
+@end_to_end
+def test_queue_when_a_task_fails_then_is_dead_lettered_and_resent(
+    service: RunningService, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each queue has a dead-letter queue, and what was sent back from there is done."""
+    for name, value in service.environment.items():
+        monkeypatch.setenv(name, value)
+    missing = tmp_path / "missing"
+    task_id = send(service, "read", str(missing), queue).id
+    assert eventually(lambda: outcome_in(service.log(queue.name), task_id)) == "dead_lettered", service.log(queue.name)
+    assert eventually(lambda: service.dead(queue) > 0)
+    missing.write_text("found", encoding="utf-8")
+    dead_letters = find(queue.name, service.environment["ENVIRONMENT"])
+    with dead_letters.peek() as peek:
+        for page in peek.pages():
+            own = [message for message in page if message.id == task_id]
+            peek.delete(dead_letters.resend(own).accepted)
+    assert eventually(lambda: outcome_in(service.log(queue.name), task_id) == "succeeded"), service.log(queue.name)
