@@ -125,9 +125,9 @@ def library_tests(answers, *arguments, chassis=PROJECT / "chassis", **variables)
 # The order of tests
 
 
-LONG = ("test_projects", "test_pipelines", "test_terraform", "test_mutants", "test_machine")
+LONG = ("test_library", "test_projects", "test_pipelines", "test_terraform", "test_mutants", "test_machine")
 """Modules of tests that take long."""
-WAITING = ("test_slow_own_tests_once_with_each_broker", "test_mutant_is_caught")
+WAITING = ("test_library", "test_mutant_is_caught")
 """Those of them that wait for most of their time, so that others can use the processors beside them."""
 WAITERS = 3
 """So many processes begin with those; the Makefile starts as many more than there are processors."""

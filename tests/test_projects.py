@@ -14,7 +14,7 @@ import time
 
 import psutil
 import pytest
-from conftest import CHOICES, COMBINATIONS, PAIRS, PROJECT, RULES, eventually, label, need, show, source_path
+from conftest import CHOICES, COMBINATIONS, PAIRS, RULES, eventually, label, need, show, source_path
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(1800)
@@ -56,95 +56,30 @@ def succeed(*command, cwd, **environment):
     return output
 
 
-def show_passed(summary):
-    """Count the tests of a project that passed, of which there must be some."""
-    show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
-
-
-SLOW = (
-    *("dlq", "faults", "groups", "heartbeat", "liveness", "main_process", "operations", "outages", "outcomes"),
-    *("stopping", "storm"),
-)
-"""Test modules of a project that hold slow tests: they wait for what takes a while."""
-
-ALSO_ON_FIFO = ("dlq", "faults", "groups", "outages", "outcomes", "stopping")
-"""Those of them to which the kind of SQS queue may matter."""
-
-
-def knows_more_than_the_broker(path):
-    """Return whether a test of a project looks at other options than the broker, by its name or by what it says."""
-    others = [option for choice, options in CHOICES.items() for option in options if choice != "broker"]
-    words = [f'["{choice}"]' for choice in CHOICES.keys() - {"broker"}] + ["HAS_RESULTS"]
-    text = path.read_text(encoding="utf-8")
-    return any(f".{option}." in path.name for option in others) or any(word in text for word in words)
-
-
 @pytest.mark.parametrize(
     "answers", [CASES[0], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:])], ids=label
 )
 def test_own_tests_and_types(project, answers, tmp_path_factory):
-    """All of them once with each broker; beside other options, what knows of these and a smoke test of the whole."""
+    """On each queue a task is done, and one is dead-lettered and resent; the library's tests are for the rest."""
     if answers["results"] == "redis":
         need("redis-server")
     folder = project(**answers)
-    tests = ["tests"]
-    if answers["broker"] in [case["broker"] for case in CASES[: CASES.index(answers)]]:
-        known = [path for path in sorted((PROJECT / "tests").glob("test_*.py")) if knows_more_than_the_broker(path)]
-        modules = sorted({path.name.split(".")[0] for path in known} | {"test_contract", "test_terraform"})
-        tests = [f"tests/{module}.py" for module in modules if (folder / "tests" / f"{module}.py").exists()]
-        assert "tests/test_end_to_end.py" in tests
-    summary = succeed(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests), cwd=folder
-    )
-    show_passed(summary)
-    assert " failed" not in summary
+    summary = succeed(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
     # What mypy learns of the libraries serves all projects.
     cache = tmp_path_factory.getbasetemp() / "mypy"
     succeed(sys.executable, "-m", "mypy", cwd=folder, MYPY_CACHE_DIR=str(cache))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("broker", "module"),
-    [(broker, module) for broker in CHOICES["broker"] for module in (ALSO_ON_FIFO if broker == "sqs-fifo" else SLOW)],
-)
-def test_slow_own_tests_once_with_each_broker(project, broker, module):
-    credentials = "keys" if broker == "sqs-fifo" else "role"
-    results = {"sqs-standard": "s3", "sqs-fifo": "dynamodb", "rabbitmq": "redis"}[broker]
-    if results == "redis":
-        need("redis-server")
-    folder = project(broker=broker, results=results, credentials=credentials)
-    if (folder / "tests" / f"test_{module}.py").exists():  # The order of FIFO queues, say.
-        # A command that is killed while it works on SQS leaves what it leaves, whatever the kind of queue.
-        left = ["-k", "not killed_in_the_middle"] if (broker, module) == ("sqs-fifo", "dlq") else []
-        summary = succeed(
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow", *left),
-            f"tests/test_{module}.py",
-            cwd=folder,
-        )
-        show_passed(summary)
-
-
-def test_slow_modules_left_out_know_one_kind_of_sqs_queue_only():
-    for module in set(SLOW) - set(ALSO_ON_FIFO):
-        for path in (PROJECT / "tests").glob(f"test_{module}.*"):
-            assert "FIFO" not in path.read_text(encoding="utf-8")
-
-
-def test_every_slow_module_is_known():
-    marked = [path for path in (PROJECT / "tests").glob("test_*.py") if "pytest.mark.slow" in path.read_text()]
-    assert {path.name.removeprefix("test_").split(".")[0] for path in marked} == set(SLOW)
-
-
 def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):
     folder = project(results="redis", queues="only")
     # An empty PATH: the interpreter is called by its full name, and nothing else is needed.
-    test = ("-m", "pytest", "-q", "tests/test_end_to_end.py")
+    test = ("-m", "pytest", "-q", "tests/test_conformance.py")
     succeed(sys.executable, *test, cwd=folder, PATH=str(tmp_path / "nothing"))
 
 
 def test_dev_says_what_is_missing_where_nothing_can_run_rabbitmq(project):
-    nowhere = "from celery_aws.dev import broker; broker.PLACES = ()"
+    nowhere = "from celery_aws.dev.brokers import rabbitmq; rabbitmq.PLACES = ()"
     emulator = "import runpy; runpy.run_module('celery_aws.dev.emulator', run_name='__main__')"
     run = subprocess.run(
         (sys.executable, "-c", f"{nowhere}; {emulator}"),
@@ -167,19 +102,16 @@ def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
     only.update(hard_limit_seconds=900, visibility_timeout_seconds=1260, max_receive_count=20, concurrency=2)
     contract.update(wait_time_seconds=10, stop_timeout_seconds=90, soft_shutdown_seconds=60)
     (folder / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
-    own = (*(sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", "not slow"), "-k")
-    run = subprocess.run((*own, "test_contract"), cwd=folder, capture_output=True, text=True)
-    assert "No module named 'acme_jobs.tasks.mail_out'" in run.stdout
+    own = (sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider")
     task = '"""Mail."""\nfrom celery import shared_task\n\n@shared_task\ndef post(to: str) -> str:\n    return to\n'
     (folder / "src" / "acme_jobs" / "tasks" / "mail_out.py").write_text(task, encoding="utf-8")
     for copies in ("compose", "timeouts"):  # As `make test` does.
         succeed(sys.executable, "-m", f"celery_aws.dev.{copies}", cwd=folder, PYTHONPATH="chassis")
-    summary = succeed(*own, "not end_to_end or (test_end_to_end and every_queue)", cwd=folder)
+    summary = succeed(*own, "tests/test_conformance.py", cwd=folder)
     for passed in (
-        "test_every_queue_has_tasks_a_route_and_a_worker[mail-out] PASSED",
-        "test_task_on_every_queue_is_done_once_with_its_result[mail-out] PASSED",
-        "test_own_tests_of_terraform_pass PASSED",
-        "test_every_queue_is_watched_by_alarms_of_its_own PASSED",
+        "test_queue_has_a_route_and_a_worker[mail-out] PASSED",
+        "test_queue_when_a_task_is_sent_then_is_done_once[mail-out] PASSED",
+        "test_queue_when_a_task_fails_then_is_dead_lettered_and_resent[mail-out] PASSED",
     ):
         assert passed in summary
 
@@ -305,7 +237,9 @@ def write_examples(folder, page):
 EXTENDED = """
 import sqlite3, sys
 from pathlib import Path
-from tests.support import eventually, running_service
+from celery_aws import service as services
+from celery_aws.testing.running import eventually, running_service
+services.use("acme_jobs")
 logs = Path(sys.argv[1])
 database = sqlite3.connect(logs / "orders")
 database.executescript("CREATE TABLE orders (id); INSERT INTO orders VALUES (1), (2)")

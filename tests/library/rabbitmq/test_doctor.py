@@ -237,7 +237,7 @@ def test_certificate_that_is_not_the_hosts_is_found(working, tmp_path, is_truste
     ],
 )
 def test_versions(version, url, is_well):
-    place = mock.Mock(settings=mock.Mock(broker_url=url))
+    place = mock.Mock(variables=mock.Mock(broker_url=url))
     assert doctor._version(place, version).is_well is is_well
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from celery import shared_task
 
+from ..task import Task
+
 
 @shared_task
 def echo(value: Any) -> Any:
@@ -14,7 +16,7 @@ def echo(value: Any) -> Any:
     return value
 
 
-@shared_task(permanent_errors=(FileNotFoundError,))
+@shared_task(base=Task, permanent_errors=(FileNotFoundError,))
 def read(path: str) -> str:
     """Return what a file holds; while there is none, the task is dead-lettered at once."""
     return Path(path).read_text(encoding="utf-8")

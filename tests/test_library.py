@@ -1,0 +1,87 @@
+"""The library's own tests, from tests/library/: all with each broker, and what knows of results with each backend.
+
+Each runs where the library lies, on a service that is baked for it; see tests/library/conftest.py.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import CHOICES, TEMPLATE, library_tests, need, show
+
+# Whole test suites run in here; what hangs is told by their own timeouts.
+pytestmark = pytest.mark.timeout(1800)
+
+LIBRARY = TEMPLATE / "tests" / "library"
+
+SERVICES = {
+    "sqs-standard": {"broker": "sqs-standard", "results": "s3"},
+    "sqs-fifo": {"broker": "sqs-fifo", "results": "dynamodb", "credentials": "keys"},
+    "rabbitmq": {"broker": "rabbitmq", "results": "redis", "compute": "ec2", "queues": "urgent-mail, bulk"},
+    "no results": {"broker": "sqs-standard", "results": "none", "compute": "ec2", "queues": "only"},
+}
+"""One for each broker, and together every option."""
+
+ALONE = ("batching", "dlq", "doctor", "failures", "faults", "flower", "groups", "liveness", "machine", "main_process")
+ALONE += ("operations", "outages", "outcomes", "stopping", "storm", "terraform", "topology")
+"""Modules that take long, each of which is a test here; all others are one together."""
+
+ON_FIFO = ("outages", "outcomes")
+"""Those of them that run on FIFO queues too, beside what knows of these: with them the service keeps other results."""
+
+KNOWN = ("HAS_RESULTS", 'CONTRACT["results"]', 'CONTRACT["compute"]')
+"""What a module says that looks at more than the broker."""
+
+
+def modules(answers):
+    """Return the modules of tests that a service has, by their paths."""
+    chosen = {option for choice, options in CHOICES.items() for option in (answers.get(choice, options[0]),)}
+    chosen |= {part for option in chosen for part in option.split("-")}
+    folders = [LIBRARY, *(LIBRARY / option for option in sorted(chosen))]
+    return [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
+
+
+def name(path):
+    return path.stem.removeprefix("test_")
+
+
+def runs():
+    """Return what is run: the name of a service, and modules."""
+    cases = []
+    for service, answers in SERVICES.items():
+        found = modules(answers)
+        if service == "no results":
+            found = [path for path in found if any(word in path.read_text(encoding="utf-8") for word in KNOWN)]
+            found = [path for path in found if name(path) not in ("terraform", "machine") or "ec2" in path.parts]
+        alone = [path for path in found if name(path) in ALONE]
+        together = [path for path in found if path not in alone]
+        slow = () if service == "sqs-standard" else (pytest.mark.slow,)
+        cases.append(pytest.param(service, together, id=f"{service}-together", marks=slow))
+        for path in alone:
+            if service != "sqs-fifo" or name(path) in ON_FIFO or "FIFO" in path.read_text(encoding="utf-8"):
+                cases.append(pytest.param(service, [path], id=f"{service}-{name(path)}", marks=pytest.mark.slow))
+    return cases
+
+
+@pytest.mark.parametrize(("service", "paths"), runs())
+def test_library(service, paths):
+    answers = SERVICES[service]
+    if answers["results"] == "redis":
+        need("redis-server")
+    # A command that is killed while it works on SQS leaves what it leaves, whatever the kind of queue.
+    left = ["-k", "not killed_in_the_middle"] if (service, name(paths[0])) == ("sqs-fifo", "dlq") else []
+    tests = library_tests(answers, *left, *(str(Path(path).relative_to(LIBRARY)) for path in paths))
+    assert tests.returncode == 0, tests.stdout[-8000:] + tests.stderr[-4000:]
+    show("tests of the library passed", int(re.search(r"(\d+) passed", tests.stdout)[1]))
+
+
+def test_every_module_runs_with_some_service():
+    run = {path for _, paths in (case.values for case in runs()) for path in paths}
+    assert run == set(LIBRARY.rglob("test_*.py"))
+
+
+def test_services_have_every_option_together():
+    for choice, options in CHOICES.items():
+        assert {answers.get(choice, options[0]) for answers in SERVICES.values()} == set(options)
