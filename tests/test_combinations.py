@@ -31,6 +31,10 @@ def expected_files(contract):
         if file.startswith("queue.") and folder.endswith("tasks"):
             continue
         thing, *between = file.split(".")
+        if folder.startswith("chassis"):
+            if {*folder.split("/"), file.rpartition(".")[0]} & OPTIONS <= chosen:
+                expected.add(name)
+            continue
         of = {part for part in between[:-1] if part in OPTIONS}
         if of <= chosen:
             expected.add(folder + slash + ".".join((thing, *(part for part in between if part not in of))))
@@ -167,19 +171,25 @@ def test_odd_but_allowed_text_is_data_everywhere(bake, text):
     assert readme.startswith(f"# {text}\n")
 
 
+def test_files_of_the_chassis_are_the_same_whatever_the_answers(bake):
+    """Of those that two services have both; so that the checksums are, too."""
+    seen = {}
+    for answers in COMBINATIONS:
+        for name, content in tree(bake(**answers) / "chassis").items():
+            assert seen.setdefault(name, content) == content, name
+
+
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
 def test_no_code_of_an_option_not_chosen(bake, answers):
     project = bake(**answers)
     for path in (*project.rglob("*.py"), project / "pyproject.toml", *project.glob("requirements*.txt")):
-        if path.parent.name == "contract":
-            continue  # The rules know every option, so that a hand-edited contract is checked too.
+        if "chassis" in path.parts:
+            continue  # What is there is the same in every service, or a file of an option that was chosen.
         text = path.read_text(encoding="utf-8").lower()
         for option in {"s3", "dynamodb", "redis"} - {answers["results"]}:
             found = re.search(rf"(?<![a-z]){option}(?![a-z0-9])", text.replace("moto[dynamodb,s3]", ""))
             allowed = option in ("s3", "dynamodb") and (path.name.startswith("requirements") or "tests" in path.parts)
             assert not found or allowed, f"{option} in {path.relative_to(project)}"
-        if answers["broker"] != "sqs-fifo" and "ordering" in path.name:
-            assert "deduplication" not in text
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=label)
@@ -189,8 +199,8 @@ def test_no_word_of_a_broker_not_chosen(bake, answers):
     found = [
         f"{name}: {line.strip()}"
         for name in files(project)
-        # The rules know every option, and pins and types name what they are not asked for.
-        if "/contract/" not in name and not name.endswith(".txt")
+        # The chassis is the same in every service, and pins and types name what they are not asked for.
+        if not name.startswith("chassis/") and not name.endswith(".txt")
         for line in (project / name).read_text(encoding="utf-8").splitlines()
         if re.search("|".join(words), line, re.IGNORECASE) and "must be one of" not in line
     ]
