@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from library.commands import OPERATIONS, Commands, command_of, documented, make_user
 from library.sqs.messages import celery_body, put
-from library.support import PROJECT, running_service
+from library.support import running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -32,6 +33,9 @@ IMPLIED = {
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
 """
 
+RECORDING = Path(__file__).parents[1] / "recording"
+"""Has Python note every request to AWS."""
+
 RARE = {
     "keys rotate": {("elsewhere", "iam:DeleteAccessKey")},
 }
@@ -47,7 +51,7 @@ def run_all(tmp_path_factory):
     with running_service(tmp_path_factory.mktemp("logs")) as service:
         make_user(service)
         commands = Commands(service)
-        path = os.pathsep.join((str(PROJECT / "tests" / "recording"), commands.environment["PYTHONPATH"]))
+        path = os.pathsep.join((str(RECORDING), commands.environment["PYTHONPATH"]))
         letters = [celery_body(n, f"x.tasks.{service.queue.name}.count_words") for n in range(3)]
         letters.append(letters[0].replace("00000000-aaaa", "2f1c9a44-bbbb"))
         answers = f"n\n{service.queue_name(dead=True)}\n"

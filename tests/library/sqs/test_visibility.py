@@ -28,7 +28,7 @@ def channel(monkeypatch):
     """A channel that notes its requests, and consumes from `q`."""
     made = transport.Channel.__new__(transport.Channel)
     made.asked = []
-    made._active_queues = ["q"]
+    made._consumers_of = {"q": ("tag", None)}
     made._waiting_for_room = set()
     made._dead_lettering = {}
     made.hub = None
@@ -41,7 +41,10 @@ def test_heartbeat_never_goes_past_its_limit(channel):
     """A message held for 0, 200 and 260 seconds gets 100 seconds, the 50 that are left, and none."""
     now = time.monotonic()
     held = {f"held-{seconds}": message(received_at=now - seconds) for seconds in (0, 200, 260)}
-    channel._qos = SimpleNamespace(_delivered={**held, "done": held["held-0"]}, _dirty={"done"})
+    channel._qos = transport.QoS(channel)
+    for tag, of in {**held, "done": held["held-0"]}.items():
+        channel.qos.append(of, tag)
+    channel.qos.ack("done")
     channel.extend_visibility()
     ((operation, parameters),) = channel.asked
     seen = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in parameters["Entries"]}
@@ -51,13 +54,13 @@ def test_heartbeat_never_goes_past_its_limit(channel):
     assert 49 <= seen["held-200"] <= 50
 
 
-@pytest.mark.parametrize(("consuming", "seconds"), [(["q"], 7), ([], 0)], ids=["working", "stopping"])
+@pytest.mark.parametrize(("consuming", "seconds"), [(True, 7), (False, 0)], ids=["working", "stopping"])
 def test_released_message_is_redelivered_after_its_backoff_but_at_once_when_the_worker_stops(
     channel, consuming, seconds
 ):
     held = message(release_after_seconds=7)
     channel._qos = SimpleNamespace(get=lambda tag: held, reject=lambda tag, requeue: None)
-    channel._active_queues = consuming
+    channel._consumers_of = {"q": ("tag", None)} if consuming else {}
     channel.basic_reject("tag", requeue=True)
     ((operation, parameters),) = channel.asked
     assert (operation, parameters["VisibilityTimeout"]) == ("ChangeMessageVisibility", seconds)

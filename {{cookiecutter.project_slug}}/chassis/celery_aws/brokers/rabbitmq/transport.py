@@ -4,7 +4,7 @@ What stock Celery does, and this does not: redeliver a failed task at once and f
 that no queue would take for sent; lose count when it waits for an answer of the broker.
 
 It replaces methods that kombu and py-amqp do not promise to keep. Hence the narrow range of versions in pyproject.toml,
-and tests/test_relied_on.py.
+and tests/library/test_relied_on.py of the template.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ answered stops all polling for good, one message that cannot be read ends the wo
 waits for the polling interval, and messages of one FIFO group run side by side.
 
 It replaces methods that kombu does not promise to keep. Hence the narrow range of versions in pyproject.toml, and
-tests/test_relied_on.py.
+tests/library/test_relied_on.py of the template.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from celery.exceptions import WorkerShutdown
 from kombu.transport import SQS
 
+from .batching import ENTRIES_PER_REQUEST
 from .calls import Answer, Calls, Failure
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         self.last_answer: float | None = None
         """When a poll was answered last, in seconds of the monotonic clock."""
         self._calls: Calls | None = None
+        self._consumers_of: dict[str, tuple[str, Callable[[Any], object]]] = {}
+        """Of each queue it receives from the consumer's tag, and what takes its messages."""
         self._polling: set[str] = set()
         self._waiting_for_room: set[str] = set()
         self._failures: dict[str, int] = {}
@@ -69,9 +73,14 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         return self._calls
 
     @property
+    def consuming(self) -> bool:
+        """Whether it receives from any queue; a worker that stops has cancelled its consumers."""
+        return bool(self._consumers_of)
+
+    @property
     def awaits_answers(self) -> bool:
         """Whether it polls: the worker is not stopping, and does not hold all the messages it may."""
-        return bool(self._active_queues) and not self._waiting_for_room
+        return self.consuming and not self._waiting_for_room
 
     @property
     def answer_due_seconds(self) -> float:
@@ -85,9 +94,24 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         """
         self.hub.call_later(0, call, *args)
 
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
+        """Begin to receive from a queue."""
+        self._consumers_of[queue] = (consumer_tag, callback)
+        return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+
+    def basic_cancel(self, consumer_tag: str) -> Any:
+        """Receive no more for a consumer."""
+        self._consumers_of = {queue: of for queue, of in self._consumers_of.items() if of[0] != consumer_tag}
+        return super().basic_cancel(consumer_tag)
+
+    def cancel_all(self) -> None:
+        """Receive no more."""
+        for consumer_tag, _ in list(self._consumers_of.values()):
+            self.basic_cancel(consumer_tag)
+
     def _schedule_queue(self, queue: str) -> None:
         """Poll a queue if there is room for messages; kombu calls this to begin with."""
-        if queue not in self._active_queues or queue in self._polling:
+        if queue not in self._consumers_of or queue in self._polling:
             return
         if not self._has_room(queue):
             # No timer: whatever makes room starts the next poll at once.
@@ -97,7 +121,7 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         # One receive may bring several messages of one group, which would run side by side. SQS
         # brings no other of a group that is being worked on, so one at a time keeps the order, and
         # groups still run in parallel.
-        count = 1 if queue.endswith(".fifo") else self._get_message_estimate()
+        count = 1 if queue.endswith(".fifo") else min(ENTRIES_PER_REQUEST, self._room() or ENTRIES_PER_REQUEST)
         url = self.predefined_queues[queue]["url"]
         request = {
             "QueueUrl": url,
@@ -111,9 +135,14 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             "ReceiveMessage", request, partial(self._polled, queue, url), self.wait_time_seconds + ANSWER_MARGIN_SECONDS
         )
 
+    def _room(self) -> int | None:
+        """Return how many more messages may be held; nothing if that is not limited."""
+        room: int | None = self.qos.can_consume_max_estimate()
+        return room
+
     def _has_room(self, queue: str) -> bool:
         """Tell whether a poll is worth its request."""
-        room = self.qos.can_consume_max_estimate()
+        room = self._room()
         return room is None or room >= self.predefined_queues[queue]["messages_per_poll"]
 
     def _polled(self, queue: str, url: str, outcome: Answer | Failure) -> None:
@@ -148,10 +177,10 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     def _take(self, queue: str, url: str, received: list[dict[str, Any]]) -> None:
         """Hand messages to the worker."""
-        callback = self.connection._callbacks.get(queue) if self.connection is not None else None
-        if callback is None:  # It has stopped consuming while the poll was under way.
+        if queue not in self._consumers_of:  # It has stopped consuming while the poll was under way.
             self.release_all({message["ReceiptHandle"]: (queue, url) for message in received})
             return
+        _, callback = self._consumers_of[queue]
         for message in received:
             try:
                 payload = self._message_to_python(message, queue, url)
@@ -163,7 +192,9 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
                     visible_at=now + self.predefined_queues[queue]["visibility_timeout_seconds"],
                     receive_count=receive_count(message),
                 )
-                callback(payload)
+                taken = self.Message(payload, channel=self)
+                self.qos.append(taken, taken.delivery_tag)
+                callback(taken)
             except Exception:
                 # It must not take the worker down: left alone, it is delivered again, and goes to
                 # the dead-letter queue in the end.

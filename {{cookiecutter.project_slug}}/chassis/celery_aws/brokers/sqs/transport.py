@@ -1,7 +1,7 @@
 """kombu's SQS transport with fixes for lost, duplicated and stalled messages: what is received is deleted, or not.
 
 It replaces methods that kombu does not promise to keep. Hence the narrow range of versions in pyproject.toml, and
-tests/test_relied_on.py.
+tests/library/test_relied_on.py of the template.
 """
 
 from __future__ import annotations
@@ -58,21 +58,52 @@ Held = Mapping[str, Any]
 
 
 class QoS(BaseQoS):  # type: ignore[misc]
-    """What a channel holds; kombu's own writes what it cannot release into files, whole bodies included."""
+    """What a channel holds, and whether it may hold more.
 
-    def restore_unacked(self) -> list[Any]:
-        """Release everything that is held; return what could not be, which is nothing: it becomes visible by itself."""
-        self._flush()
-        held = {
-            tag: (message.delivery_info["routing_key"], message.delivery_info["sqs_queue"])
-            for tag, message in self._delivered.items()
-        }
-        self._delivered.clear()
+    kombu's own writes what it cannot release into files, whole bodies included, and goes on returning what was acked.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held: dict[str, Any] = {}
+        """Messages that were neither deleted nor released yet, by receipt handle."""
+
+    def can_consume(self) -> bool:
+        """Return whether another message may be held."""
+        return not self.prefetch_count or len(self.held) < self.prefetch_count
+
+    def can_consume_max_estimate(self) -> int | None:
+        """Return how many more messages may be held; nothing if that is not limited."""
+        return max(0, self.prefetch_count - len(self.held)) if self.prefetch_count else None
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Hold a message."""
+        self.held[delivery_tag] = message
+
+    def get(self, delivery_tag: str) -> Any:
+        """Return a message that is held.
+
+        Raises:
+            KeyError: it is not.
+        """
+        return self.held[delivery_tag]
+
+    def ack(self, delivery_tag: str) -> None:
+        """Hold a message no longer."""
+        self.held.pop(delivery_tag, None)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Hold a message no longer; whoever calls this has released it."""
+        self.held.pop(delivery_tag, None)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Release everything that is held; what cannot be released becomes visible by itself."""
+        held, self.held = self.held, {}
+        infos = {tag: message.delivery_info for tag, message in held.items()}
         try:
-            self.channel.release_all(held)
+            self.channel.release_all({tag: (info["routing_key"], info["sqs_queue"]) for tag, info in infos.items()})
         except Exception:  # A worker that stops must stop.
             logger.exception("%d messages become visible only after their visibility timeout", len(held))
-        return []
 
 
 class Channel(PollingChannel):
@@ -99,7 +130,7 @@ class Channel(PollingChannel):
 
     def request(self, operation: str, parameters: Answer, then: Callable[[Answer | Failure], None]) -> None:
         """Make a request to SQS: on the event loop while it runs, else now."""
-        if self.hub and self._active_queues:
+        if self.hub and self.consuming:
             self.calls.call(operation, parameters, then)
             return
         left = CALL_SECONDS if self._close_by is None else self._close_by - time.monotonic()
@@ -133,7 +164,7 @@ class Channel(PollingChannel):
         """Delete what is done; what cannot be deleted now is tried again until it would be delivered anyway."""
         with self._done_lock:
             done, self._done = self._done, {}
-            if not self._active_queues:  # Whether the last requests will be answered, nobody will see.
+            if not self.consuming:  # Whether the last requests will be answered, nobody will see.
                 done, self._deleting = {**self._deleting, **done}, {}
             else:
                 self._deleting.update(done)
@@ -173,7 +204,7 @@ class Channel(PollingChannel):
                 self._deleting.pop(handle, None)
             self._done.update(kept)
         self._deletes_fail = bool(kept)
-        if kept and self.hub and self._active_queues and not self._timer:
+        if kept and self.hub and self.consuming and not self._timer:
             self._timer = self.hub.call_later(DELETE_AGAIN_AFTER_SECONDS, self.delete_done)
 
     # Not done: released, or dead-lettered
@@ -199,7 +230,7 @@ class Channel(PollingChannel):
         info = message.delivery_info
         self._dead_lettering.pop(delivery_tag, None)
         # A worker that is stopping has cancelled its consumers; what it releases, it releases at once.
-        stopping = not self._active_queues
+        stopping = not self.consuming
         seconds = 0 if stopping else math.ceil(info.get("release_after_seconds") or 0)
         self._change_visibility(info["routing_key"], info["sqs_queue"], delivery_tag, seconds)
         self.qos.reject(delivery_tag, requeue=False)
@@ -242,7 +273,7 @@ class Channel(PollingChannel):
         def then(outcome: Answer | Failure) -> None:
             if not isinstance(outcome, Failure):
                 self._is_done(delivery_tag, message)
-            elif self.hub and self._active_queues and time.monotonic() + backoff < info["visible_at"]:
+            elif self.hub and self.consuming and time.monotonic() + backoff < info["visible_at"]:
                 level = logging.ERROR if outcome.code in WHAT_TO_DO else logging.WARNING
                 logger.log(level, "message of %s not dead-lettered, retrying in %g s: %s", queue, backoff, outcome)
                 if len(self._dead_lettering) < MAX_DEAD_LETTERING:
@@ -272,8 +303,7 @@ class Channel(PollingChannel):
     def extend_visibility(self) -> None:
         """Start the visibility timeout anew of all that is held: running, waiting for a slot, or for its time."""
         now = time.monotonic()
-        held = {tag: message for tag, message in list(self.qos._delivered.items()) if tag not in self.qos._dirty}
-        held.update(self._dead_lettering)
+        held = {**self.qos.held, **self._dead_lettering}
         for queue, url, messages in _by_queue(held):
             rules = self.predefined_queues[queue]
             seconds = {
@@ -331,8 +361,7 @@ class Channel(PollingChannel):
         """Delete what is done, release the rest, and close."""
         if self._calls is not None:
             self._close_by = time.monotonic() + CLOSE_WITHIN_SECONDS
-            for consumer_tag in list(self._consumers):
-                self.basic_cancel(consumer_tag)
+            self.cancel_all()
             self._calls.finish(CLOSE_WITHIN_SECONDS / 2)
             self.delete_done()
             waiting, self._dead_lettering = self._dead_lettering, {}
