@@ -94,20 +94,22 @@ def eventually(holds, seconds=120):
     return found
 
 
-def library_tests(answers, *arguments, chassis=PROJECT / "chassis", **variables):
+def library_tests(answers, tests, *options, chassis=PROJECT / "chassis", **variables):
     """Run tests of tests/library/ on a service of some answers, and return how that ended.
 
     Args:
         answers: of the service.
-        arguments: of pytest; paths are below tests/library/.
+        tests: modules or tests, by their paths below tests/library/.
+        options: of pytest.
         chassis: where the library is.
         variables: further environment variables.
     """
-    library = TEMPLATE / "tests" / "library"
+    # Not started in there: its folders, such as `redis`, are no libraries.
+    paths = [str(TEMPLATE / "tests" / "library" / test) for test in tests]
     given = " ".join(f"{name}='{answer}'" for name, answer in answers.items())
     with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
-        cwd=library,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *paths],
+        cwd=TEMPLATE,
         env={**os.environ, "ANSWERS": given, "CHASSIS": str(chassis), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -6,7 +6,6 @@ Each runs where the library lies, on a service that is baked for it; see tests/l
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from conftest import CHOICES, TEMPLATE, library_tests, need, show
@@ -72,7 +71,7 @@ def test_library(service, paths):
         need("redis-server")
     # A command that is killed while it works on SQS leaves what it leaves, whatever the kind of queue.
     left = ["-k", "not killed_in_the_middle"] if (service, name(paths[0])) == ("sqs-fifo", "dlq") else []
-    tests = library_tests(answers, *left, *(str(Path(path).relative_to(LIBRARY)) for path in paths))
+    tests = library_tests(answers, paths, *left)
     assert tests.returncode == 0, tests.stdout[-8000:] + tests.stderr[-4000:]
     show("tests of the library passed", int(re.search(r"(\d+) passed", tests.stdout)[1]))
 

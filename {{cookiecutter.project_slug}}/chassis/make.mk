@@ -45,10 +45,6 @@ README.md: contract.json chassis/celery_aws/dev/timeouts.py $(READY)
 
 .PHONY: test
 test: $(READY) compose.yaml README.md ## Run the tests, also those with real workers on the emulator
-	$(BIN)/python -m pytest -m "not slow"
-
-.PHONY: test-all
-test-all: $(READY) compose.yaml README.md ## Run the slow ones as well: bad networks, killed workers, patience
 	$(BIN)/python -m pytest
 
 .PHONY: check
