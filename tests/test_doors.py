@@ -331,6 +331,46 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     assert results_of(follow.project) == ["dynamodb"]
 
 
+def test_update_when_the_owner_changed_all_of_theirs_then_the_chassis_is_replaced_without_a_conflict(follow):
+    create, update, *_ = page_steps()
+    follow(create)
+    project = follow.project
+    theirs = [name for name in tree(project) if not name.startswith((".git/", "chassis/")) and name != ".cruft.json"]
+    for name in theirs:  # In front and at the end, whatever that makes of it.
+        (project / name).write_bytes(b"# ours\n" + (project / name).read_bytes() + b"# ours\n")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "ours")
+    ours = {name: content for name, content in tree(project).items() if name in theirs}
+
+    chassis = follow.template / "{{cookiecutter.project_slug}}" / "chassis"
+    for path in (chassis / name for name in tree(chassis) if name.endswith((".py", ".tf", ".md", ".mk"))):
+        path.write_text(f"# newer\n{path.read_text(encoding='utf-8')}# newer\n", encoding="utf-8")
+    (chassis / "VERSION").write_text("1.1.0\n")
+    (chassis / "celery_aws" / "new.py").write_text("")
+    (chassis / "CHANGELOG.md").unlink()
+    git(follow.template, "add", "--all")
+    git(follow.template, "commit", "--quiet", "--message", "a newer chassis")
+
+    said = follow(update, project)
+    assert "UU " not in said
+    assert "<<<<<<<" not in said
+    assert not list(project.rglob("*.rej"))
+    after = tree(project)
+    assert {name: after.get(name) for name in ours} == ours
+    assert after["chassis/VERSION"] == b"1.1.0\n", said
+    newer = {f"chassis/{name}" for name in tree(chassis)}
+    assert {name for name in after if name.startswith("chassis/")} - {"chassis/SHA256SUMS"} <= newer
+    assert all(b"# newer" in after[name] for name in after if name.startswith("chassis/") and name.endswith(".mk"))
+    shown = subprocess.run(
+        [sys.executable, "-B", "-m", "celery_aws.version"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": "chassis"},
+        capture_output=True,
+        text=True,
+    )
+    assert "celery_aws 1.1.0" in shown.stdout, shown.stdout + shown.stderr
+
+
 def test_update_of_a_line_that_both_changed_is_marked(follow):
     create, update, _, _ = page_steps()
     follow(create)
