@@ -43,13 +43,13 @@ def queue(quiet):
 
 
 def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
-    assert "0 dead letters" in commands.run("dlq", "list", queue)
+    assert "0 dead-letter messages" in commands.run("dlq", "list", queue)
     put(quiet, [*(celery_body(n) for n in range(13)), "{}", "foreign \x1b[31m[red]", b"\xff\x00"])
     put(quiet, [celery_body(99)], headers={**REASON, "MessageGroupId": "other"}, timestamp=int(time.time()) - 7200)
     said = commands.run("dlq", "list", queue, status=1)
     assert all(len(line) <= 80 for line in said.splitlines()), said
     assert "\x1b" not in said
-    assert f"17 dead letters in {name(quiet)}" in said
+    assert f"17 dead-letter messages in {name(quiet)}" in said
     assert "ValueError('no')" in said
     assert "(foreign)" in said
     assert "14 x library.probes.leave_trace" in said
@@ -361,7 +361,7 @@ def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(30)])
     terminal = commands.terminal("dlq", "list", queue)
     terminal.expect("looking")
-    terminal.expect("30 dead letters")
+    terminal.expect("30 dead-letter messages")
     terminal.wait()
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
@@ -472,7 +472,7 @@ def test_ten_thousand_in_bounded_memory_and_time(quiet, commands, queue, tmp_pat
         return done.stdout
 
     for _ in range(2):  # What one has given back the next sees.
-        assert f"{total} dead letters" in run("list", queue, status=1)
+        assert f"{total} dead-letter messages" in run("list", queue, status=1)
     file = tmp_path / "all.jsonl"
     assert f"{total} messages written" in run("export", queue, str(file))
     with file.open() as lines:

@@ -50,7 +50,7 @@ def visible(service, dead=True):
 
 
 def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
-    assert "0 dead letters" in commands.run("dlq", "list", queue)
+    assert "0 dead-letter messages" in commands.run("dlq", "list", queue)
     twice = base64.b64encode(celery_body(7, "old.task").encode()).decode()
     put(quiet, [celery_body(n) for n in range(12)] + [twice, "{}", "foreign \x1b[31m[red]"])
     text = {"DataType": "String", "StringValue": "ValueError('no')"}
@@ -59,7 +59,7 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     said = commands.run("dlq", "list", queue, status=1)
     assert all(len(line) <= 80 for line in said.splitlines()), said
     assert "\x1b" not in said
-    assert "16 dead letters" in said
+    assert "16 dead-letter messages" in said
     assert "ValueError('no')" in said
     assert "(foreign)" in said
     assert "old.task" in said
@@ -313,7 +313,7 @@ def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(30)])
     terminal = commands.terminal("dlq", "list", queue)
     terminal.expect("looking")
-    terminal.expect("30 dead letters")
+    terminal.expect("30 dead-letter messages")
     terminal.wait()
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
@@ -415,7 +415,7 @@ def test_ten_thousand_in_bounded_memory_and_batched_requests(quiet, commands, qu
         return done.stdout, calls
 
     listed, calls = run("list", queue, status=1)
-    assert f"{total} dead letters" in listed
+    assert f"{total} dead-letter messages" in listed
     assert calls < 2.2 * total / 10
     file = tmp_path / "all.jsonl"
     written, calls = run("export", queue, str(file))
