@@ -88,4 +88,6 @@ def test_files_that_differ_from_the_version_are_named(tmp_path):
     (tmp_path / "patched").write_text("2")
     (tmp_path / "gone").unlink()
     (tmp_path / "new").write_text("1")
+    (tmp_path / ".terraform").mkdir()
+    (tmp_path / ".terraform" / "provider").write_text("1")
     assert list(version.differences(tmp_path)) == ["removed: gone", "added: new", "changed: patched"]

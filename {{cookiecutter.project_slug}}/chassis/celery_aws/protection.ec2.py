@@ -1,4 +1,4 @@
-"""Nothing to do: a lifecycle hook lets a machine wait for its worker; see terraform/compute.tf."""
+"""Nothing to do: a lifecycle hook lets a machine wait for its worker; see terraform/service/compute_ec2.tf."""
 
 from __future__ import annotations
 
