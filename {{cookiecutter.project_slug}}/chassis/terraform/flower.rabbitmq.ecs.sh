@@ -6,7 +6,7 @@ cluster=$1
 
 task=$(aws ecs list-tasks --cluster "$cluster" --service-name Flower --query 'taskArns[0]' --output text)
 if [ "$task" = None ]; then
-    echo "no Flower runs in $cluster: give flower_image_tag of `broker` an image, or see why ECS does not start it" >&2
+    echo "no Flower runs in $cluster: set broker.flower_image_tag, or see why ECS does not start it" >&2
     exit 1
 fi
 container=$(aws ecs describe-tasks --cluster "$cluster" --tasks "$task" --output text \
