@@ -33,6 +33,7 @@ from conftest import (
     need,
     show,
     source_path,
+    tree,
 )
 from test_rules import BOUNDARIES, CONTRACT, QUEUE, bounds, changed
 
@@ -273,6 +274,14 @@ def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, compute):
         assert "Success!" in run("terraform", "test", "-no-color", cwd=folder / name)
 
 
+def test_module_file_when_in_two_services_then_is_the_same(bake):
+    known = {}
+    for answers in PAIRS:
+        for name, content in tree(bake(**answers) / "chassis" / "terraform").items():
+            assert known.setdefault(name, content) == content, name
+    assert len(known) > 60
+
+
 PLANNED_AS_THE_PAGE_SAYS = """
 run "invoices" {
   command = plan
@@ -291,7 +300,7 @@ run "invoices" {
 
 
 @pytest.mark.parametrize("compute", CHOICES["compute"])
-def test_owner_adds_resources_variables_and_permissions_as_the_page_says(project, compute):
+def test_own_resources_when_added_as_documented_then_are_planned(project, compute):
     folder = project(compute=compute)
     root, page = folder / "terraform", (folder / "docs" / "extending.md").read_text(encoding="utf-8")
     example, inputs = re.findall(r"^```hcl\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -307,7 +316,7 @@ def test_owner_adds_resources_variables_and_permissions_as_the_page_says(project
     assert "Success!" in run("terraform", "test", "-no-color", cwd=root)
 
 
-def test_owner_lets_pipelines_do_more_as_the_page_says(project):
+def test_pipeline_roles_when_given_own_policies_then_have_them(project):
     folder = project()
     page = (folder / "docs" / "extending.md").read_text(encoding="utf-8")
     (policy,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -182,7 +182,7 @@ def test_keys_of_a_secret_are_variables_in_capitals(machine):
     assert (machine.here / "run" / "secrets.env").read_text() == "OTHER_USERNAME=a\nOTHER_PASSWORD=b=c\n"
 
 
-def test_secrets_of_tasks_are_variables_as_they_are(machine):
+def test_secrets_of_tasks_when_read_then_are_variables(machine):
     (machine.here / "secret").write_text(r'{"a": "b=c\n"} $(id)' + "\n", encoding="utf-8")
     parameter = "arn:aws:ssm:eu-west-1:123456789012:parameter/orders/database"
     status, said = prepare(machine, TASK_SECRETS=f"PARTNER_KEY={ARN} DATABASE={parameter}")
@@ -196,7 +196,7 @@ def test_secrets_of_tasks_are_variables_as_they_are(machine):
     assert f"--name {parameter} --with-decryption " in calls[1]
 
 
-def test_secret_of_two_lines_is_refused_and_not_said(machine):
+def test_secret_when_of_two_lines_then_is_refused_and_not_logged(machine):
     (machine.here / "secret").write_text("se/cr\n+et\n", encoding="utf-8")
     status, said = prepare(machine, TASK_SECRETS=f"PARTNER_KEY={ARN}")
     assert status == 1

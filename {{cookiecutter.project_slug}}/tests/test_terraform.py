@@ -198,7 +198,7 @@ def test_every_queue_is_watched_by_alarms_of_its_own(planned, queues):
     assert watched == {name for both in queues.values() for name in both.values()}
 
 
-def test_every_alarm_links_a_section_of_the_runbook(planned):
+def test_alarms_when_planned_then_link_sections_of_the_runbook(planned):
     sections = {
         re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
         for heading in re.findall(r"^## (.*)$", RUNBOOK, re.MULTILINE)

@@ -50,7 +50,7 @@ locals {
   task_interface_services = distinct([for arn in values(var.secrets) : split(":", arn)[2]])
 }
 
-# Whatever starts a worker reads its secrets; the worker itself does not.
+# For what starts a worker: ECS, or a script on a machine, which has the same role as the worker there.
 data "aws_iam_policy_document" "read_task_secrets" {
   for_each = length(var.secrets) > 0 ? { this = true } : {}
 
