@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import runpy
 import sys
 from collections.abc import Iterable, Iterator
@@ -28,22 +29,23 @@ def files(project: Path) -> Iterator[Path]:
 def keep_chosen(project: Path, chosen: Iterable[str], options: Iterable[str]) -> None:
     """Remove what belongs to options that were not chosen, by how it is named.
 
-    In the chassis a file or a folder of an option is called after it and stays so: `results/s3.py`, `brokers/sqs/`.
-    Elsewhere `thing.<option>.ext`, for one option or more, becomes `thing.ext`.
+    In the chassis a file or a folder has its options as words of its name, and keeps them: `results/s3.py`,
+    `results_s3.tf`. Elsewhere `thing.<option>.ext`, for one option or more, becomes `thing.ext`.
     """
     other = set(options) - set(chosen)
     for path in sorted(files(project)):
+        parts = path.relative_to(project).parts
         thing, *between = path.name.split(".")
         of = []
+        if parts[0] == "chassis":
+            between, of = [], [*parts, *re.split(r"[._]", path.name)]
         while len(between) > 1 and between[0] in options:
             of.append(between.pop(0))
-        parts = path.relative_to(project).parts
-        named = {*parts[:-1], path.stem} if parts[0] == "chassis" else set()
-        if not {*of, *named}.isdisjoint(other):
+        if not other.isdisjoint(of):
             path.unlink()
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # If it held nothing but files of options.
-        elif of:
+        elif of and between:
             path.replace(path.with_name(".".join((thing, *between))))
 
 

@@ -32,7 +32,7 @@ def expected_files(contract):
             continue
         thing, *between = file.split(".")
         if folder.startswith("chassis"):
-            if {*folder.split("/"), file.rpartition(".")[0]} & OPTIONS <= chosen:
+            if {*folder.split("/"), *re.split(r"[._]", file)} & OPTIONS <= chosen:
                 expected.add(name)
             continue
         of = {part for part in between[:-1] if part in OPTIONS}

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 from conftest import BIN, eventually, need
-from test_terraform import initialize, run
+from test_terraform import SERVICE, initialize, run
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -87,9 +87,9 @@ def on_ec2(bake):
 def user_data(on_ec2):
     """Return what the machine of a queue is started with."""
     need("terraform")
-    folder = on_ec2 / "terraform"
+    folder = on_ec2 / SERVICE
     initialize(folder)
-    said = run("terraform", "test", "-json", "-verbose", "-filter=tests/compute.tftest.hcl", cwd=folder)
+    said = run("terraform", "test", "-json", "-verbose", "-filter=tests/compute_ec2.tftest.hcl", cwd=folder)
     reports = map(json.loads, said.splitlines())
     plan = next(report["test_plan"] for report in reports if "test_plan" in report)
     (template,) = (

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 import pytest
 import yaml
 from conftest import BIN, CHOICES, TEMPLATE, label, need
-from test_terraform import EMULATED, Deployment, clean_environment, emulator, run
+from test_terraform import EMULATED, SERVICE, Deployment, clean_environment, emulator, run
 
 BAKES = {
     "ecs": {"compute": "ecs", "credentials": "role", "queues": "high, low"},
@@ -100,7 +100,7 @@ def test_linters_find_nothing(folder):
 
 
 def test_shell_is_sound(folder, tmp_path):
-    scripts = [*folder.glob("terraform/*.sh"), *folder.glob(".ci/run")]
+    scripts = [*folder.glob("chassis/terraform/*.sh"), *folder.glob(".ci/run")]
     for number, (_, step) in enumerate(steps(folder)):
         if "run" in step:
             script = tmp_path / f"{number}.sh"
@@ -169,7 +169,8 @@ def test_deployments_follow_checks_and_are_never_cancelled(bake):
     (lent,) = (step["with"] for step in deploy["steps"] if "configure-aws-credentials" in step.get("uses", ""))
     seconds = lent["role-duration-seconds"]
     assert deploy["timeout-minutes"] * 60 <= seconds
-    assert f"max_session_duration = {seconds}\n" in (folder / "terraform" / "pipeline" / "main.tf").read_text()
+    pipeline = folder / "chassis" / "terraform" / "pipeline" / "main.tf"
+    assert f"max_session_duration = {seconds}\n" in pipeline.read_text()
 
 
 def test_pipelines_run_what_they_are_for(bake):
@@ -195,8 +196,9 @@ def test_dependabot_looks_at_everything_that_is_pinned(bake):
     looked_at = {update["package-ecosystem"]: update for update in updates}
     assert set(looked_at) == {"pip", "github-actions", "docker", "terraform"}
     assert all(update["cooldown"]["default-days"] >= 7 for update in updates)
-    roots = {"/" + path.parent.relative_to(folder).as_posix() for path in folder.rglob("*.tf")}
-    assert set(looked_at["terraform"]["directories"]) == roots
+    # What is in chassis/ comes with the chassis.
+    assert {path.parent for path in folder.glob("[!c]*/**/*.tf")} == {folder / "terraform"}
+    assert looked_at["terraform"]["directory"] == "/terraform"
 
 
 # Hooks before a commit.
@@ -232,7 +234,7 @@ def test_hooks_before_a_commit_pass_and_find_what_is_wrong(project):
     hooks = yaml.safe_load((project / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert len({hook["id"] for hook in hooks}) == len(hooks)
     (project / ".venv").symlink_to(BIN.parent)
-    python, terraform = project / "chassis/celery_aws/app.py", project / "terraform/queues.tf"
+    python, terraform = project / "chassis/celery_aws/app.py", project / SERVICE / "queues_sqs.tf"
     keys = [re.compile(hook["entry"]) for hook in hooks if hook["language"] == "pygrep"]
 
     def passes(hook, *files):
@@ -528,7 +530,7 @@ class Pipeline(Deployment):
 
     def __init__(self, folder, aws):
         super().__init__(folder, aws, kept_in_bucket=True)
-        (self.terraform / "pipeline" / "test_override.tf").write_text(EMULATED)
+        (folder / "chassis" / "terraform" / "pipeline" / "test_override.tf").write_text(EMULATED)
         aws.client("iam").create_open_id_connect_provider(
             Url="https://token.actions.githubusercontent.com", ClientIDList=["sts.amazonaws.com"]
         )
@@ -556,7 +558,8 @@ class Pipeline(Deployment):
 
         Scaling policies are authorised by what they scale.
         """
-        state = json.loads(self.run("show", "-json"))["values"]["root_module"]["resources"]
+        (module,) = json.loads(self.run("show", "-json"))["values"]["root_module"]["child_modules"]
+        state = module["resources"]
         arns = {resource["values"].get("arn") for resource in state if resource["mode"] == "managed"} - {None}
         named = []
         for statement in self.policies["deploy"]:

@@ -16,6 +16,7 @@ import urllib.request
 from base64 import b64decode
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import boto3
 import pytest
@@ -32,6 +33,7 @@ from conftest import (
     need,
     show,
     source_path,
+    tree,
 )
 from test_rules import BOUNDARIES, CONTRACT, QUEUE, bounds, changed
 
@@ -96,6 +98,12 @@ def project(project):
     return project
 
 
+SERVICE = Path("chassis") / "terraform" / "service"
+"""Where a project has the module."""
+TESTED = ("terraform", SERVICE)
+"""Where a project has tests of Terraform."""
+
+
 def initialize(folder):
     run("terraform", "init", "-backend=false", "-input=false", "-no-color", cwd=folder)
 
@@ -118,10 +126,11 @@ def test_flavours_hold_every_option():
 
 @pytest.mark.parametrize("answers", PAIRS[::4], ids=label)  # The others' own tests do the same.
 def test_is_formatted_and_valid(project, answers):
-    folder = project(**answers) / "terraform"
-    run("terraform", "fmt", "-check", "-recursive", "-diff", cwd=folder)
-    initialize(folder)
-    run("terraform", "validate", "-no-color", cwd=folder)
+    folder = project(**answers)
+    for name in TESTED:
+        run("terraform", "fmt", "-check", "-recursive", "-diff", cwd=folder / name)
+        initialize(folder / name)
+        run("terraform", "validate", "-no-color", cwd=folder / name)
 
 
 NUMBER_RULES = [
@@ -159,8 +168,8 @@ def test_terraform_says_of_every_boundary_what_the_contract_says(tmp_path, broke
         asked[str(index)] = contract
         expected[str(index)] = [problem for problem in RULES.problems(contract) if problem.field in numbers]
     (tmp_path / "rules").mkdir()
-    for file in ("rules.tf", f"broker_rules.{broker}.tf"):
-        shutil.copy(PROJECT / "terraform" / file, tmp_path / "rules")
+    for file in ("rules.tf", f"rules_{broker}.tf"):
+        shutil.copy(PROJECT / SERVICE / file, tmp_path / "rules")
     (tmp_path / "rules" / "contract.tf").write_text(
         'variable "contract" { type = any }\n'
         "locals { contract = var.contract }\n"
@@ -200,7 +209,7 @@ def test_a_plan_of_a_contract_that_breaks_rules_ends_with_what_the_service_says(
 
     edit_contract(folder, break_rules)
     initialize(folder / "terraform")
-    said = run("terraform", "test", "-no-color", "-filter=tests/plan.tftest.hcl", cwd=folder / "terraform", status=1)
+    said = run("terraform", "test", "-no-color", cwd=folder / "terraform", status=1)
     with pytest.raises(RULES.ContractError) as refused:
         RULES.read(folder / "contract.json")
     whole = [line for line in str(refused.value).splitlines() if "why:" not in line]
@@ -237,16 +246,16 @@ def test_checkov_would_be_heard(project, checkov):
 
 
 MISTAKES = {
-    "a right too many": ("queues.tf", '"sqs:DeleteMessage", ', '"sqs:DeleteMessage", "sqs:GetQueueUrl", '),
-    "the wrong queue watched": ("metrics.tf", "= queue.dead_letter_name", "= queue.queue_name"),
-    "killed too early": ("compute.tf", "= local.contract.stop_timeout_seconds\n", "= 30\n"),
+    "a right too many": ("queues_sqs.tf", '"sqs:DeleteMessage", ', '"sqs:DeleteMessage", "sqs:GetQueueUrl", '),
+    "the wrong queue watched": ("metrics_sqs.tf", "= queue.dead_letter_name", "= queue.queue_name"),
+    "killed too early": ("compute_ecs.tf", "= local.contract.stop_timeout_seconds\n", "= 30\n"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_terraform_fail_its_tests(project, mistake):
-    folder = project() / "terraform"
+    folder = project() / SERVICE
     file, right, wrong = MISTAKES[mistake]
     text = (folder / file).read_text(encoding="utf-8")
     assert right in text
@@ -260,8 +269,70 @@ def test_mistakes_in_terraform_fail_its_tests(project, mistake):
 def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, compute):
     folder = project(compute=compute)
     edit_contract(folder, lambda contract: contract["queues"][0].update(workers_min=0))
-    initialize(folder / "terraform")
-    assert "Success!" in run("terraform", "test", "-no-color", cwd=folder / "terraform")
+    for name in TESTED:
+        initialize(folder / name)
+        assert "Success!" in run("terraform", "test", "-no-color", cwd=folder / name)
+
+
+def test_module_file_when_in_two_services_then_is_the_same(bake):
+    known = {}
+    for answers in PAIRS:
+        for name, content in tree(bake(**answers) / "chassis" / "terraform").items():
+            assert known.setdefault(name, content) == content, name
+    assert len(known) > 60
+
+
+PLANNED_AS_THE_PAGE_SAYS = """
+run "invoices" {
+  command = plan
+
+  variables {
+    environment = "staging"
+    image_tag   = "1"
+  }
+
+  assert {
+    condition     = output.environment.INVOICES_BUCKET == "acme-jobs-staging-invoices"
+    error_message = "Workers do not learn where invoices are."
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("compute", CHOICES["compute"])
+def test_own_resources_when_added_as_documented_then_are_planned(project, compute):
+    folder = project(compute=compute)
+    root, page = folder / "terraform", (folder / "docs" / "extending.md").read_text(encoding="utf-8")
+    example, inputs = re.findall(r"^```hcl\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (root / example.partition("\n")[0].removeprefix("# terraform/")).write_text(example, encoding="utf-8")
+    main = (root / "main.tf").read_text(encoding="utf-8")
+    empty = "  environment_variables = {}\n  secrets               = {}\n"
+    assert empty in main
+    (root / "main.tf").write_text(main.replace(empty, inputs), encoding="utf-8")
+    with (root / "tests" / "plan.tftest.hcl").open("a", encoding="utf-8") as tests:
+        tests.write(PLANNED_AS_THE_PAGE_SAYS)
+    run("terraform", "fmt", "-check", "-diff", cwd=root)
+    initialize(root)
+    assert "Success!" in run("terraform", "test", "-no-color", cwd=root)
+
+
+def test_pipeline_roles_when_given_own_policies_then_have_them(project):
+    folder = project()
+    page = (folder / "docs" / "extending.md").read_text(encoding="utf-8")
+    (policy,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    own, pipeline = folder / "terraform" / "pipeline", folder / "chassis" / "terraform" / "pipeline"
+    own.mkdir()
+    (own / "deploy.json").write_text(policy, encoding="utf-8")
+    initialize(pipeline)
+    said = run("terraform", "test", "-json", "-verbose", "-filter=tests/pipeline.tftest.hcl", cwd=pipeline)
+    plan = next(report["test_plan"] for report in map(json.loads, said.splitlines()) if "test_plan" in report)
+    policies = {
+        each["index"]: each["change"]["after"]["policy"]
+        for each in plan["resource_changes"]
+        if each["type"] == "aws_iam_role_policy"
+    }
+    bucket = "arn:aws:s3:::acme-jobs-staging-invoices"
+    assert {role: bucket in text for role, text in policies.items()} == {"plan": False, "deploy": True}
 
 
 # Applied to an emulator.
@@ -367,10 +438,10 @@ def test_applied_service_works_with_its_own_rights_and_no_more(project, tmp_path
         need("redis-server")
     folder = project(**answers, queues="high, low")
     edit_contract(folder, hurry)
-    has_flower = (folder / "terraform" / "flower.tf").exists()
+    has_flower = (folder / SERVICE / "flower_rabbitmq_ecs.tf").exists()
     if has_flower:
         with (folder / "terraform" / "environments" / "staging.tfvars").open("a") as variables:
-            variables.write('flower_image_tag = "flower-1"\n')
+            variables.write('broker = { flower_image_tag = "flower-1" }\n')
     with emulator(folder, tmp_path / "emulator.log") as aws:
         deployment = Deployment(folder, aws, kept_in_bucket=answers is FLAVOURS[0])
         deployment.apply()
@@ -381,10 +452,31 @@ def test_applied_service_works_with_its_own_rights_and_no_more(project, tmp_path
         else:
             use_with_own_rights(answers, folder, aws, deployment.outputs(), tmp_path)
         assert deployment.changes() <= READ_BACK_WRONG
+        if answers is FLAVOURS[1]:
+            move_what_was_made_before_the_chassis(deployment)
         deployment.unprotect()
         deployment.destroy()
         assert everything_in(aws) == {}
     show("stacks applied")
+
+
+def move_what_was_made_before_the_chassis(deployment):
+    """Let the state have everything in the root, as it was then, and do what docs/updating.md says.
+
+    What was moved is destroyed in the end: the emulator cannot update all of it.
+    """
+    state = deployment.terraform / "terraform.tfstate"
+    known = json.loads(state.read_text(encoding="utf-8"))
+    for resource in known["resources"]:
+        assert resource.pop("module") == "module.service"
+    state.write_text(json.dumps(known).replace("module.service.", ""), encoding="utf-8")
+    page = (TEMPLATE / "docs" / "updating.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"^```sh\n(make deployed .*?)^```", page, re.MULTILINE | re.DOTALL)
+    deployment.follow(commands)
+    plan = json.loads(deployment.run("show", "-json", "staging.tfplan"))
+    changes = [change for change in plan["resource_changes"] if change["mode"] == "managed"]
+    assert {change["address"] for change in changes if {"create", "delete"} & set(change["change"]["actions"])} == set()
+    assert all(change["address"] == f"module.service.{change['previous_address']}" for change in changes)
 
 
 class Deployment:
@@ -401,7 +493,7 @@ class Deployment:
 
     def _bootstrap(self):
         """Follow the README, which asks before it makes the bucket."""
-        for root in (self.terraform, self.terraform / "bootstrap"):
+        for root in (self.terraform, self.folder / "chassis" / "terraform" / "bootstrap"):
             (root / "test_override.tf").write_text(EMULATED)
         self.make("bootstrap", TF_CLI_ARGS_apply="-auto-approve")
         backend = self.terraform / "environments" / "staging.s3.tfbackend"
@@ -445,7 +537,7 @@ class Deployment:
 
     def unprotect(self):
         """Let Terraform destroy queues, as docs/operations.md says; tests work on copies of a project."""
-        queues = self.terraform / "queues.tf"
+        queues = self.folder / SERVICE / "queues_sqs.tf"
         if queues.exists():
             text = queues.read_text(encoding="utf-8")
             assert text.count("prevent_destroy = true") == 2
@@ -509,7 +601,7 @@ def queues_at(aws):
 
 
 def queues_in(deployment):
-    return {line for line in deployment.run("state", "list").splitlines() if line.startswith("aws_sqs_queue.")}
+    return {line for line in deployment.run("state", "list").splitlines() if ".aws_sqs_queue." in line}
 
 
 @pytest.mark.slow
@@ -531,7 +623,7 @@ def test_queue_removed_from_the_contract_is_not_destroyed(project, tmp_path):
         edit_contract(folder, lambda contract: contract["queues"].pop(0))
         variables = ("-no-color", "-var-file=environments/staging.tfvars", "-var=image_tag=1")
         said = deployment.run("plan", *variables, status=1)
-        assert re.search(r'aws_sqs_queue\.\w+\["high"\] has lifecycle.prevent_destroy\s+set', said), said
+        assert re.search(r'aws_sqs_queue\.\w+\["high"\] has\s+lifecycle.prevent_destroy\s+set', said), said
         assert "docs/operations.md says how to remove or rename a queue" in said
 
         # The queues that Terraform forgot are found by `doctor`, and can be brought back with their messages.
@@ -661,7 +753,7 @@ def look_at_flower_with_own_rights(folder, aws, deployment, worker, tmp_path):
     """Give Flower its password as the docs say, read it with IAM switched on, and open a session that is pretended."""
     need("openssl")
     outputs, secret = deployment.outputs(), "acme-jobs-staging-broker-flower"
-    script = folder / "terraform" / "flower.sh"
+    script = folder / "chassis" / "terraform" / "flower_rabbitmq_ecs.sh"
     run(BIN / "shellcheck", script, cwd=folder)
     path = os.pathsep.join((str(BIN), os.environ["PATH"]))
     (put,) = re.findall(r"^printf .*?stdin$", (folder / "docs" / "delivery.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -722,8 +814,8 @@ class Management(BaseHTTPRequestHandler):
 
 
 def change_passwords(folder, aws, secrets, secret, first):
-    """Run broker-password.sh three times, the second without success, and return the password that holds then."""
-    script = folder / "terraform" / "broker-password.sh"
+    """Run rabbitmq_password.sh three times, the second without success, and return the password that holds then."""
+    script = folder / "chassis" / "terraform" / "rabbitmq_password.sh"
     run(BIN / "shellcheck", script, cwd=folder)
     path = os.pathsep.join((str(BIN), os.environ["PATH"]))
     environment = clean_environment(PATH=path, **aws.environment(aws.owner))

@@ -95,4 +95,6 @@ def test_files_that_differ_from_the_version_are_named(tmp_path):
     (tmp_path / "gone").unlink()
     (tmp_path / "results" / "redis.py").unlink()  # Of an option that was not chosen.
     (tmp_path / "new").write_text("1")
+    (tmp_path / ".terraform").mkdir()
+    (tmp_path / ".terraform" / "provider").write_text("1")
     assert list(version.differences(tmp_path)) == ["removed: gone", "added: new", "changed: patched"]

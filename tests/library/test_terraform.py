@@ -1,4 +1,4 @@
-"""Terraform and the service agree; terraform/tests/ holds what concerns Terraform alone."""
+"""Terraform and the service agree; the tests of Terraform itself are beside it, and run here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from library.support import CONTRACT, PROJECT, broker, fields, module, read_vari
 app = module("service").app()
 
 TERRAFORM = PROJECT / "terraform"
-ROOTS = [TERRAFORM, TERRAFORM / "bootstrap", TERRAFORM / "pipeline"]
+MODULES = PROJECT / "chassis" / "terraform"
+FOLDERS = [TERRAFORM, *(MODULES / name for name in ("service", "bootstrap", "pipeline"))]
 SECRETS = {"aws_access_key_id", "aws_secret_access_key", "broker_username", "broker_password"}
 
 # The first `terraform init` loads the provider from the network.
@@ -40,30 +41,33 @@ def initialized():
         if os.environ.get("CI") == "true":
             pytest.fail("terraform is missing, and CI should have installed it")
         pytest.skip("terraform is not installed on this machine")
-    for folder in ROOTS:
+    for folder in FOLDERS:
         run = terraform("init", "-backend=false", "-input=false", "-no-color", folder=folder)
         assert run.returncode == 0, run.stderr
 
 
-@pytest.fixture(scope="session")
-def tested():
-    """Run terraform/tests/ and return what they reported, with their plans."""
-    run = terraform("test", "-json", "-verbose")
-    reports = [json.loads(line) for line in run.stdout.splitlines()]
+def reports(folder):
+    """Run the tests of a folder and return what they reported, with their plans."""
+    run = terraform("test", "-json", "-verbose", folder=folder)
+    found = [json.loads(line) for line in run.stdout.splitlines()]
     assert run.returncode == 0, "\n".join(
         f"{report['@message']}\n{report.get('diagnostic', {}).get('detail', '')}"
-        for report in reports
+        for report in found
         if report["@level"] == "error" or report["type"] == "test_run"
     )
-    return reports
+    return found
 
 
 @pytest.fixture(scope="session")
-def planned(tested):
-    """Return the plan of the whole environment, made with the mock provider."""
-    return next(
-        report["test_plan"] for report in tested if report.get("@testrun") == "workers" and "test_plan" in report
-    )
+def tested():
+    """Run the tests of the module, once."""
+    return reports(MODULES / "service")
+
+
+@pytest.fixture(scope="session")
+def planned():
+    """Return the plan of the whole environment as the owner's root makes it, with a mock provider."""
+    return next(report["test_plan"] for report in reports(TERRAFORM) if "test_plan" in report)
 
 
 def output(planned, name):
@@ -83,14 +87,15 @@ def resources(planned, kind):
     return [each["change"]["after"] for each in planned["resource_changes"] if each["type"] == kind]
 
 
-def test_files_are_formatted():
-    run = terraform("fmt", "-check", "-recursive", "-diff")
+@pytest.mark.parametrize("folder", [TERRAFORM, MODULES], ids=["root", "modules"])
+def test_files_are_formatted(folder):
+    run = terraform("fmt", "-check", "-recursive", "-diff", folder=folder)
     assert run.returncode == 0, run.stdout
 
 
 def test_bootstrap_is_valid():
     """The others have tests of their own."""
-    run = terraform("validate", "-no-color", folder=TERRAFORM / "bootstrap")
+    run = terraform("validate", "-no-color", folder=MODULES / "bootstrap")
     assert run.returncode == 0, run.stderr
 
 
@@ -101,7 +106,7 @@ def test_own_tests_of_terraform_pass(tested):
 
 
 def test_pipelines_are_trusted_no_further_than_they_must():
-    run = terraform("test", "-no-color", folder=TERRAFORM / "pipeline")
+    run = terraform("test", "-no-color", folder=MODULES / "pipeline")
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -191,3 +196,14 @@ def test_every_queue_is_watched_by_alarms_of_its_own(planned, queues):
         if name in ("QueueName", "Queue")
     }
     assert watched == {name for both in queues.values() for name in both.values()}
+
+
+def test_alarms_when_planned_then_link_sections_of_the_runbook(planned):
+    sections = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^## (.*)$", RUNBOOK, re.MULTILINE)
+    }
+    alarms = [alarm for alarm in resources(planned, "aws_cloudwatch_metric_alarm") if alarm["ok_actions"]]
+    linked = {alarm["alarm_description"].partition("docs/runbook.md#")[2] for alarm in alarms}
+    assert linked
+    assert linked <= sections

@@ -6,6 +6,10 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 ENV ?= staging
 TERRAFORM = terraform -chdir=terraform
+BOOTSTRAP = terraform -chdir=chassis/terraform/bootstrap
+PIPELINE = terraform -chdir=chassis/terraform/pipeline
+# From the two above to what is the owner's.
+ENVIRONMENTS = ../../../terraform/environments
 INIT = $(TERRAFORM) init -reconfigure -input=false -backend-config=environments/$(ENV).s3.tfbackend
 # The state remembers what was deployed last, so that no plan can forget it.
 DEPLOYED = $(TERRAFORM) output -json | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin).get("image_tag", {}).get("value", ""))'
@@ -70,9 +74,9 @@ lock: $(READY) ## Pin the newest versions that pyproject.toml allows
 
 .PHONY: bootstrap
 bootstrap: ## Make the bucket that keeps Terraform's state of ENV=staging; once
-	$(TERRAFORM)/bootstrap init -input=false
-	$(TERRAFORM)/bootstrap apply -state=$(ENV).tfstate -var=environment=$(ENV)
-	$(TERRAFORM)/bootstrap output -state=$(ENV).tfstate -raw backend >terraform/environments/$(ENV).s3.tfbackend
+	$(BOOTSTRAP) init -input=false
+	$(BOOTSTRAP) apply -state=$(ENVIRONMENTS)/$(ENV).bootstrap.tfstate -var=environment=$(ENV)
+	$(BOOTSTRAP) output -state=$(ENVIRONMENTS)/$(ENV).bootstrap.tfstate -raw backend >terraform/environments/$(ENV).s3.tfbackend
 
 .PHONY: plan
 plan: ## Show what Terraform would change in ENV=staging; TAG=... changes the image as well
@@ -96,17 +100,17 @@ push rollout: export AWS_DEFAULT_REGION = $(REGION)
 
 .PHONY: push
 push: ## Build the image and push it to the repository of ENV=staging, unless it is there
-	terraform/push.sh $(NAME) $(call contract,contract["service"])-staging '$(TAG)'
+	chassis/terraform/push.sh $(NAME) $(call contract,contract["service"])-staging '$(TAG)'
 
 .PHONY: deploy
 deploy: ## Give that image to ENV=staging, wait until it runs, and go back if it does not
-	terraform/deploy.sh $(ENV) '$(TAG)'
+	chassis/terraform/deploy.sh $(ENV) '$(TAG)'
 
 .PHONY: rollout
 rollout: ## Wait until all workers of ENV=staging run the image TAG=...
-	terraform/rollout.sh $(NAME) '$(TAG)' $(QUEUES)
+	$(wildcard chassis/terraform/rollout_*.sh) $(NAME) '$(TAG)' $(QUEUES)
 
 .PHONY: pipeline
 pipeline: ## Let GitHub's REPOSITORY=owner/name plan for ENV=staging and deploy there; once
-	$(TERRAFORM)/pipeline init -reconfigure -input=false -backend-config=../environments/$(ENV).s3.tfbackend -backend-config=key=pipeline.tfstate
-	$(TERRAFORM)/pipeline apply -var=environment=$(ENV) -var=github_repository='$(REPOSITORY)'
+	$(PIPELINE) init -reconfigure -input=false -backend-config=$(ENVIRONMENTS)/$(ENV).s3.tfbackend -backend-config=key=pipeline.tfstate
+	$(PIPELINE) apply -var=environment=$(ENV) -var=github_repository='$(REPOSITORY)'

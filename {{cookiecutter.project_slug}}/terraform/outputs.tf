@@ -1,19 +1,36 @@
-output "environment" {
-  description = "Environment variables of the service, for whatever else runs or calls it."
-  value       = local.environment
-}
+# What people and other stacks read; image_tag is read by `make plan`.
 
-output "policy_arns" {
-  description = "Policies to attach to whoever sends (producer), works (worker) and is on call (operator)."
-  value       = { for name, policy in aws_iam_policy.this : name => policy.arn }
-}
-
-output "image_repository" {
-  description = "Where images are pushed to."
-  value       = aws_ecr_repository.service.repository_url
+output "credentials" {
+  description = "Who holds the worker's permissions."
+  value       = module.service.credentials
 }
 
 output "dashboard_url" {
   description = "The dashboard."
-  value       = "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${local.name}"
+  value       = module.service.dashboard_url
+}
+
+output "environment" {
+  description = "Environment variables of the service, for whatever else runs or calls it."
+  value       = module.service.environment
+}
+
+output "image_repository" {
+  description = "Where images are pushed to."
+  value       = module.service.image_repository
+}
+
+output "image_tag" {
+  description = "Image that workers were given last, which the next plan keeps."
+  value       = module.service.image_tag
+}
+
+output "policy_arns" {
+  description = "Policies to attach to whoever sends (producer), works (worker) and is on call (operator)."
+  value       = module.service.policy_arns
+}
+
+output "queues" {
+  description = "Names of every queue and its dead-letter queue."
+  value       = module.service.queues
 }

@@ -1,49 +1,62 @@
-# What differs between environments. Everything else is the contract's.
+# What differs between environments; environments/ has the values. The module says more about each, and checks them.
 
 variable "environment" {
   description = "Which environment this is; part of every name."
   type        = string
+}
 
-  validation {
-    condition     = can(regex("^[a-z][a-z0-9]{0,10}$", var.environment))
-    error_message = "The environment must be 1 to 11 lower-case letters and digits, beginning with a letter."
-  }
+# It has no default: a plan that forgot it would stop all workers. `make plan` knows what is deployed.
+variable "image_tag" {
+  description = "Image that workers run; empty until the first is pushed."
+  type        = string
+}
+
+variable "architecture" {
+  description = "Processors that workers run on, ARM64 or X86_64."
+  type        = string
+  default     = "ARM64"
+}
+
+variable "broker" {
+  description = "Attributes of the broker."
+  type        = any
+  default     = {}
+}
+
+variable "compute" {
+  description = "Attributes of what workers run on, such as its size."
+  type        = any
+  default     = {}
+}
+
+variable "results" {
+  description = "Attributes of the result backend."
+  type        = any
+  default     = {}
+}
+
+variable "kms_key_arn" {
+  description = "A KMS key of yours for everything that takes one; empty for the keys AWS manages."
+  type        = string
+  default     = ""
 }
 
 variable "log_level" {
   description = "Least severity that workers log."
   type        = string
   default     = "INFO"
-
-  validation {
-    condition     = contains(["DEBUG", "INFO", "WARNING", "ERROR"], var.log_level)
-    error_message = "The log level must be DEBUG, INFO, WARNING or ERROR."
-  }
 }
 
 variable "log_retention_days" {
   description = "How long logs are kept."
   type        = number
   default     = 30
-
-  validation {
-    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096], var.log_retention_days)
-    error_message = "CloudWatch Logs keeps logs for 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731 or 1096 days."
-  }
 }
 
-variable "kms_key_arn" {
-  description = <<-EOT
-    A KMS key of yours for everything that takes one; empty for the keys AWS manages, which cost nothing.
-    Its policy must let cloudwatch.amazonaws.com use it, or no alarm arrives.
-  EOT
-  type        = string
-  default     = ""
-
-  validation {
-    condition     = var.kms_key_arn == "" || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
-    error_message = "The key must be named by its ARN, arn:aws:kms:<region>:<account>:key/<id>; aliases do not work across services."
-  }
+variable "monthly_budget_usd" {
+  description = "Warn when the forecast of a month exceeds this; 0 for no budget."
+  type        = number
+  default     = 0
 }
 
 variable "protect_data" {
@@ -58,13 +71,26 @@ variable "runbook_url" {
   default     = "docs/runbook.md"
 }
 
-variable "monthly_budget_usd" {
-  description = "Warn when a month's costs of the tag `Service` are forecast to exceed this; 0 for no budget. Activate the tag for cost allocation first."
-  type        = number
-  default     = 0
+variable "subnet_ids" {
+  description = "Subnets of an existing VPC."
+  type        = list(string)
+  default     = []
+}
 
-  validation {
-    condition     = var.monthly_budget_usd >= 0
-    error_message = "The budget must not be negative."
-  }
+variable "use_spot" {
+  description = "Run workers above workers_min on spare capacity."
+  type        = bool
+  default     = false
+}
+
+variable "vpc_cidr" {
+  description = "Addresses of the VPC that is created unless vpc_id names one."
+  type        = string
+  default     = "10.0.0.0/22"
+}
+
+variable "vpc_id" {
+  description = "An existing VPC; empty to create one."
+  type        = string
+  default     = ""
 }

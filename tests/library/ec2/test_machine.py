@@ -1,4 +1,4 @@
-"""What runs on a machine beside the worker's container: the scripts and units in terraform/machine/.
+"""What runs on a machine beside the worker's container: the scripts and units of the chassis.
 
 Docker, AWS and systemd are programs that note how they were called; the machine's metadata is a server of our own.
 """
@@ -28,7 +28,7 @@ contract = module("service").contract()
 health = module("health")
 liveness = module("liveness")
 
-MACHINE = PROJECT / "terraform" / "machine"
+MACHINE = PROJECT / "chassis" / "terraform" / "service" / "ec2"
 SCRIPTS = "/usr/local/lib/worker"
 QUEUE = contract.queues[0]
 CONTAINER = f"worker-{QUEUE.name}"
@@ -48,7 +48,7 @@ PROGRAMS = {
     "aws": """
         case $1 in
             ecr) echo password ;;
-            secretsmanager) cat "$HERE/secret" ;;
+            secretsmanager | ssm) cat "$HERE/secret" ;;
         esac""",
     "systemd-notify": "",
     "systemctl": '[ ! -e "$HERE/systemctl-fails" ]',
@@ -127,6 +127,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             "STOP_TIMEOUT_SECONDS": str(contract.stop_timeout_seconds),
             "LOG_GROUP": "/log/group",
             "SECRETS": "",
+            "TASK_SECRETS": "",
             "AWS_DEFAULT_REGION": contract.region,
         },
     )
@@ -179,6 +180,28 @@ def test_keys_of_a_secret_are_variables_in_capitals(machine):
     (machine.here / "secret").write_text('{"username": "a", "password": "b=c"}', encoding="utf-8")
     assert prepare(machine, SECRETS=f"OTHER_={ARN}")[0] == 0
     assert (machine.here / "run" / "secrets.env").read_text() == "OTHER_USERNAME=a\nOTHER_PASSWORD=b=c\n"
+
+
+def test_secrets_of_tasks_when_read_then_are_variables(machine):
+    (machine.here / "secret").write_text(r'{"a": "b=c\n"} $(id)' + "\n", encoding="utf-8")
+    parameter = "arn:aws:ssm:eu-west-1:123456789012:parameter/orders/database"
+    status, said = prepare(machine, TASK_SECRETS=f"PARTNER_KEY={ARN} DATABASE={parameter}")
+    assert status == 0, said
+    value = r'{"a": "b=c\n"} $(id)'
+    kept = (machine.here / "run" / "secrets.env").read_text()
+    assert kept == f"PARTNER_KEY={value}\nDATABASE={value}\n"
+    assert value not in said
+    calls = machine.calls("aws")
+    assert f"--secret-id {ARN} " in calls[0]
+    assert f"--name {parameter} --with-decryption " in calls[1]
+
+
+def test_secret_when_of_two_lines_then_is_refused_and_not_logged(machine):
+    (machine.here / "secret").write_text("se/cr\n+et\n", encoding="utf-8")
+    status, said = prepare(machine, TASK_SECRETS=f"PARTNER_KEY={ARN}")
+    assert status == 1
+    assert f"The secret {ARN} has more than one line" in said
+    assert "se/cr" not in said
 
 
 @pytest.mark.parametrize("secret", ['"se/cr+et"', "se/cr+et", '{"AWS_SECRET_ACCESS_KEY": "se/cr+et"'])

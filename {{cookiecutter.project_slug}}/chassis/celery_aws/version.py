@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +22,18 @@ __version__ = (_INSTALLED if _INSTALLED.exists() else CHASSIS / "VERSION").read_
 
 
 def sums(chassis: Path = CHASSIS) -> dict[str, str]:
-    """Return the SHA-256 of every file of a chassis by its path, but for what Python and this leave behind."""
+    """Return the SHA-256 of every file of a chassis by its path, except what Python, Terraform and this write."""
     files = (path for path in sorted(chassis.rglob("*")) if path.is_file())
     return {
         path.relative_to(chassis).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
-        if path.name != SUMS and "__pycache__" not in path.parts
+        if path.name != SUMS and "__pycache__" not in path.parts and not _is_of_terraform(path.relative_to(chassis))
     }
+
+
+def _is_of_terraform(path: Path) -> bool:
+    """Return whether `terraform init` made a file: providers, what it knows of the backend, and their hashes."""
+    return any(part.startswith(".terraform") for part in path.parts)
 
 
 def write(chassis: Path) -> None:
@@ -61,7 +67,7 @@ def differences(chassis: Path = CHASSIS) -> Iterator[str]:
         if name not in known:
             yield f"added: {name}"
         elif name not in found:
-            if {*name.split("/")[:-1], Path(name).stem}.isdisjoint(others):
+            if others.isdisjoint(re.split(r"[/._]", name)):
                 yield f"removed: {name}"
         elif found[name] != known[name]:
             yield f"changed: {name}"

@@ -1,24 +1,8 @@
-# What would be made, worked out by the real provider: policies as AWS would get them, and every
-# number. Nothing is contacted. Expectations come from the contract, not from locals.tf.
+# The whole plan of staging, with a mock provider: nothing is contacted. The module has tests of its own.
 
-provider "aws" {
-  region                      = "eu-west-1"
-  access_key                  = "none"
-  secret_key                  = "none"
-  skip_credentials_validation = true
-  skip_requesting_account_id  = true
-  skip_metadata_api_check     = true
-  skip_region_validation      = true
-}
-
-override_data {
-  target = data.aws_caller_identity.current
-  values = { account_id = "123456789012" }
-}
-
-override_data {
-  target = data.aws_availability_zones.available
-  values = { names = ["zone-a", "zone-b", "zone-c"] }
+mock_provider "aws" {
+  source          = "../chassis/terraform/service/tests/mocks"
+  override_during = plan
 }
 
 variables {
@@ -26,93 +10,16 @@ variables {
   image_tag   = "1"
 }
 
-run "plan" {
+run "staging" {
   command = plan
 
   assert {
-    condition = alltrue([
-      for policy in ["producer", "worker", "operator"] : alltrue([
-        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement :
-        statement.Effect == "Allow" &&
-        alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]) &&
-        (contains(["ReadMetrics", "ListWorkers", "ReportQueues", "FindBroker", "ListQueues"], statement.Sid) || alltrue([
-          for resource in flatten([statement.Resource]) :
-          startswith(resource, "arn:aws:") && (statement.Sid == "ReadLogs" || !endswith(resource, ":*"))
-        ]))
-      ])
-    ])
-    error_message = "A policy allows more than named actions on named resources."
+    condition     = output.environment.ENVIRONMENT == "staging" && output.image_tag == "1"
+    error_message = "Workers of staging would run in another environment, or another image."
   }
 
   assert {
-    condition = alltrue([
-      for alarm in concat(values(aws_cloudwatch_metric_alarm.queue), values(aws_cloudwatch_metric_alarm.nobody_works), values(aws_cloudwatch_metric_alarm.utilization)) :
-      strcontains(
-        replace(lower(file("../docs/runbook.md")), " ", "-"),
-        "\n##-${regex("docs/runbook.md#([a-z-]+)$", alarm.alarm_description)[0]}\n",
-      )
-    ]) && alltrue([for alarm in aws_cloudwatch_metric_alarm.queue : alarm.treat_missing_data == "notBreaching"])
-    error_message = "An alarm links no section of the runbook."
+    condition     = toset(keys(output.queues)) == toset([for queue in local.contract.queues : queue.name])
+    error_message = "A queue of the contract is missing."
   }
-}
-
-run "plan_with_the_owners_key_and_network_before_the_first_image" {
-  command = plan
-
-  variables {
-    image_tag   = ""
-    vpc_id      = "vpc-1"
-    subnet_ids  = ["subnet-1", "subnet-2"]
-    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1"
-  }
-
-  assert {
-    condition     = alltrue([for workers in local.workers : workers.min == 0 && workers.max == 0])
-    error_message = "Workers would start from an image that nobody has pushed."
-  }
-
-  assert {
-    condition     = length(aws_vpc.this) + length(aws_vpc_endpoint.interface) + length(aws_vpc_endpoint.gateway) == 0 && aws_security_group.workers.vpc_id == "vpc-1"
-    error_message = "Something would be built into a VPC that is another's."
-  }
-
-  assert {
-    condition     = aws_sns_topic.alarms.kms_master_key_id == var.kms_key_arn
-    error_message = "Something is not encrypted with the owner's key."
-  }
-
-  assert {
-    condition = alltrue([
-      for policy in ["producer", "worker", "operator"] : anytrue([
-        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : statement.Resource == var.kms_key_arn
-      ])
-    ])
-    error_message = "Somebody could not read what is encrypted with the owner's key."
-  }
-}
-
-run "wrong_values_are_refused" {
-  command = plan
-
-  variables {
-    environment        = "Production!"
-    log_level          = "LOUD"
-    log_retention_days = 8
-    kms_key_arn        = "alias/mine"
-    vpc_id             = "vpc-1"
-    vpc_cidr           = "10.0.0.0/28"
-    architecture       = "AMIGA"
-    monthly_budget_usd = -1
-  }
-
-  expect_failures = [
-    var.environment,
-    var.log_level,
-    var.log_retention_days,
-    var.kms_key_arn,
-    var.subnet_ids,
-    var.vpc_cidr,
-    var.architecture,
-    var.monthly_budget_usd,
-  ]
 }

@@ -35,7 +35,7 @@ class User:
         here = find(environment)
         self.region = here.contract.region
         self.name = f"{here.contract.service}-{environment}-worker"
-        """Of both: see terraform/identity.tf."""
+        """Of both: see terraform/service/identity_keys.tf."""
         self.iam: Any = here.client("iam")
         self.secrets: Any = here.client("secretsmanager")
 

@@ -1,0 +1,138 @@
+# What GitHub's pipelines may do in one environment, made once by `make pipeline`: by a person, never by
+# a pipeline. There is no key: GitHub vouches for a job, and AWS lends it a role for as long as it runs.
+# https://docs.github.com/en/actions/how-tos/secure-your-work/security-harden-deployments/oidc-in-aws
+
+terraform {
+  required_version = ">= 1.11"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.100, < 7.0"
+    }
+  }
+
+  # The environment's bucket, under a key of its own, which the roles below cannot reach.
+  backend "s3" {}
+}
+
+variable "environment" {
+  description = "Which environment it is for; GitHub's environment has the same name."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9]{0,10}$", var.environment))
+    error_message = "The environment must be 1 to 11 lower-case letters and digits, beginning with a letter."
+  }
+}
+
+variable "github_repository" {
+  description = "The repository as GitHub's tokens name it: with ids, owner@1/name@2, if it was made after the middle of July 2026."
+  type        = string
+
+  validation {
+    # With a wildcard in it, others' repositories would be let in.
+    # https://github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens/
+    condition     = can(regex("^[A-Za-z0-9-]+(@[0-9]+)?/[A-Za-z0-9._-]+(@[0-9]+)?$", var.github_repository))
+    error_message = "The repository must be owner/name or owner@id/name@id, as the README tells how to find out."
+  }
+}
+
+locals {
+  contract = jsondecode(file("${path.module}/../../../contract.json"))
+
+  name      = "${local.contract.service}-${var.environment}"
+  account   = data.aws_caller_identity.current.account_id
+  partition = data.aws_partition.current.partition
+  region    = local.contract.region
+
+  # How the ARNs of most services begin, and of those that know no region.
+  arn = {
+    for service in ["application-autoscaling", "autoscaling", "cloudwatch", "dynamodb", "ec2", "ecr", "ecs", "elasticache", "kms", "logs", "secretsmanager", "sns"] :
+    service => "arn:${local.partition}:${service}:${local.region}:${local.account}"
+  }
+  global_arn = {
+    for service in ["budgets", "cloudwatch", "iam"] : service => "arn:${local.partition}:${service}::${local.account}"
+  }
+  bucket_arn = "arn:${local.partition}:s3:::${local.name}"
+  state_arn  = "${local.bucket_arn}-state-${local.account}"
+
+  # Which jobs may be what: those of pull requests look, those of the environment change. Whom GitHub lets
+  # run a job of the environment, and whether somebody must agree, is set in GitHub.
+  # https://docs.github.com/en/actions/reference/security/oidc#example-subject-claims
+  subjects = {
+    plan   = "repo:${var.github_repository}:pull_request"
+    deploy = "repo:${var.github_repository}:environment:${var.environment}"
+  }
+  policies = {
+    plan   = data.aws_iam_policy_document.plan.json
+    deploy = data.aws_iam_policy_document.deploy.json
+  }
+}
+
+provider "aws" {
+  region = local.region
+
+  default_tags {
+    tags = {
+      Service     = local.contract.service
+      Environment = var.environment
+      ManagedBy   = "terraform"
+    }
+  }
+}
+
+data "aws_caller_identity" "current" {}
+data "aws_partition" "current" {}
+
+# There is one per account, so it is nobody's to make and to delete here.
+data "aws_iam_openid_connect_provider" "github" {
+  url = "https://token.actions.githubusercontent.com"
+}
+
+data "aws_iam_policy_document" "trust" {
+  for_each = local.subjects
+
+  statement {
+    actions = ["sts:AssumeRoleWithWebIdentity"]
+
+    principals {
+      type        = "Federated"
+      identifiers = [data.aws_iam_openid_connect_provider.github.arn]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "token.actions.githubusercontent.com:aud"
+      values   = ["sts.amazonaws.com"]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "token.actions.githubusercontent.com:sub"
+      values   = [each.value]
+    }
+  }
+}
+
+resource "aws_iam_role" "this" {
+  for_each = local.subjects
+
+  # With a path the role is not among those it may change, which begin with the environment's name.
+  name                 = "${local.name}-${each.key}"
+  path                 = "/pipeline/"
+  description          = "Pipelines of ${var.github_repository}: ${each.key} ${var.environment}"
+  assume_role_policy   = data.aws_iam_policy_document.trust[each.key].json
+  max_session_duration = 7200
+}
+
+resource "aws_iam_role_policy" "this" {
+  for_each = local.policies
+
+  name   = each.key
+  role   = aws_iam_role.this[each.key].name
+  policy = each.value
+}
+
+output "role_arns" {
+  description = "Roles for the repository's variables AWS_PLAN_ROLE and AWS_DEPLOY_ROLE."
+  value       = { for name, role in aws_iam_role.this : name => role.arn }
+}

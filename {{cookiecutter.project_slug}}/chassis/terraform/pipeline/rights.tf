@@ -1,0 +1,195 @@
+# What a plan reads and what a deployment changes. What the options need stands in files named after them.
+# Resources of the owner's need more: terraform/pipeline/plan.json allows both roles to read them, deploy.json allows
+# deployments to change them. Each is an IAM policy, in which name, region, account and partition can be used.
+
+locals {
+  # How things are set up, never what is in them: no message, result, log line, secret or object.
+  # Most of it cannot be limited to names, and it is the same for whoever makes a plan.
+  look_actions = concat(local.broker_look_actions, local.compute_look_actions, local.identity_look_actions, local.results_look_actions, [
+    "budgets:ListTagsForResource",
+    "budgets:ViewBudget",
+    "cloudwatch:DescribeAlarms",
+    "cloudwatch:GetDashboard",
+    "cloudwatch:ListTagsForResource",
+    "ec2:Describe*",
+    "ecr:DescribeRepositories",
+    "ecr:GetLifecyclePolicy",
+    "ecr:ListTagsForResource",
+    "iam:Get*",
+    "iam:List*",
+    "kms:DescribeKey",
+    "logs:DescribeLogGroups",
+    "logs:ListTagsForResource",
+    "s3:GetAccelerateConfiguration",
+    "s3:GetBucket*",
+    "s3:GetEncryptionConfiguration",
+    "s3:GetLifecycleConfiguration",
+    "s3:GetReplicationConfiguration",
+    "sns:GetSubscriptionAttributes",
+    "sns:GetTopicAttributes",
+    "sns:ListTagsForResource",
+  ])
+
+  # Whoever deploys can give workers any right, and so has it: a pull request to terraform/ is to be
+  # read like one that hands out rights, and production to be guarded by people who agree.
+  change_statements = merge(local.broker_change_statements, local.compute_change_statements, local.identity_change_statements, local.results_change_statements, {
+    Alarms = {
+      actions   = ["cloudwatch:*"]
+      resources = ["${local.arn.cloudwatch}:alarm:${local.name}-*", "${local.global_arn.cloudwatch}:dashboard/${local.name}"]
+    }
+    Topic  = { actions = ["sns:*"], resources = ["${local.arn.sns}:${local.name}-alarms", "${local.arn.sns}:${local.name}-alarms:*"] }
+    Logs   = { actions = ["logs:*"], resources = ["${local.arn.logs}:log-group:/${local.contract.service}/${var.environment}/*"] }
+    Images = { actions = ["ecr:*"], resources = ["${local.arn.ecr}:repository/${local.name}"] }
+    # Production runs the image that staging ran.
+    ImagesOfStaging = {
+      actions   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:GetDownloadUrlForLayer"]
+      resources = ["${local.arn.ecr}:repository/${local.contract.service}-staging"]
+    }
+    LogIn = { actions = ["ecr:GetAuthorizationToken"], resources = ["*"] } # It cannot be limited to one repository.
+    Budget = {
+      actions   = ["budgets:ModifyBudget", "budgets:TagResource", "budgets:UntagResource"]
+      resources = ["${local.global_arn.budgets}:budget/${local.name}"]
+    }
+    Roles = {
+      actions = [
+        "iam:AttachRolePolicy",
+        "iam:CreatePolicy",
+        "iam:CreatePolicyVersion",
+        "iam:CreateRole",
+        "iam:DeletePolicy",
+        "iam:DeletePolicyVersion",
+        "iam:DeleteRole",
+        "iam:DeleteRolePolicy",
+        "iam:DetachRolePolicy",
+        "iam:PutRolePolicy",
+        "iam:TagPolicy",
+        "iam:TagRole",
+        "iam:UntagPolicy",
+        "iam:UntagRole",
+        "iam:UpdateAssumeRolePolicy",
+        "iam:UpdateRole",
+        "iam:UpdateRoleDescription",
+      ]
+      resources = ["${local.global_arn.iam}:role/${local.name}-*", "${local.global_arn.iam}:policy/${local.name}-*"]
+    }
+    # What is new has an id that nobody knows before, and what has no tags yet cannot be known by them.
+    # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
+    Network = {
+      actions = [
+        "ec2:*RouteTable*",
+        "ec2:*SecurityGroup*",
+        "ec2:*Subnet*",
+        "ec2:*Vpc*",
+        "ec2:CreateTags",
+        "ec2:DeleteTags",
+      ]
+      resources = ["${local.arn.ec2}:*"]
+    }
+    # An endpoint in the network brings a name of its service along.
+    EndpointNames = {
+      actions   = ["route53:AssociateVPCWithHostedZone"]
+      resources = ["arn:${local.partition}:route53:::hostedzone/*"]
+    }
+  })
+}
+
+locals {
+  own_policies = {
+    for role in ["plan", "deploy"] : role => [
+      for path in ["${path.module}/../../../terraform/pipeline/${role}.json"] :
+      templatefile(path, { name = local.name, region = local.region, account = local.account, partition = local.partition }) if fileexists(path)
+    ]
+  }
+}
+
+data "aws_iam_policy_document" "look" {
+  source_policy_documents = local.own_policies.plan
+
+  statement {
+    sid       = "Look"
+    actions   = local.look_actions
+    resources = ["*"]
+  }
+
+  # Terraform asks for a bucket by a request that needs this right.
+  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
+  statement {
+    sid       = "FindBuckets"
+    actions   = ["s3:ListBucket"]
+    resources = ["${local.bucket_arn}-*"]
+  }
+}
+
+data "aws_iam_policy_document" "plan" {
+  source_policy_documents = [data.aws_iam_policy_document.look.json]
+
+  # Not its lock: a plan of a pull request does without, and changes nothing at all.
+  statement {
+    sid       = "ReadState"
+    actions   = ["s3:GetObject"]
+    resources = ["${local.state_arn}/${local.contract.service}.tfstate"]
+  }
+}
+
+data "aws_iam_policy_document" "deploy" {
+  source_policy_documents = concat([data.aws_iam_policy_document.look.json], local.own_policies.deploy)
+
+  statement {
+    sid       = "KeepState"
+    actions   = ["s3:GetObject", "s3:PutObject"]
+    resources = ["${local.state_arn}/${local.contract.service}.tfstate"]
+  }
+
+  statement {
+    sid       = "LockState"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+    resources = ["${local.state_arn}/${local.contract.service}.tfstate.tflock"]
+  }
+
+  dynamic "statement" {
+    for_each = local.change_statements
+    content {
+      sid       = statement.key
+      actions   = statement.value.actions
+      resources = statement.value.resources
+    }
+  }
+
+  statement {
+    sid       = "LendRoles"
+    actions   = ["iam:PassRole"]
+    resources = ["${local.global_arn.iam}:role/${local.name}-*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "iam:PassedToService"
+      values   = local.role_users
+    }
+  }
+
+  # A service's own role, which AWS makes when an account first uses the service.
+  statement {
+    sid       = "FirstUse"
+    actions   = ["iam:CreateServiceLinkedRole"]
+    resources = ["${local.global_arn.iam}:role/aws-service-role/*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "iam:AWSServiceName"
+      values   = concat(local.broker_first_uses, local.compute_first_uses, local.results_first_uses)
+    }
+  }
+
+  # A key of the owner's, whose policy must let this role in, and only by way of the services above.
+  statement {
+    sid       = "OwnKey"
+    actions   = ["kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"]
+    resources = ["${local.arn.kms}:key/*"]
+
+    condition {
+      test     = "StringLike"
+      variable = "kms:ViaService"
+      values   = ["*.${local.region}.${data.aws_partition.current.dns_suffix}"]
+    }
+  }
+}

@@ -1,0 +1,88 @@
+variable "results" {
+  description = <<-EOT
+    The result backend; every attribute is optional.
+    node_type: size of its nodes (default cache.t4g.micro).
+    nodes: how many there are, 1 to 6 (default 2); two or more fail over to each other.
+  EOT
+  type        = any
+  default     = {}
+
+  validation {
+    condition     = length(setsubtract(keys(var.results), ["node_type", "nodes"])) == 0
+    error_message = "results takes node_type and nodes."
+  }
+  validation {
+    condition     = try(var.results.nodes, 2) >= 1 && try(var.results.nodes, 2) <= 6
+    error_message = "A replication group has 1 to 6 nodes."
+  }
+}
+
+locals {
+  results = merge({ node_type = "cache.t4g.micro", nodes = 2 }, var.results)
+}
+
+locals {
+  results_environment = {
+    RESULTS_URL = "rediss://${aws_elasticache_replication_group.results.primary_endpoint_address}:6379/0"
+  }
+  # Who may connect is a matter of security groups; IAM has no part in it.
+  results_look_statements   = {}
+  results_read_statements   = {}
+  results_worker_statements = {}
+  results_gateway_services  = []
+}
+
+# No password: it would stand in Terraform's state. Who is not in a security group named below
+# cannot connect, and nobody can listen.
+resource "aws_elasticache_replication_group" "results" {
+  replication_group_id       = local.name # 40 characters are allowed, as many as a name can have
+  description                = "Results of ${local.name}"
+  engine                     = "valkey"
+  engine_version             = "8.0"
+  node_type                  = local.results.node_type
+  num_cache_clusters         = local.results.nodes
+  automatic_failover_enabled = local.results.nodes > 1
+  multi_az_enabled           = local.results.nodes > 1
+  port                       = 6379
+  subnet_group_name          = aws_elasticache_subnet_group.results.name
+  security_group_ids         = [aws_security_group.results.id]
+  transit_encryption_enabled = true
+  at_rest_encryption_enabled = true
+  kms_key_id                 = local.own_key
+  # Results are gone in a while anyway, and a snapshot of them helps nobody.
+  snapshot_retention_limit = 0
+}
+
+resource "aws_elasticache_subnet_group" "results" {
+  name       = "${local.name}-results"
+  subnet_ids = local.subnet_ids
+}
+
+resource "aws_security_group" "results" {
+  name        = "${local.name}-results"
+  description = "Result store: workers, and whom the owner lets in"
+  vpc_id      = local.vpc_id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "results_from_workers" {
+  security_group_id            = aws_security_group.results.id
+  description                  = "Workers to the result store"
+  referenced_security_group_id = aws_security_group.workers.id
+  ip_protocol                  = "tcp"
+  from_port                    = 6379
+  to_port                      = 6379
+}
+
+resource "aws_vpc_security_group_egress_rule" "workers_to_results" {
+  security_group_id            = aws_security_group.workers.id
+  description                  = "Workers to the result store"
+  referenced_security_group_id = aws_security_group.results.id
+  ip_protocol                  = "tcp"
+  from_port                    = 6379
+  to_port                      = 6379
+}
+
+output "results_security_group_id" {
+  description = "Senders that wait for results need an ingress rule here, for port 6379."
+  value       = aws_security_group.results.id
+}

@@ -1,0 +1,183 @@
+# What would be made, worked out by the real provider: policies as AWS would get them, and every
+# number. Nothing is contacted. Expectations come from the contract, not from locals.tf.
+
+provider "aws" {
+  region                      = "eu-west-1"
+  access_key                  = "none"
+  secret_key                  = "none"
+  skip_credentials_validation = true
+  skip_requesting_account_id  = true
+  skip_metadata_api_check     = true
+  skip_region_validation      = true
+}
+
+override_data {
+  target = data.aws_caller_identity.current
+  values = { account_id = "123456789012" }
+}
+
+override_data {
+  target = data.aws_availability_zones.available
+  values = { names = ["zone-a", "zone-b", "zone-c"] }
+}
+
+variables {
+  contract    = jsondecode(file("../../../contract.json"))
+  environment = "staging"
+  image_tag   = "1"
+}
+
+run "plan" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for policy in ["producer", "worker", "operator"] : alltrue([
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement :
+        statement.Effect == "Allow" &&
+        alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]) &&
+        (contains(["ReadMetrics", "ListWorkers", "ReportQueues", "FindBroker", "ListQueues"], statement.Sid) || alltrue([
+          for resource in flatten([statement.Resource]) :
+          startswith(resource, "arn:aws:") && (statement.Sid == "ReadLogs" || !endswith(resource, ":*"))
+        ]))
+      ])
+    ])
+    error_message = "A policy allows more than named actions on named resources."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.queue : alarm.treat_missing_data == "notBreaching"])
+    error_message = "A queue that nobody uses raises an alarm."
+  }
+}
+
+run "plan_with_the_owners_key_and_network_before_the_first_image" {
+  command = plan
+
+  variables {
+    image_tag   = ""
+    vpc_id      = "vpc-1"
+    subnet_ids  = ["subnet-1", "subnet-2"]
+    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1"
+  }
+
+  assert {
+    condition     = alltrue([for workers in local.workers : workers.min == 0 && workers.max == 0])
+    error_message = "Workers would start from an image that nobody has pushed."
+  }
+
+  assert {
+    condition     = length(aws_vpc.this) + length(aws_vpc_endpoint.interface) + length(aws_vpc_endpoint.gateway) == 0 && aws_security_group.workers.vpc_id == "vpc-1"
+    error_message = "Something would be built into a VPC that is another's."
+  }
+
+  assert {
+    condition     = aws_sns_topic.alarms.kms_master_key_id == var.kms_key_arn
+    error_message = "Something is not encrypted with the owner's key."
+  }
+
+  assert {
+    condition = alltrue([
+      for policy in ["producer", "worker", "operator"] : anytrue([
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : statement.Resource == var.kms_key_arn
+      ])
+    ])
+    error_message = "Somebody could not read what is encrypted with the owner's key."
+  }
+}
+
+run "wrong_values_are_refused" {
+  command = plan
+
+  variables {
+    environment        = "Production!"
+    log_level          = "LOUD"
+    log_retention_days = 8
+    kms_key_arn        = "alias/mine"
+    vpc_id             = "vpc-1"
+    vpc_cidr           = "10.0.0.0/28"
+    architecture       = "AMIGA"
+    monthly_budget_usd = -1
+  }
+
+  expect_failures = [
+    var.environment,
+    var.log_level,
+    var.log_retention_days,
+    var.kms_key_arn,
+    var.subnet_ids,
+    var.vpc_cidr,
+    var.architecture,
+    var.monthly_budget_usd,
+  ]
+}
+
+run "tasks_may_do_what_the_owner_allows_beside_the_services_work" {
+  command = plan
+
+  variables {
+    task_policy_json = jsonencode({
+      Version   = "2012-10-17"
+      Statement = [{ Sid = "ReadInvoices", Effect = "Allow", Action = "s3:GetObject", Resource = "arn:aws:s3:::invoices/*" }]
+    })
+  }
+
+  assert {
+    condition = {
+      for policy in ["producer", "worker", "operator"] : policy => [
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement : statement.Resource if statement.Sid == "ReadInvoices"
+      ]
+    } == { producer = [], worker = ["arn:aws:s3:::invoices/*"], operator = [] }
+    error_message = "Tasks could not do what the owner allows, or others could."
+  }
+
+  assert {
+    condition     = length(jsondecode(data.aws_iam_policy_document.this["worker"].json).Statement) > 1
+    error_message = "The owner's policy replaced the service's."
+  }
+}
+
+run "secrets_of_tasks_are_read_by_whatever_starts_workers" {
+  command = plan
+
+  variables {
+    environment_variables = { PARTNER_URL = "https://partner.example" }
+    secrets = {
+      PARTNER_KEY = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:partner-abcdef"
+      DATABASE    = "arn:aws:ssm:eu-west-1:123456789012:parameter/orders/database"
+    }
+    secrets_kms_key_arns = ["arn:aws:kms:eu-west-1:123456789012:key/1"]
+  }
+
+  assert {
+    condition = {
+      for statement in jsondecode(data.aws_iam_policy_document.read_task_secrets["this"].json).Statement : statement.Sid => toset(flatten([statement.Resource]))
+    } == { ReadSecrets = toset(values(var.secrets)), DecryptSecrets = toset(var.secrets_kms_key_arns) }
+    error_message = "Whatever starts workers could not read the secrets, or could read others."
+  }
+
+  assert {
+    condition     = alltrue([for service in ["secretsmanager", "ssm"] : contains(keys(aws_vpc_endpoint.interface), service)])
+    error_message = "Nothing could read the secrets in the network without a way to the internet."
+  }
+}
+
+run "variables_of_the_service_are_not_replaced" {
+  command = plan
+
+  variables {
+    environment_variables = { LOG_LEVEL = "DEBUG" }
+  }
+
+  expect_failures = [var.environment_variables]
+}
+
+run "a_secret_without_a_whole_arn_is_refused" {
+  command = plan
+
+  variables {
+    secrets = { PARTNER_KEY = "partner" }
+  }
+
+  expect_failures = [var.secrets]
+}

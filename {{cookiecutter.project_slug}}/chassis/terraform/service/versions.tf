@@ -1,0 +1,22 @@
+terraform {
+  # 1.11: the S3 backend locks its state without a DynamoDB table.
+  required_version = ">= 1.11"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.100, < 7.0"
+    }
+  }
+}
+
+# Nearly everything is named after the account, so nothing else is worked out from a contract that breaks rules.
+data "aws_caller_identity" "current" {
+  lifecycle {
+    precondition {
+      condition     = length(local.broken_rules) == 0
+      error_message = "contract.json breaks ${length(local.broken_rules) == 1 ? "1 rule" : "${length(local.broken_rules)} rules"}:\n  ${join("\n  ", [for rule in local.broken_rules : replace(rule, "\n", "\n  ")])}"
+    }
+  }
+}
+data "aws_partition" "current" {}
