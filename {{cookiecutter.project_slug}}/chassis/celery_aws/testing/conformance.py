@@ -7,7 +7,12 @@ the emulator.
 from __future__ import annotations
 
 import ast
+import functools
+import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,8 @@ __all__ = [
     "test_queue_has_a_route_and_a_worker",
     "test_queue_when_a_task_fails_then_is_dead_lettered_and_resent",
     "test_queue_when_a_task_is_sent_then_is_done_once",
+    "test_terraform_creates_each_queue_with_its_alarms",
+    "test_terraform_gives_workers_the_variables_they_read",
 ]
 
 CONTRACT = contracts.read(emulator.PROJECT / "contract.json")
@@ -124,3 +131,59 @@ def test_queue_when_a_task_fails_then_is_dead_lettered_and_resent(
             own = [message for message in page if message.id == task_id]
             peek.delete(dead_letters.resend(own).accepted)
     assert eventually(lambda: outcome_in(service.log(queue.name), task_id) == "succeeded"), service.log(queue.name)
+
+
+@functools.cache
+def planned() -> dict[str, Any]:
+    """Return the plan of an environment that the tests in terraform/tests/ make, with a mock provider."""
+    if shutil.which("terraform") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("terraform is missing, and CI should have installed it")
+        pytest.skip("terraform is not installed on this machine")
+    _terraform("init", "-backend=false", "-input=false", "-no-color")
+    reports = [json.loads(line) for line in _terraform("test", "-json", "-verbose").splitlines()]
+    return next(dict(report["test_plan"]) for report in reports if "test_plan" in report)
+
+
+def _terraform(*arguments: str) -> str:
+    """Run Terraform without the variables that lead the service to the emulator."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    run = subprocess.run(
+        ["terraform", "-chdir=terraform", *arguments],
+        cwd=emulator.PROJECT,
+        env={**environment, "TF_IN_AUTOMATION": "true", "CHECKPOINT_DISABLE": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    return run.stdout
+
+
+@pytest.mark.timeout(600)  # The first `terraform init` loads the provider from the network.
+def test_terraform_creates_each_queue_with_its_alarms() -> None:
+    """Queue and dead-letter queue have the names that the service uses, and alarms watch both."""
+    queues = planned()["output_changes"]["queues"]["after"]
+    assert queues == {
+        queue.name: {
+            "queue": CONTRACT.queue_name(queue, "staging"),
+            "dead_letters": CONTRACT.dead_letter_queue_name(queue, "staging"),
+        }
+        for queue in CONTRACT.queues
+    }
+    alarms = [
+        change["change"]["after"]
+        for change in planned()["resource_changes"]
+        if change["type"] == "aws_cloudwatch_metric_alarm"
+    ]
+    watched = set(re.findall(r'"(?:QueueName|Queue)": "([^"]+)"', json.dumps(alarms)))
+    assert {name for names in queues.values() for name in names.values()} - watched == set()
+
+
+@pytest.mark.timeout(600)
+def test_terraform_gives_workers_the_variables_they_read() -> None:
+    """Every variable that a worker cannot do without is among those of Terraform, or a secret."""
+    services.use(CONTRACT.package)
+    plan = json.dumps(planned())
+    kinds = (type(services.app().settings), *apps.variables(CONTRACT))
+    required = [name.upper() for kind in kinds for name, field in kind.model_fields.items() if field.is_required()]
+    assert [name for name in required if name not in plan] == []
