@@ -80,9 +80,9 @@ def test_task_when_it_checks_for_a_cancellation_then_is_revoked(service, tmp_pat
         assert eventually(lambda: result.state == "PROGRESS"), service.log()
         assert result.info == {"done": 1}
         service.app.backend.store_result(f"{result.id}-cancelled", None, "SUCCESS")
-        with pytest.raises(TaskRevokedError, match="cancelled"):
-            result.get(timeout=40)
-        assert result.state == "REVOKED"
+        # Raised, it would keep the result alive for longer than the result backend.
+        revoked = result.get(timeout=40, propagate=False)
+        assert (type(revoked), str(revoked), result.state) == (TaskRevokedError, "cancelled", "REVOKED")
     assert eventually(lambda: service.waiting() == 0), service.log()
     assert service.dead() == 0
 
