@@ -261,6 +261,7 @@ with running_service(logs) as service:
 
 COUNT_ORDERS = """
 from .. import orders
+from ..celery import app
 
 @app.task
 def count_orders() -> int:
