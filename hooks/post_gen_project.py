@@ -55,14 +55,13 @@ def record_chassis(project: Path) -> None:
 
 
 def make_task_modules(tasks: Path, modules: Iterable[str]) -> None:
-    """Give each queue a module of examples; one that is there already is its owner's."""
-    examples = [tasks / "queue.first.py", tasks / "queue.other.py"]  # No queue has a module of such a name.
-    for index, module in enumerate(modules):
+    """Give each queue a module for its tasks; one that exists already is the owner's, and stays as it is."""
+    stub = tasks / "queue.stub.py"  # No queue has a module of such a name.
+    for module in modules:
         target = tasks / f"{module}.py"
         if not target.exists():
-            target.write_bytes(examples[min(index, 1)].read_bytes())
-    for example in examples:
-        example.unlink()
+            target.write_bytes(stub.read_bytes())
+    stub.unlink()
 
 
 def make_copies(project: Path) -> None:

@@ -77,9 +77,8 @@ def test_naming_rule(tmp_path):
     }
 
 
-def test_task_modules_are_made_once(tmp_path):
-    (tmp_path / "queue.first.py").write_text("first")
-    (tmp_path / "queue.other.py").write_text("other")
+def test_task_module_when_it_exists_then_is_kept(tmp_path):
+    (tmp_path / "queue.stub.py").write_text("stub")
     (tmp_path / "low.py").write_text("mine")
-    post["make_task_modules"](tmp_path, ["high", "queue_first", "low"])
-    assert tree(tmp_path) == {"high.py": b"first", "low.py": b"mine", "queue_first.py": b"other"}
+    post["make_task_modules"](tmp_path, ["high", "queue_stub", "low"])
+    assert tree(tmp_path) == {"high.py": b"stub", "low.py": b"mine", "queue_stub.py": b"stub"}

@@ -30,7 +30,7 @@ ALONE += ("operations", "outages", "outcomes", "stopping", "storm", "terraform",
 ON_FIFO = ("outages", "outcomes")
 """Those of them that run on FIFO queues too, beside what knows of these: with them the service keeps other results."""
 
-WITHOUT_RESULTS = ("contract", "end_to_end", "failures", "outages", "outcomes", "plugin", "sending")
+WITHOUT_RESULTS = ("contract", "end_to_end", "failures", "outcomes", "plugin", "sending")
 """Those that know of results, and that run where a service keeps none."""
 
 

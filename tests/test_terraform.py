@@ -858,14 +858,17 @@ def follow_a_task(answers, aws, queues, operator, send, tmp_path):
     traces, obstacle = tmp_path / "traces", tmp_path / "obstacle"
     traces.mkdir()
     obstacle.touch()
-    if answers["results"] != "none":
-        done = send(
-            "from acme_jobs.celery import app; print(app.send('high.count_words', 'a b', group='g').get(timeout=60))"
-        )
-        assert done == "2"
-        chord = "count_words_of_all(['one', 'one two']).apply_async(MessageGroupId='g').get(timeout=60)"
-        assert send(f"from acme_jobs.tasks.high import count_words_of_all; print({chord})") == "3"
     name = "high.fifo" if answers["broker"] == "sqs-fifo" else "high"
+    if answers["results"] != "none":
+        code = (
+            "from acme_jobs.examples import add_up, count_words\n"
+            "from celery import chord\n"
+            f"one, two, total = (task.set(queue='{name}') for task in "
+            "(count_words.s('one'), count_words.s('one two'), add_up.s()))\n"
+            "print(two.apply_async(MessageGroupId='g').get(timeout=60))\n"
+            "print(chord([one, two], total).apply_async(MessageGroupId='g').get(timeout=60))\n"
+        )
+        assert send(code).split() == ["2", "3"]
     kwargs = {"folder": str(traces), "fail_while": str(obstacle)}
     send(
         "from acme_jobs.celery import app\n"

@@ -88,16 +88,15 @@ def waiting(says: str) -> AbstractContextManager[object]:
     return nullcontext() if console.record else console.status(f"  {says}")
 
 
-def show_results(modules: dict[str, Any]) -> None:
-    """Send every queue's examples and show what came back."""
+def show_results(app: Any, examples: Any) -> None:
+    """Send the examples to every queue, and show their results."""
     table = Table("queue", "task", "result", box=None, padding=(0, 2, 0, 2), header_style="dim")
     sent = [
         (queue, example, example.apply_async(MessageGroupId="demo"))
-        for queue, module in modules.items()
-        for example in module.examples()
+        for queue, example in importlib.import_module("celery_aws.dev.sender").on_every_queue(app, examples.examples)
     ]
     for queue, example, result in sent:
-        name = repr(example).replace(f"{modules[queue].__name__}.", "")
+        name = repr(example).replace(f"{examples.__name__}.", "")
         table.add_row(queue, name, repr(result.get(timeout=PATIENCE_SECONDS)))
     console.print(table)
 
@@ -116,7 +115,7 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
     main = contract.queue_name(queue, "development")
     dead_letters = contract.dead_letter_queue_name(queue, "development")
     missing = folder / "page.txt"
-    result = task.apply_async((str(missing),), MessageGroupId="demo")
+    result = task.apply_async((str(missing),), queue=contract.celery_name(queue), MessageGroupId="demo")
     with waiting(f"{task.name} fails: its file is missing"):
         eventually(lambda: depth(dead_letters) == 1, f"a message in {dead_letters}")
         # First the copy with the reason, then the delete.
@@ -177,16 +176,13 @@ def main(picture: Path | None = None) -> None:
         console.print(f"[bold]2[/] Emulator and {len(queues)} workers started.")
 
         app = importlib.import_module(f"{data['package']}.celery").app
-        modules = {
-            queue.name: importlib.import_module(f"{data['package']}.tasks.{queue.module}")
-            for queue in app.contract.queues
-        }
-        console.print("[bold]3[/] Tasks of every queue, done:\n")
+        examples = importlib.import_module(f"{data['package']}.examples")
+        console.print("[bold]3[/] Tasks on every queue, done:\n")
         try:
-            show_results(modules)
+            show_results(app, examples)
             console.print("\n[bold]4[/] A poisoned task:\n")
             queue = app.contract.queues[0]
-            task = modules[queue.name].count_words_in_file
+            task = examples.count_words_in_file
             show_dead_letter_and_redrive(boto3.client("sqs"), app.contract, queue, task, folder)
         except Exception:
             for name in queues:

@@ -7,6 +7,7 @@ options: their tests run where the service has chosen these.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shlex
 import shutil
@@ -25,8 +26,31 @@ CHASSIS = Path(os.environ.get("CHASSIS") or TEMPLATE / "{{cookiecutter.project_s
 """Where the library is; a test that breaks it has a copy."""
 
 
+OWN_TASKS = """
+import time
+
+from ..celery import app
+
+
+@app.task
+def measure(text: str) -> int:
+    return len(text)
+
+
+@app.task(permanent_errors=(ValueError,))
+def refuse(reason: str) -> None:
+    raise ValueError(reason)
+
+
+@app.task
+def rest(seconds: float) -> None:
+    time.sleep(seconds)
+"""
+"""What an owner adds to the module of each queue."""
+
+
 def bake(answers: str) -> Path:
-    """Bake a service into a folder that goes when this process ends."""
+    """Bake a service with tasks of its own into a folder that is removed when this process ends."""
     folder = tempfile.mkdtemp(prefix="library-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     options = ("--no-input", "--default-config", "--output-dir", folder)
@@ -34,6 +58,9 @@ def bake(answers: str) -> Path:
     baked = subprocess.run(command, capture_output=True, text=True)
     assert baked.returncode == 0, baked.stderr
     (project,) = Path(folder).iterdir()
+    for queue in json.loads((project / "contract.json").read_text(encoding="utf-8"))["queues"]:
+        (module,) = project.glob(f"src/*/tasks/{queue['name'].replace('-', '_')}.py")
+        module.write_text(module.read_text(encoding="utf-8") + OWN_TASKS, encoding="utf-8")
     return project
 
 
@@ -46,7 +73,7 @@ sys.path[:0] = [str(PROJECT / "src"), str(CHASSIS), str(TESTS)]
 sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "library-pycache")
 
 from celery_aws.contract import CHOICES  # noqa: E402
-from celery_aws.dev import brokers, results  # noqa: E402
+from celery_aws.testing.running import unreachable  # noqa: E402
 from library.support import CONTRACT, HURRIED, VISIBILITY_TIMEOUT_SECONDS, RunningService, contract, running_service  # noqa: E402  # noqa: E402
 
 pytest_plugins = ["celery_aws.testing.plugin"]
@@ -58,19 +85,7 @@ CHOSEN = {part for choice in CHOICES for part in CONTRACT[choice].split("-")}
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Fast tests reach nothing: whatever they send by mistake is refused at once.
-os.environ.update(
-    {
-        "CONTRACT_FILE": str(HURRIED),
-        "ENVIRONMENT": "test",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-        "AWS_DEFAULT_REGION": CONTRACT["region"],
-        "AWS_ACCESS_KEY_ID": "TESTTESTTESTTEST",
-        "AWS_SECRET_ACCESS_KEY": "test/secret",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        **brokers.chosen(contract).UNREACHABLE,
-        **results.unreachable(contract),
-    }
-)
+os.environ.update({"CONTRACT_FILE": str(HURRIED), **unreachable(contract)})
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import celery
 from celery import Task, current_task, shared_task
-from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +138,25 @@ def stay_or_fail(self: Task[Any, Any], folder: str, obstacle: str) -> None:
         time.sleep(60)
     if Path(obstacle).exists():
         raise RuntimeError("not yet")
+
+
+@shared_task
+def return_given(value: Any) -> Any:
+    """Return what it was given."""
+    return value
+
+
+@shared_task(bind=True)
+def work_until_cancelled(self: Task[Any, Any], folder: str) -> None:
+    """Report progress until a result beside its own says that it is cancelled."""
+    note(folder)
+    task_id = str(self.request.id)
+    for done in range(1, 600):
+        self.update_state(state="PROGRESS", meta={"done": min(done, 1)})
+        time.sleep(0.1)
+        if self.app.AsyncResult(f"{task_id}-cancelled").ready():
+            self.backend.mark_as_revoked(task_id, "cancelled", request=self.request)
+            raise Ignore("cancelled")
 
 
 # Results that cannot be stored

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from celery import chord
+from celery.exceptions import TaskRevokedError
 
 from library.support import (
     CONTRACT,
@@ -16,7 +17,6 @@ from library.support import (
     eventually,
     module,
     notes,
-    tasks_of,
 )
 
 contract = module("service").contract()
@@ -65,43 +65,24 @@ def test_task_with_a_countdown_beyond_its_visibility_timeout_runs_once(service, 
     assert int(trace.name) - began >= (VISIBILITY_TIMEOUT_SECONDS + 2) * 1e9
 
 
-def module_with(example):
-    """Return the name of the first queue's module; skip the test if the example is no longer there."""
-    tasks = tasks_of(QUEUES[0].name)
-    if not hasattr(tasks, example):
-        pytest.skip("the example is gone")
-    return tasks.__name__
-
-
 @pytest.mark.skipif(not HAS_RESULTS, reason="chords need results")
-def test_chord_of_the_examples_adds_up(service):
-    tasks = module_with("count_words_of_all")
-    code = (
-        f"from {tasks} import count_words_of_all\n"
-        f"chord = count_words_of_all(['one', 'one two', 'one two three'])\n"
-        f"print(chord.apply_async(MessageGroupId='g').get(timeout=60))\n"
-    )
-    run = service.python("-c", code)
-    assert (run.stdout, run.returncode) == ("6\n", 0), run.stderr
+def test_chord_hands_all_results_to_its_callback(service, tmp_path):
+    steps = [service.probe("return_text", str(tmp_path), length) for length in (1, 2, 3)]
+    with service.reached():
+        done = chord(steps, service.probe("return_given"), app=service.app).apply_async(MessageGroupId="g")
+        assert done.get(timeout=60) == ["x", "xx", "xxx"]
 
 
 @pytest.mark.skipif(not HAS_RESULTS, reason="progress is a result")
-def test_report_of_the_examples_tells_its_progress_and_ends_when_it_is_cancelled(service):
-    tasks = module_with("cancel_report")
-    code = (
-        f"import time\n"
-        f"from celery.exceptions import TaskRevokedError\n"
-        f"from {CONTRACT['package']}.celery import app\n"
-        f"from {tasks} import cancel_report\n"
-        f"report = app.send('{QUEUES[0].name}.write_report', 'customer-7', 1000, 0.05, group='report')\n"
-        f"while report.state != 'PROGRESS': time.sleep(0.05)\n"
-        f"print(report.info['of'])\n"
-        f"app.send(cancel_report, report.id, group='another')\n"
-        f"try: report.get(timeout=40)\n"
-        f"except TaskRevokedError as error: print(report.state, error)\n"
-    )
-    run = service.python("-c", code)
-    assert (run.stdout, run.returncode) == ("1000\nREVOKED cancelled\n", 0), run.stderr
+def test_task_when_it_checks_for_a_cancellation_then_is_revoked(service, tmp_path):
+    with service.reached():
+        result = service.probe("work_until_cancelled", str(tmp_path)).apply_async()
+        assert eventually(lambda: result.state == "PROGRESS"), service.log()
+        assert result.info == {"done": 1}
+        service.app.backend.store_result(f"{result.id}-cancelled", None, "SUCCESS")
+        # Raised, it would keep the result alive for longer than the result backend.
+        revoked = result.get(timeout=40, propagate=False)
+        assert (type(revoked), str(revoked), result.state) == (TaskRevokedError, "cancelled", "REVOKED")
     assert eventually(lambda: service.waiting() == 0), service.log()
     assert service.dead() == 0
 
@@ -114,12 +95,11 @@ def test_chord_without_results_is_an_error_that_says_so(service):
 
 
 def test_command_sends_and_waits(service):
-    module_with("count_words")
     wait = ("--wait", "40") if HAS_RESULTS else ()
-    sent = service.python("-m", CONTRACT["package"], "send", f"{QUEUES[0].name}.count_words", "a b", "--group=g", *wait)
+    sent = service.python("-m", CONTRACT["package"], "send", f"{QUEUES[0].name}.measure", "a b", "--group=g", *wait)
     assert sent.returncode == 0, sent.stderr
     assert len(sent.stdout.splitlines()[0]) == 36
-    assert sent.stdout.splitlines()[1:] == (["2"] if HAS_RESULTS else [])
+    assert sent.stdout.splitlines()[1:] == (["3"] if HAS_RESULTS else [])
 
 
 def test_everything_that_follows_a_task_stays_in_its_group(service, tmp_path):

@@ -184,7 +184,7 @@ def test_task_when_its_process_dies_after_its_last_failure_then_is_dead_lettered
     assert told("fail_and_die")[0] == (ATTEMPTS, 1, 0, 1)
 
 
-KINDS = [kind for kind in probes.UNSTORABLE if kind != "large" or CONTRACT["results"] in ("dynamodb", "none")]
+KINDS = [kind for kind in probes.UNSTORABLE if kind != "large" or CONTRACT["results"] == "dynamodb"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -103,6 +103,24 @@ def test_unknown_task_is_refused_with_the_known_ones():
         app.send("no.such_task")
 
 
+def test_find_when_another_module_has_the_task_then_takes_its_short_name():
+    name = f"{CONTRACT['package']}.reports.draw"
+
+    @app.task(name=name)
+    def draw():
+        pass
+
+    try:
+        assert app.find("reports.draw") is app.find(name)
+        assert app.queue_of_task(name) is None
+        with pytest.raises(errors.UnknownTaskError) as unknown:
+            app.find("reports.no_such_task")
+    finally:
+        del app.tasks[name]
+    known = str(unknown.value).partition("there are: ")[2].split(", ")
+    assert {"reports.draw", f"{QUEUE.module}.measure"} <= {*known}
+
+
 def test_command_sends_json_values_and_plain_text(sent):
     result = CliRunner().invoke(cli.main, ["send", "tests.anything", "2", "plain text", "[1]", "--group", "g"])
     assert result.exit_code == 0, result.output

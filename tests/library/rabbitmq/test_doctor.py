@@ -220,7 +220,7 @@ def test_certificate_that_is_not_the_hosts_is_found(working, tmp_path, is_truste
         said = commands.run("doctor", "--json", status=1, **variables)
         assert [finding["code"] for finding in json.loads(said) if not finding["is_well"]] == ["D102"]
         assert says in said
-        for line in (("dlq", "list", working.queue.name), ("send", f"{working.queue.name}.count_words", "x")):
+        for line in (("dlq", "list", working.queue.name), ("send", f"{working.queue.name}.measure", "x")):
             commands.run(*line, status=2, **variables)
             assert says in commands.errors
 

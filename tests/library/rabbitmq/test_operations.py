@@ -57,7 +57,7 @@ def outcomes(tmp_path_factory):
         make_user(service)
         commands = Commands(service)
         letters = [celery_body(n) for n in range(4)]
-        headers = {"task": f"x.tasks.{service.queue.name}.count_words"}
+        headers = {"task": f"x.tasks.{service.queue.name}.send_invoice"}
         for line in documented():
             with channel(service) as opened:
                 opened.queue_purge(name(service))

@@ -52,7 +52,7 @@ def run_all(tmp_path_factory):
         make_user(service)
         commands = Commands(service)
         path = os.pathsep.join((str(RECORDING), commands.environment["PYTHONPATH"]))
-        letters = [celery_body(n, f"x.tasks.{service.queue.name}.count_words") for n in range(3)]
+        letters = [celery_body(n, f"x.tasks.{service.queue.name}.send_invoice") for n in range(3)]
         letters.append(letters[0].replace("00000000-aaaa", "2f1c9a44-bbbb"))
         answers = f"n\n{service.queue_name(dead=True)}\n"
         for line in documented():

@@ -51,8 +51,8 @@ def build(contract: Contract, kind: type[Own]) -> Service[Own]:
     app.conf.update(backend.celery_settings(contract, of_results))
     app.loader.override_backends = dict(backend.BACKENDS)
     app.conf.update(
-        # A worker, or whoever sends by name, knows the tasks of every queue. #include
-        include=[f"{contract.package}.tasks.{queue.module}" for queue in contract.queues],
+        # A worker, or a producer that sends by name, knows the tasks of every queue. #include
+        include=service.task_modules(contract),
         # The module a task is in says which queue it goes to. #task-routes
         task_routes=(lambda *args, **kwargs: route_by_module(app, *args, **kwargs),),
         # JSON only: pickle would let whoever may send a message run code in the workers.

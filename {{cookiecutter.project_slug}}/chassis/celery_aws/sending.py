@@ -157,18 +157,19 @@ class Service(Celery, Generic[Own]):
                 self.check_canvas(options.get(inner))
 
     def find(self, name: str) -> celery.Task[Any, Any]:
-        """Return the task called `<queue>.<function>`, or by its full name.
+        """Return the task called `<queue>.<function>`, or by its name within the package or its full name.
 
         Raises:
             UnknownTaskError: there is none; the message lists those there are.
         """
         self.loader.import_default_modules()
-        prefix = f"{self.contract.package}.tasks."
+        package = self.contract.package
         queue, dot, function = name.partition(".")
-        for candidate in (name, prefix + queue.replace("-", "_") + dot + function):
+        of_queue = f"{package}.tasks.{queue.replace('-', '_')}{dot}{function}"
+        for candidate in (name, of_queue, f"{package}.{name}"):
             if candidate in self.tasks:
                 return self.tasks[candidate]
-        known = sorted(task.removeprefix(prefix) for task in self.tasks if task.startswith(prefix))
+        known = sorted(self.contract.short_name(task) for task in self.tasks if task.startswith(f"{package}."))
         raise errors.UnknownTaskError(f"no task {name!r}; there are: {', '.join(known) or 'none'}")
 
     def send(

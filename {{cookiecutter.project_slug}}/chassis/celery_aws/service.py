@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,28 @@ def contract() -> Contract:
         OSError: it cannot be read.
     """
     return read(find_contract())
+
+
+def has_module(name: str) -> bool:
+    """Return whether a module of a package exists, `acme_jobs.tasks.high` for example.
+
+    This looks for files. `importlib.util.find_spec` would import `acme_jobs.tasks`, which may import the application,
+    which is being built when this is called.
+    """
+    package, *inner = name.split(".")
+    spec = importlib.util.find_spec(package)
+    for place in (spec and spec.submodule_search_locations) or ():
+        path = Path(place, *inner)
+        names = (path, path / "__init__")
+        if any(Path(f"{stem}{suffix}").is_file() for stem in names for suffix in all_suffixes()):
+            return True
+    return False
+
+
+def task_modules(contract: Contract) -> list[str]:
+    """Return the modules of tasks that exist: one per queue, and the examples until the owner deletes them."""
+    names = (*(f"tasks.{queue.module}" for queue in contract.queues), "examples")
+    return [module for name in names if has_module(module := f"{contract.package}.{name}")]
 
 
 def app() -> Service[Any]:

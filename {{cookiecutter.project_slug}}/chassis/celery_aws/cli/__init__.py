@@ -108,7 +108,7 @@ def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
 def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
     """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or else plain text.
 
-    Example: send high.count_words "one two three" --wait 10
+    Example: send high.send_invoice "customer 7" 250 --wait 10
     """
     from amqp.exceptions import AMQPError
     from botocore.exceptions import BotoCoreError, ClientError

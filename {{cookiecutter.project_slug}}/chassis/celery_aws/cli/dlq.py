@@ -18,6 +18,7 @@ import click
 
 from .. import options, service
 from ..commands import Failure
+from ..contract import Contract
 from ..dlq import DeadLetterQueue, Peek, find
 from ..dlq.message import Message, Selection, Sent
 from ..terminal import (
@@ -77,16 +78,11 @@ def warn_unseen(dlq: DeadLetterQueue) -> None:
         click.echo(f"about {dlq.unseen} more are there and were not shown: {dlq.why_unseen}", err=True)
 
 
-def short(task: str) -> str:
-    """Return the name of a task as commands take it: without the package."""
-    return task.partition(".tasks.")[2] or task
-
-
 @command.command(
     "list",
     examples=(
         "dlq list high",
-        "dlq list high --task high.count_words --older-than 2h",
+        "dlq list high --task high.send_invoice --older-than 2h",
     ),
 )
 @click.argument("queue")
@@ -107,6 +103,7 @@ def list_(
     Exits with 1 if there are any. With --json, a line of JSON for each.
     """
     chosen = selection(ids, task, older_than)
+    contract = service.contract()
     dlq = find(queue, environment)
     kinds: collections.Counter[str] = collections.Counter()
     count = 0
@@ -122,21 +119,21 @@ def list_(
             if len(kinds) < 1_000 or message.task in kinds:
                 kinds[message.task] += 1
             if len(rows) == ROWS_PER_TABLE:
-                _print(rows, header=count == ROWS_PER_TABLE)
+                _print(rows, contract, header=count == ROWS_PER_TABLE)
                 rows = []
         if rows:
-            _print(rows, header=count <= ROWS_PER_TABLE)
+            _print(rows, contract, header=count <= ROWS_PER_TABLE)
     if not as_json:
         click.echo(f"{count} dead-letter messages in {dlq.name}")
         if len(kinds) > 1:
             for name, times in kinds.most_common(10):
-                console().print(plain(f"  {times} x {short(name) or 'foreign messages'}"))
+                console().print(plain(f"  {times} x {contract.short_name(name) or 'foreign messages'}"))
     if limit is None or count < limit:
         warn_unseen(dlq)
     finish(count or dlq.unseen)
 
 
-def _print(messages: list[Message], *, header: bool) -> None:
+def _print(messages: list[Message], contract: Contract, *, header: bool) -> None:
     """Print rows of the list; widths are fixed, so that one table continues another."""
     to = console()
     spare = max(0, to.width - 80)
@@ -152,7 +149,7 @@ def _print(messages: list[Message], *, header: bool) -> None:
         made.add_column(title, width=width, no_wrap=True, overflow="ellipsis")
     for message in messages:
         made.add_row(
-            plain(short(message.task) or "(foreign)"),
+            plain(contract.short_name(message.task) or "(foreign)"),
             plain(message.id[:8]),
             "-" if message.age_seconds is None else age(message.age_seconds),
             str(message.receive_count),
@@ -205,7 +202,7 @@ command.add_command(options.load(f"{__package__}", service.contract().broker).re
 @command.command(
     examples=(
         "dlq resend high --id 2f1c9a44",
-        "dlq resend high --task high.count_words --dry-run",
+        "dlq resend high --task high.send_invoice --dry-run",
     )
 )
 @click.argument("queue")
@@ -228,13 +225,14 @@ def resend(
     chosen = selection(ids, task, older_than)
     if chosen.everything:
         raise click.UsageError("say which: --id, --task or --older-than; `dlq redrive` moves all")
+    contract = service.contract()
     dlq = find(queue, environment)
     sent = left = 0
     with dlq.peek() as peek:
         for page in pages(dlq, peek, chosen, "resending"):
             if dry_run:
                 for message in page:
-                    what = short(message.task) or "a foreign message"
+                    what = contract.short_name(message.task) or "a foreign message"
                     click.echo(printable(f"would resend {what} {message.id}"), err=as_json)
                 sent += len(page)
                 continue

@@ -173,6 +173,10 @@ class Contract:
         """Name of the queue inside Celery, the same in every environment."""
         return queue.name + self.suffix
 
+    def short_name(self, task: str) -> str:
+        """Name of a task as commands take it, `high.send_invoice`; a task from outside the package keeps its name."""
+        return task.removeprefix(f"{self.package}.tasks.").removeprefix(f"{self.package}.")
+
     def messages_per_poll(self, queue: Queue) -> int:
         """How many messages a worker must have room for to ask SQS for more: a request costs money and time."""
         if self.is_fifo:

@@ -1,4 +1,4 @@
-"""Sends every queue's `examples()` again and again, and tells what became of them."""
+"""Sends the example tasks to every queue, again and again, and prints their results."""
 
 from __future__ import annotations
 
@@ -7,30 +7,59 @@ import importlib
 import itertools
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from celery import Signature
+
+from .. import service
 from ..contract import read
+from ..sending import Service
 from . import emulator
 
 PAUSE_SECONDS = 5
 
 
 def main() -> None:
-    """Send until told to stop."""
+    """Send until told to stop; without examples, only wait for that, because `make dev` ends with its first process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     contract = read(emulator.CONTRACT)
-    modules = {
-        queue.name: importlib.import_module(f"{contract.package}.tasks.{queue.module}") for queue in contract.queues
-    }
+    service.use(contract.package)
+    module = f"{contract.package}.examples"
+    if not service.has_module(module):
+        print(f"No examples to send. Send your own tasks with `{contract.service} send`.", flush=True)
+        threading.Event().wait()
+    app, examples = service.app(), importlib.import_module(module).examples
     for turn in itertools.count(1):
-        sent = []
-        for queue, module in modules.items():
-            for example in getattr(module, "examples", tuple)():
-                sent.append((queue, example, example.apply_async(MessageGroupId=f"example-{turn}")))
+        sent = [
+            (queue, example, example.apply_async(MessageGroupId=f"example-{turn}"))
+            for queue, example in on_every_queue(app, examples)
+        ]
         for queue, example, result in sent:
             print(f"{queue}: {example!r} -> {outcome(contract, result)}", flush=True)
         time.sleep(PAUSE_SECONDS)
+
+
+def on_every_queue(
+    app: Service[Any], examples: Callable[[], Iterable[Signature[Any]]]
+) -> Iterator[tuple[str, Signature[Any]]]:
+    """Yield each example once for every queue; those of tasks in a queue's module, for that queue only.
+
+    Args:
+        app: the service.
+        examples: returns tasks and chains of tasks, new ones at each call.
+    """
+    for queue in app.contract.queues:
+        for example in examples():
+            steps: list[Signature[Any]] = getattr(example, "tasks", None) or [example]
+            queues = [app.queue_of_task(str(step.task)) for step in steps]
+            for step, own in zip(steps, queues, strict=True):
+                if own is None:
+                    step.set(queue=app.contract.celery_name(queue))
+            if queues[0] in (None, queue):
+                yield queue.name, example
 
 
 def outcome(contract: Any, result: Any) -> str:

@@ -143,7 +143,7 @@ class Selection:
     ids: tuple[str, ...] = ()
     """Beginnings of the ids of tasks or messages."""
     task: str = ""
-    """Name of the task, in full or its end: `high.count_words`."""
+    """Name of the task, in full or its end: `high.send_invoice`."""
     older_than_seconds: float = 0
 
     @property

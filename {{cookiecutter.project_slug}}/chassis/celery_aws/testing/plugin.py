@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,14 +12,19 @@ import celery
 import pytest
 
 from .. import service as services
-from ..contract import read
+from ..contract import ContractError, read
 from ..dev import emulator
-from .running import RunningService, eventually, running_service
+from .running import RunningService, eventually, running_service, unreachable
 
 TIMEOUT_SECONDS = 30
 
 DONE = ("succeeded", "ignored")
 FAILED = ("dead_lettered", "rejected", "revoked")
+
+
+# At once, because test modules may import the application. A test that sends needs the fixture `service`.
+with contextlib.suppress(ContractError):  # The tests report it.
+    os.environ.update(unreachable(read(emulator.PROJECT / "contract.json")))
 
 
 class NotDoneError(AssertionError):

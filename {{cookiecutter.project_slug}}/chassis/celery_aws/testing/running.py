@@ -19,8 +19,10 @@ from unittest import mock
 import boto3
 
 from ..app import build
-from ..contract import read
+from ..contract import Contract, read
+from ..dev import brokers as emulated_brokers
 from ..dev import emulator
+from ..dev import results as emulated_results
 from ..settings import Settings
 from . import brokers
 
@@ -31,6 +33,20 @@ def eventually(holds: Callable[[], Any], seconds: float = 40) -> Any:
     while not (found := holds()) and time.monotonic() < end:
         time.sleep(0.1)
     return found
+
+
+def unreachable(contract: Contract) -> dict[str, str]:
+    """Return environment variables with which the application can be built, and whatever it sends fails at once."""
+    return {
+        "ENVIRONMENT": "test",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_DEFAULT_REGION": contract.region,
+        "AWS_ACCESS_KEY_ID": "TESTTESTTESTTEST",
+        "AWS_SECRET_ACCESS_KEY": "test/secret",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **emulated_brokers.chosen(contract).UNREACHABLE,
+        **emulated_results.unreachable(contract),
+    }
 
 
 @dataclass
