@@ -60,6 +60,16 @@ def test_every_broken_rule_is_reported_at_once_with_field_value_and_suggestion(t
         assert part in str(error.value)
 
 
+def test_help_when_the_contract_breaks_rules_then_is_shown(tmp_path, monkeypatch):
+    (tmp_path / "contract.json").write_text(json.dumps(changed(region="mars")))
+    monkeypatch.setenv("CONTRACT_FILE", str(tmp_path / "contract.json"))
+    for command in ([], ["dlq"], ["queues"], ["cost"]):
+        shown = CliRunner().invoke(cli.main, [*command, "--help"])
+        assert (shown.exit_code, shown.exception) == (0, None), shown.output
+    refused = CliRunner().invoke(cli.main, ["cost"])
+    assert (refused.exit_code, "mars" in refused.output) == (2, True)
+
+
 def test_a_contract_that_is_no_json_is_reported_as_such(tmp_path):
     wrong = tmp_path / "contract.json"
     wrong.write_text("{")

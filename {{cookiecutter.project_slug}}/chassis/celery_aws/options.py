@@ -6,7 +6,11 @@ A service has the modules of the options that were chosen, and no others.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
+
+from . import service
+from .contract import ContractError
 
 
 def load(package: str, option: str) -> Any:
@@ -17,3 +21,11 @@ def load(package: str, option: str) -> Any:
         option: as in the contract.
     """
     return importlib.import_module(f"{package}.{option.partition('-')[0]}")
+
+
+def broker() -> str:
+    """Return the broker of the contract; if that cannot be read, the one that is here, so that help is shown."""
+    try:
+        return service.contract().broker
+    except (ContractError, OSError):
+        return next(name for name in ("sqs", "rabbitmq") if importlib.util.find_spec(f"{__package__}.brokers.{name}"))

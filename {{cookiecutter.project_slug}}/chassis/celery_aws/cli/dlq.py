@@ -196,7 +196,7 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
         to.print(plain(line))
 
 
-command.add_command(options.load(f"{__package__}", service.contract().broker).redrive)
+command.add_command(options.load(f"{__package__}", options.broker()).redrive)
 
 
 @command.command(

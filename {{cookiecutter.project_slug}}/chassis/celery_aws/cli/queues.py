@@ -10,12 +10,12 @@ from typing import Any, cast
 import click
 from rich.live import Live
 
-from .. import queues, service
+from .. import options, queues
 from ..commands import Number
 from ..environment import Environment, find
 from ..terminal import Command, console, finish, live_options
 
-live = queues.chosen(service.contract().broker)
+live = queues.chosen(options.broker())
 
 
 @click.command(

@@ -34,6 +34,7 @@ __all__ = [
     "test_code_when_it_uses_the_chassis_then_by_public_names",
     "test_copies_of_the_contract_are_current",
     "test_environment_variables_are_in_the_example",
+    "test_modules_of_tasks_are_those_of_queues",
     "test_queue_has_a_route_and_a_worker",
     "test_queue_when_a_task_fails_then_is_dead_lettered_and_resent",
     "test_queue_when_a_task_is_sent_then_is_done_once",
@@ -86,6 +87,14 @@ def test_environment_variables_are_in_the_example() -> None:
     kinds = (type(services.app().settings), *apps.variables(CONTRACT))
     read = [name.upper() for kind in kinds for name in kind.model_fields]
     assert [name for name in read if name not in shown] == []
+
+
+def test_modules_of_tasks_are_those_of_queues() -> None:
+    """A module with another name is loaded by no worker; a mistyped one would leave its queue without tasks."""
+    folder = emulator.PROJECT / "src" / CONTRACT.package / "tasks"
+    found = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    private = {name for name in found if name.startswith("_")}
+    assert found - private - {queue.module for queue in CONTRACT.queues} == set()
 
 
 @each_queue
