@@ -676,7 +676,7 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
     with ExitStack() as stack:
         stack.callback(aws.enforce, False)
         environment = clean_environment(
-            **outputs["environment"], PYTHONPATH=f"{source_path(folder)}{os.pathsep}{folder}"
+            **outputs["environment"], PYTHONPATH=f"{source_path(folder)}{os.pathsep}{TEMPLATE / 'tests'}"
         )
         base = environment["QUEUE_URL_BASE"].rpartition("/")
         assert base[0] == f"https://sqs.{aws.region}.amazonaws.com"
@@ -686,7 +686,7 @@ def use_with_own_rights(answers, folder, aws, outputs, tmp_path):
 
         log = tmp_path / "worker.log"
         process = subprocess.Popen(
-            [sys.executable, "-m", "acme_jobs", "worker", "high", "--include=tests.probes"],
+            [sys.executable, "-m", "acme_jobs", "worker", "high", "--include=library.probes"],
             cwd=folder,
             env={**environment, **aws.environment(worker)},
             stdout=log.open("w"),
@@ -873,7 +873,7 @@ def follow_a_task(answers, aws, queues, operator, send, tmp_path):
     send(
         "from acme_jobs.celery import app\n"
         f"queue = app.amqp.queues['{name}']\n"
-        f"app.send_task('tests.probes.leave_trace', kwargs={kwargs}, queue=queue, MessageGroupId='g')"
+        f"app.send_task('library.probes.leave_trace', kwargs={kwargs}, queue=queue, MessageGroupId='g')"
     )
 
     sqs = aws.client("sqs", operator)
@@ -987,9 +987,9 @@ def rotated_key(folder, aws):
 def redis(folder):
     """Run the project's Redis for the laptop; the emulated one is a name without a server."""
     code = (
-        "import sys; from contextlib import ExitStack; from celery_aws.dev.results import create_results\n"
+        "import sys; from contextlib import ExitStack; from celery_aws.dev.results.redis import create\n"
         "with ExitStack() as stack:\n"
-        "    print(create_results({}, stack)['RESULTS_URL'], flush=True)\n"
+        "    print(create({}, stack)['RESULTS_URL'], flush=True)\n"
         "    sys.stdin.read()\n"
     )
     process = subprocess.Popen(
