@@ -71,7 +71,7 @@ MUTANTS = {
     ),
     "what cannot be dead-lettered at once runs again": Mutant(
         "brokers/sqs/transport.py",
-        "elif self.hub and self._active_queues and time.monotonic() + backoff <",
+        "elif self.hub and self.consuming and time.monotonic() + backoff <",
         "elif False and time.monotonic() + backoff <",
         "sqs/test_faults.py::test_failure_when_dead_letters_are_refused_then_runs_once_and_keeps_no_slot[503]",
     ),
