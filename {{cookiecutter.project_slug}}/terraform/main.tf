@@ -35,8 +35,8 @@ module "service" {
   vpc_id             = var.vpc_id
 }
 
-# Begin the names of your resources with "${local.contract.service}-${var.environment}-", so that they differ between environments.
-# Pipelines may only create what the module creates; docs/extending.md shows how to allow them more.
+# Begin the names of your resources with "${local.contract.service}-${var.environment}-", so that they differ between
+# environments. Pipelines may only create what the module creates; docs/extending.md shows how to allow them more.
 
 provider "aws" {
   region = local.contract.region
