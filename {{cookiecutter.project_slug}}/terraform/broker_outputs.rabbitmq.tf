@@ -4,6 +4,6 @@ output "broker_secret_arn" {
 }
 
 output "broker_security_group_id" {
-  description = "Security group of the broker. Other producers need an ingress rule for port 5671, on-call commands one for port 443."
+  description = "Security group of the broker, for ingress rules: producers use port 5671, on-call commands 443."
   value       = module.service.broker_security_group_id
 }

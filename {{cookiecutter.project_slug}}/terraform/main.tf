@@ -1,5 +1,5 @@
-# The service's AWS resources. chassis/README.md lists all inputs and outputs of the module. Put your own resources into other
-# files of this folder.
+# The service's AWS resources. chassis/README.md lists all inputs and outputs of the module. Put your own resources into
+# other files of this folder.
 
 locals {
   # The single source of names, numbers and options; the service reads the same file.
@@ -13,8 +13,8 @@ module "service" {
   environment = var.environment
   image_tag   = var.image_tag
 
-  # Environment variables and secrets of your tasks. For IAM permissions, define a data "aws_iam_policy_document" in a file of
-  # your own, and pass its `json` as task_policy_json; docs/extending.md has an example.
+  # Environment variables and secrets of your tasks. For IAM permissions, define a data "aws_iam_policy_document" in a
+  # file of your own, and pass its `json` as task_policy_json; docs/extending.md has an example.
   environment_variables = {}
   secrets               = {}
 
