@@ -18,6 +18,9 @@ ANSWERS = [
     {"broker": "rabbitmq", "results": "redis"},
 ]
 
+# Whole test suites run in here; what hangs is told by their own timeouts.
+pytestmark = pytest.mark.timeout(1200)
+
 
 def run(folder, *command):
     environment = {**os.environ, "PYTHONPATH": source_path(folder), "PYTHONDONTWRITEBYTECODE": "1"}

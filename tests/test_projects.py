@@ -171,7 +171,7 @@ def write_own_task(folder):
     task, shell, code = map(textwrap.dedent, blocks)
     (module,) = re.findall(r"`(src/\S+\.py)`", section.partition("```")[0])
     with (folder / module).open("a", encoding="utf-8") as tasks:
-        tasks.write(f"\n\n{task}")
+        tasks.write(f"\n{task}")
     return shell, code
 
 

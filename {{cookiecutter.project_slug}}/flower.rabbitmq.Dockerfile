@@ -1,6 +1,6 @@
-# Flower, a page that shows workers and tasks, and can stop them: the service, and what Flower needs beside.
-# It connects by the service's own settings, so it is given the same environment variables, and
-# FLOWER_BASIC_AUTH, `name:password`. Without that Flower would let everybody in, and this image does not start.
+# Flower, a web UI that shows and stops workers and tasks: the service, with Flower's dependencies.
+# It connects with the service's settings, so it needs the same environment variables, and FLOWER_BASIC_AUTH,
+# `name:password`. Without that, Flower would not require a login, so the image does not start.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

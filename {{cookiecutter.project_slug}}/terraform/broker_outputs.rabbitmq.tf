@@ -1,9 +1,9 @@
 output "broker_secret_arn" {
-  description = "Where username and password at the broker are, as JSON."
+  description = "Secret with the broker's username and password, as JSON."
   value       = module.service.broker_secret_arn
 }
 
 output "broker_security_group_id" {
-  description = "Whatever else sends needs an ingress rule here for port 5671, and on-call commands one for port 443."
+  description = "Security group of the broker, for ingress rules: producers use port 5671, on-call commands 443."
   value       = module.service.broker_security_group_id
 }

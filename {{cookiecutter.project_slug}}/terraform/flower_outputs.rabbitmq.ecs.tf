@@ -1,4 +1,4 @@
 output "flower_policy_arn" {
-  description = "Policy to attach to whoever may look at Flower; null without it."
+  description = "Policy that allows opening Flower; null if Flower is not deployed."
   value       = module.service.flower_policy_arn
 }

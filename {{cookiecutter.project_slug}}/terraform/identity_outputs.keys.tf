@@ -1,4 +1,4 @@
 output "access_key_secret_arn" {
-  description = "Where the command keys rotate puts the access key."
+  description = "Secret in which `keys rotate` stores the access key."
   value       = module.service.access_key_secret_arn
 }

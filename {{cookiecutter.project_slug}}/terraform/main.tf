@@ -1,8 +1,8 @@
-# The service in AWS, and whatever else of yours belongs to it. Everything that this module takes and returns is listed in
-# chassis/README.md.
+# The service's AWS resources. chassis/README.md lists all inputs and outputs of the module. Put your own resources into
+# other files of this folder.
 
 locals {
-  # The one place for names, numbers and choices; the service reads the same file.
+  # The single source of names, numbers and options; the service reads the same file.
   contract = jsondecode(file("${path.module}/../contract.json"))
 }
 
@@ -13,12 +13,12 @@ module "service" {
   environment = var.environment
   image_tag   = var.image_tag
 
-  # What tasks need of their own. For a policy, write a data "aws_iam_policy_document" in a file of yours, and pass its `json`
-  # as task_policy_json; docs/extending.md has an example.
+  # Environment variables and secrets of your tasks. For IAM permissions, define a data "aws_iam_policy_document" in a
+  # file of your own, and pass its `json` as task_policy_json; docs/extending.md has an example.
   environment_variables = {}
   secrets               = {}
 
-  # What differs between environments; environments/ has the values.
+  # These differ between environments; their values are in environments/.
   architecture       = var.architecture
   broker             = var.broker
   compute            = var.compute
@@ -35,8 +35,8 @@ module "service" {
   vpc_id             = var.vpc_id
 }
 
-# Resources of yours go into files beside this one. A name that begins with "${local.contract.service}-${var.environment}-"
-# keeps environments apart. Pipelines may create what the module creates; docs/extending.md says how to allow them more.
+# Begin the names of your resources with "${local.contract.service}-${var.environment}-", so that they differ between
+# environments. Pipelines may only create what the module creates; docs/extending.md shows how to allow them more.
 
 provider "aws" {
   region = local.contract.region

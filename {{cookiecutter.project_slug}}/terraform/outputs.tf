@@ -1,36 +1,36 @@
-# What people and other stacks read; image_tag is read by `make plan`.
+# Outputs for operators and other stacks; `make plan` reads image_tag.
 
 output "credentials" {
-  description = "Who holds the worker's permissions."
+  description = "Role or user that has the worker's permissions."
   value       = module.service.credentials
 }
 
 output "dashboard_url" {
-  description = "The dashboard."
+  description = "URL of the CloudWatch dashboard."
   value       = module.service.dashboard_url
 }
 
 output "environment" {
-  description = "Environment variables of the service, for whatever else runs or calls it."
+  description = "Environment variables of the service, for other producers and workers."
   value       = module.service.environment
 }
 
 output "image_repository" {
-  description = "Where images are pushed to."
+  description = "Repository that images are pushed to."
   value       = module.service.image_repository
 }
 
 output "image_tag" {
-  description = "Image that workers were given last, which the next plan keeps."
+  description = "Tag of the deployed image, which the next plan keeps."
   value       = module.service.image_tag
 }
 
 output "policy_arns" {
-  description = "Policies to attach to whoever sends (producer), works (worker) and is on call (operator)."
+  description = "IAM policies to attach to producers, workers and operators."
   value       = module.service.policy_arns
 }
 
 output "queues" {
-  description = "Names of every queue and its dead-letter queue."
+  description = "Name of each queue and of its dead-letter queue."
   value       = module.service.queues
 }

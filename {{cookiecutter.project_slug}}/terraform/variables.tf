@@ -1,18 +1,18 @@
-# What differs between environments; environments/ has the values. The module says more about each, and checks them.
+# Variables that differ between environments; environments/ has the values. The module documents and validates them.
 
 variable "environment" {
-  description = "Which environment this is; part of every name."
+  description = "Name of the environment; part of every resource name."
   type        = string
 }
 
-# It has no default: a plan that forgot it would stop all workers. `make plan` knows what is deployed.
+# No default: with an empty tag, a plan would stop all workers. `make plan` passes the deployed tag.
 variable "image_tag" {
-  description = "Image that workers run; empty until the first is pushed."
+  description = "Tag of the image that workers run; empty until the first image is pushed."
   type        = string
 }
 
 variable "architecture" {
-  description = "Processors that workers run on, ARM64 or X86_64."
+  description = "CPU architecture of the workers: ARM64 or X86_64."
   type        = string
   default     = "ARM64"
 }
@@ -24,7 +24,7 @@ variable "broker" {
 }
 
 variable "compute" {
-  description = "Attributes of what workers run on, such as its size."
+  description = "Attributes of the workers' compute resources, such as their size."
   type        = any
   default     = {}
 }
@@ -36,61 +36,61 @@ variable "results" {
 }
 
 variable "kms_key_arn" {
-  description = "A KMS key of yours for everything that takes one; empty for the keys AWS manages."
+  description = "ARN of a customer managed KMS key for all encrypted resources; empty for keys that AWS manages."
   type        = string
   default     = ""
 }
 
 variable "log_level" {
-  description = "Least severity that workers log."
+  description = "Minimum level that workers log."
   type        = string
   default     = "INFO"
 }
 
 variable "log_retention_days" {
-  description = "How long logs are kept."
+  description = "Retention of logs, in days."
   type        = number
   default     = 30
 }
 
 variable "monthly_budget_usd" {
-  description = "Warn when the forecast of a month exceeds this; 0 for no budget."
+  description = "Alert when the month's forecast cost exceeds this; 0 for no budget."
   type        = number
   default     = 0
 }
 
 variable "protect_data" {
-  description = "Refuse to delete results and images, even by `terraform destroy`."
+  description = "Prevent the deletion of results and images, also by `terraform destroy`."
   type        = bool
   default     = true
 }
 
 variable "runbook_url" {
-  description = "Where the runbook can be read; alarms link its sections."
+  description = "URL of the runbook; alarms link to its sections."
   type        = string
   default     = "docs/runbook.md"
 }
 
 variable "subnet_ids" {
-  description = "Subnets of an existing VPC."
+  description = "Ids of subnets in the existing VPC."
   type        = list(string)
   default     = []
 }
 
 variable "use_spot" {
-  description = "Run workers above workers_min on spare capacity."
+  description = "Run workers above workers_min on Spot capacity."
   type        = bool
   default     = false
 }
 
 variable "vpc_cidr" {
-  description = "Addresses of the VPC that is created unless vpc_id names one."
+  description = "CIDR block of the VPC that is created unless vpc_id is set."
   type        = string
   default     = "10.0.0.0/22"
 }
 
 variable "vpc_id" {
-  description = "An existing VPC; empty to create one."
+  description = "Id of an existing VPC; empty to create one."
   type        = string
   default     = ""
 }

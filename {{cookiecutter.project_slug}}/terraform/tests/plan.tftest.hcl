@@ -1,4 +1,4 @@
-# The whole plan of staging, with a mock provider: nothing is contacted. The module has tests of its own.
+# Plans staging with a mock provider, without calling AWS. The module has its own tests.
 
 mock_provider "aws" {
   source          = "../chassis/terraform/service/tests/mocks"
@@ -15,7 +15,7 @@ run "staging" {
 
   assert {
     condition     = output.environment.ENVIRONMENT == "staging" && output.image_tag == "1"
-    error_message = "Workers of staging would run in another environment, or another image."
+    error_message = "The outputs show another environment or image tag than the variables."
   }
 
   assert {
