@@ -91,8 +91,8 @@ def up(built):
     with ExitStack() as stack:
         stack.callback(built.compose, "down", "--timeout", "5")
         built.compose("up", "--detach", "--no-build")
-        done = eventually(lambda: "-> 9" in built.logs("sender") and "-> 'desserts'" in built.logs("sender"))
-        assert done, built.logs("emulator") + built.logs("sender")
+        done = eventually(lambda: "-> 9" in built.logs("producer") and "-> 'desserts'" in built.logs("producer"))
+        assert done, built.logs("emulator") + built.logs("producer")
         yield built
 
 

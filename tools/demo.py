@@ -170,7 +170,7 @@ def main(picture: Path | None = None) -> None:
         os.chdir(project)
         sys.path[:0] = [str(project / "chassis"), str(project / "src")]
         emulator = importlib.import_module("celery_aws.dev.emulator")
-        os.environ["CONTRACT_FILE"] = str(emulator.write_hurried_contract(folder / "hurried.json"))
+        os.environ["CONTRACT_FILE"] = str(emulator.write_fast_contract(folder / "hurried.json"))
         environment = stack.enter_context(emulator.running(VISIBILITY_TIMEOUT_SECONDS))
         os.environ.update(environment)
         stack.enter_context(workers(project, queues, data["package"], folder))

@@ -47,7 +47,14 @@ sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gette
 
 from celery_aws.contract import CHOICES  # noqa: E402
 from celery_aws.dev import brokers, results  # noqa: E402
-from library.support import CONTRACT, HURRIED, VISIBILITY_TIMEOUT_SECONDS, RunningService, contract, running_service  # noqa: E402  # noqa: E402
+from library.support import (  # noqa: E402
+    CONTRACT,
+    FAST_CONTRACT,
+    VISIBILITY_TIMEOUT_SECONDS,
+    RunningService,
+    contract,
+    running_service,
+)
 
 pytest_plugins = ["celery_aws.testing.plugin"]
 
@@ -60,7 +67,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Fast tests reach nothing: whatever they send by mistake is refused at once.
 os.environ.update(
     {
-        "CONTRACT_FILE": str(HURRIED),
+        "CONTRACT_FILE": str(FAST_CONTRACT),
         "ENVIRONMENT": "test",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_DEFAULT_REGION": CONTRACT["region"],
