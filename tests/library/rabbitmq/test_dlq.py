@@ -1,4 +1,4 @@
-"""The `dlq` command on RabbitMQ: looking, moving, keeping; and that nothing is lost, whatever happens."""
+"""The `dlq` command on RabbitMQ: peeking, moving and exporting; no message is lost, whatever happens."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     assert "\x1b" not in said
     assert f"17 dead-letter messages in {name(quiet)}" in said
     assert "ValueError('no')" in said
-    assert "(foreign)" in said
+    assert "(not Celery)" in said
     assert "14 x library.probes.leave_trace" in said
     listed = commands.lines("dlq", "list", queue, status=1)
     assert [line["id"] for line in listed[:13]] == [f"{n:08d}-aaaa" for n in range(13)]
@@ -71,7 +71,7 @@ def test_list_tells_what_the_broker_knows_of_a_failure(quiet, commands, queue):
     assert eventually(lambda: visible(quiet) == 1)
     (line,) = commands.lines("dlq", "list", queue, status=1)
     limit = quiet.queue.max_receive_count
-    assert (line["receive_count"], line["reason"]) == (limit, f"delivered {limit} times")
+    assert (line["receive_count"], line["reason"]) == (limit, f"received {limit} times")
     assert line["age_seconds"] < 100
     commands.run("dlq", "redrive", queue)
     with channel(quiet) as opened:
@@ -100,7 +100,7 @@ def test_list_selects(quiet, commands, queue):
 
 def test_show_tells_all_of_one(quiet, commands, queue):
     put(quiet, [celery_body(1)], headers=REASON)
-    put(quiet, ["not of Celery"])
+    put(quiet, ["not a Celery message"])
     said = commands.run("dlq", "show", queue, "--id", "00000001")
     for text in ('["argument 1"]', "ValueError('no')", "boom()", "host-7", "group-1", "library.probes.leave_trace"):
         assert text in said
@@ -108,7 +108,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     assert shown["body"] == celery_body(1)
     assert REASON.items() <= shown["headers"].items()
     foreign = next(line for line in commands.lines("dlq", "list", queue, status=1) if not line["task"])
-    assert "not of Celery" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
+    assert "not a Celery message" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert eventually(lambda: visible(quiet) == 2)
@@ -350,7 +350,7 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
     well.expect(f"Type {full}")
     put(quiet, [celery_body(99)])  # Nobody has been asked about this one.
     well.sendline(full)
-    well.expect("3 messages written to .*, and deleted")
+    well.expect("3 messages written to .* and deleted")
     well.wait()
     assert well.exitstatus == 0
     assert len(exported_bodies(file)) == 3
@@ -360,21 +360,21 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
 def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(30)])
     terminal = commands.terminal("dlq", "list", queue)
-    terminal.expect("looking")
+    terminal.expect("reading")
     terminal.expect("30 dead-letter messages")
     terminal.wait()
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_looking_that_is_interrupted_gives_back(quiet, commands, queue, signal_number):
+def test_peek_when_it_is_interrupted_then_releases(quiet, commands, queue, signal_number):
     put(quiet, [celery_body(n) + " " * 2_000 for n in range(3_000)])
-    looking = commands.start("dlq", "export", queue, "-")
+    exporting = commands.start("dlq", "export", queue, "-")
     assert eventually(lambda: visible(quiet) < 3_000)
-    looking.send_signal(signal_number)
-    _, errors = looking.communicate(timeout=60)
+    exporting.send_signal(signal_number)
+    _, errors = exporting.communicate(timeout=60)
     if signal_number != signal.SIGKILL:
-        assert looking.returncode == 2
+        assert exporting.returncode == 2
         assert "no message is lost" in errors
     assert eventually(lambda: visible(quiet) == 3_000)
 

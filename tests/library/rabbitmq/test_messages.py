@@ -58,10 +58,10 @@ def test_when_it_was_sent_is_known_or_not():
     [
         ({"FailureException": "ValueError('no')", "x-earlier-deliveries": 2}, 2, "ValueError('no')"),
         ({"x-death": [{"reason": "delivery_limit"}]}, QUEUE.max_receive_count, "its worker died in each of"),
-        ({"x-death": [{"reason": "rejected"}], "x-earlier-deliveries": 1}, QUEUE.max_receive_count, "delivered"),
+        ({"x-death": [{"reason": "rejected"}], "x-earlier-deliveries": 1}, QUEUE.max_receive_count, "received"),
         ({"x-death": [{"reason": "expired"}, {"reason": "rejected"}]}, 0, "waited longer than"),
-        ({"x-death": "nonsense", "x-earlier-deliveries": "nonsense"}, 0, "delivered 0 times"),
-        ({"x-delivery-count": 99}, 0, "delivered 0 times"),
+        ({"x-death": "nonsense", "x-earlier-deliveries": "nonsense"}, 0, "received 0 times"),
+        ({"x-delivery-count": 99}, 0, "received 0 times"),
     ],
 )
 def test_deliveries_and_reason(headers, count, reason):

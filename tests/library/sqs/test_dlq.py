@@ -1,4 +1,4 @@
-"""The `dlq` command on the emulator: looking, moving, keeping; and that nothing is lost, whatever happens."""
+"""The `dlq` command on SQS: peeking, moving and exporting; no message is lost, whatever happens."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     assert "\x1b" not in said
     assert "16 dead-letter messages" in said
     assert "ValueError('no')" in said
-    assert "(foreign)" in said
+    assert "(not Celery)" in said
     assert "old.task" in said
     assert "13 x library.probes.leave_trace" in said
     listed = commands.lines("dlq", "list", queue, status=1)
@@ -98,7 +98,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
         )
     }
     put(quiet, [celery_body(1)], MessageAttributes=reason)
-    put(quiet, ["not of Celery"], MessageGroupId="other")
+    put(quiet, ["not a Celery message"], MessageGroupId="other")
     said = commands.run("dlq", "show", queue, "--id", "00000001")
     for text in ('["argument 1"]', "ValueError('no')", "boom()", "host-7", "group-0", "library.probes.leave_trace"):
         assert text in said
@@ -106,7 +106,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     assert shown["body"] == celery_body(1)
     assert shown["attributes"] == reason
     foreign = next(line for line in commands.lines("dlq", "list", queue, status=1) if not line["task"])
-    assert "not of Celery" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
+    assert "not a Celery message" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert visible(quiet) == 2
@@ -243,7 +243,7 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     if IS_FIFO:
         seen = len(commands.lines("dlq", "list", queue, status=1))
         assert 2 <= seen <= 20
-        assert f"{60 - seen} more are there and were not shown: SQS shows ten of a group" in commands.errors
+        assert f"{60 - seen} more messages were not shown: SQS returns ten messages of a group" in commands.errors
         commands.run("dlq", "export", queue, tmp_path / "part.jsonl", status=1)
     commands.run("dlq", "export", queue, "-", "--remove", status=2)
     said = commands.run("dlq", "export", queue, file, "--dry-run", status=int(IS_FIFO))
@@ -303,7 +303,7 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
     well.expect(f"Type {name}")
     assert not file.exists()
     well.sendline(name)
-    well.expect("3 messages written to .*, and deleted")
+    well.expect("3 messages written to .* and deleted")
     well.wait()
     assert (well.exitstatus, visible(quiet)) == (0, 0)
     assert len(exported_bodies(file)) == 3
@@ -312,20 +312,20 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
 def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(30)])
     terminal = commands.terminal("dlq", "list", queue)
-    terminal.expect("looking")
+    terminal.expect("reading")
     terminal.expect("30 dead-letter messages")
     terminal.wait()
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_looking_that_is_interrupted_gives_back(quiet, commands, queue, signal_number):
+def test_peek_when_it_is_interrupted_then_releases(quiet, commands, queue, signal_number):
     put(quiet, [celery_body(n) for n in range(300)])
-    looking = commands.start("dlq", "export", queue, "-")
+    exporting = commands.start("dlq", "export", queue, "-")
     assert eventually(lambda: visible(quiet) < 250)
-    looking.send_signal(signal_number)
-    _, errors = looking.communicate(timeout=60)
-    assert looking.returncode == 2
+    exporting.send_signal(signal_number)
+    _, errors = exporting.communicate(timeout=60)
+    assert exporting.returncode == 2
     assert "no message is lost" in errors
     assert visible(quiet) >= 290  # A page in flight becomes visible again.
 
