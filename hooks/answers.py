@@ -186,7 +186,7 @@ def _report(contract: Any, advice: list[Any], folder: str) -> str:
         "Next:",
         "",
         f"  cd {folder}",
-        "  make dev     # everything on this machine: emulator, workers and a sender",
+        "  make dev     # everything on this machine: emulator, workers and a producer",
         "  make test    # its tests, also those with real workers",
         "",
     ]

@@ -301,7 +301,7 @@ def test_limits_of_fifo_are_those_of_the_code(bake):
     assert "where there are ten groups or more" in text
     assert "ENTRIES_PER_REQUEST = 10\n" in batching
     assert "dropped by SQS for five minutes" in text
-    assert "of the same id for five minutes" in ordering
+    assert "the same id for five minutes" in ordering
     assert "SQS shows ten of a group" in text
     assert "SQS shows ten messages of a group" in operations
 

@@ -59,7 +59,7 @@ FRAGMENTS = (
     *("None", "null", "true", "NaN", "Infinity", "yes", "import", "class", "json", "python", "test", "celery"),
     *("0", "-1", "1e3", "1_000", "0x10", "1.5", "+7", "٣٠٠", "７", "²", "9" * 15, "9" * 16, "9" * 400, "-0", "007"),
     *("é", "漢字", "🍰", "👩‍💻", "\u202e", "\u200b", "\u200d", "\ufeff", "\ud800", "e\u0301", "ß", "İ", "x" * 60),
-    *("x" * 300, "default", ".fifo", "-dlq", "-", "--", "_", ".", "a@b.c", "queue-first", "sender"),
+    *("x" * 300, "default", ".fifo", "-dlq", "-", "--", "_", ".", "a@b.c", "queue-first", "producer"),
 )
 odd = st.lists(
     st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=4), st.sampled_from("abc xyz-019")), min_size=1, max_size=6
@@ -371,7 +371,7 @@ WORST = [
         "project_name": "\"\"\" ''' }} %} ${HOME} $(id) `id` # | * [x](y) <!--",
         "project_slug": "x" * 28,
         "description": "```",
-        "queues": "queue-first, sender, none, a, self",
+        "queues": "queue-first, producer, none, a, self",
         "max_countdown_seconds": "0",
         "soft_limit_seconds": "1",
         "hard_limit_seconds": "2",

@@ -92,9 +92,9 @@ def up(built):
         stack.callback(built.compose, "down", "--timeout", "5")
         built.compose("up", "--detach", "--no-build")
         done = eventually(
-            lambda: all(re.search(rf"{queue}: .*-> 4", built.logs("sender")) for queue in ("high", "low"))
+            lambda: all(re.search(rf"{queue}: .*-> 4", built.logs("producer")) for queue in ("high", "low"))
         )
-        assert done, built.logs("emulator") + built.logs("sender")
+        assert done, built.logs("emulator") + built.logs("producer")
         yield built
 
 

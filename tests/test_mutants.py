@@ -76,10 +76,10 @@ MUTANTS = {
         "sqs/test_faults.py::test_failure_when_dead_letters_are_refused_then_runs_once_and_keeps_no_slot[503]",
     ),
     "RabbitMQ is asked twice and no more": Mutant(
-        "brokers/rabbitmq/courier.py",
-        "if not sent and time.monotonic() < parcel.retry_until and",
+        "brokers/rabbitmq/republisher.py",
+        "if not sent and time.monotonic() < outgoing.retry_until and",
         "if False and",
-        "rabbitmq/test_courier.py::test_parcel_when_the_broker_returns_then_is_sent_once",
+        "rabbitmq/test_republisher.py::test_message_when_the_broker_returns_then_is_sent_once",
         "rabbitmq",
     ),
     "unknown tasks fail at their first delivery": Mutant(
@@ -223,7 +223,7 @@ MUTANTS = {
     ),
     "expired credentials end the worker": Mutant(
         "brokers/sqs/calls.py",
-        "        except Exception as error:  # noqa: BLE001 - credentials are missing, for many reasons\n",
+        "        except Exception as error:  # noqa: BLE001 - credentials can be missing for many reasons\n",
         "        except KeyError as error:\n",
         "sqs/test_faults.py::test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_files",
     ),
@@ -247,7 +247,7 @@ MUTANTS = {
     ),
     "a failed poll is the last": Mutant(
         "brokers/sqs/polling.py",
-        "self.hub.call_later(pause, self._schedule_queue, queue)",
+        "self.hub.call_later(backoff, self._schedule_queue, queue)",
         "pass",
         "sqs/test_faults.py::test_worker_survives_every_kind_of_failed_poll_and_goes_on",
     ),
@@ -277,7 +277,7 @@ MUTANTS = {
     ),
     "half an answer counts as a whole one": Mutant(
         "brokers/sqs/batching.py",
-        "if key not in taken and key not in refused}",
+        "if key not in accepted and key not in refused}",
         "if key in reasons and key not in refused}",
         "sqs/test_batching.py::test_what_an_answer_does_not_tell_of_is_sent_again",
     ),

@@ -89,7 +89,7 @@ def test_dev_says_what_is_missing_where_nothing_can_run_rabbitmq(project):
         text=True,
     )
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == "neither rabbitmq-server nor docker is here: install one of them to run RabbitMQ\n"
+    assert run.stderr == "install rabbitmq-server, Docker or Podman to run RabbitMQ; none of them was found\n"
 
 
 def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
@@ -178,9 +178,9 @@ def write_own_task(folder):
 @pytest.mark.parametrize(
     "answers",
     [
-        {"results": "redis", "queues": "low, sender"},
+        {"results": "redis", "queues": "low, producer"},
         {"broker": "sqs-fifo", "results": "none"},
-        {"broker": "rabbitmq", "results": "s3", "queues": "low, sender"},
+        {"broker": "rabbitmq", "results": "s3", "queues": "low, producer"},
     ],
     ids=label,
 )

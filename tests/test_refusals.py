@@ -17,7 +17,7 @@ WRONG = [
     ("project_name", "bell\x07", "must be 1 to 60 printable characters", "bell"),
     ("project_slug", "Acme Jobs", "must be lower-case letters", "acme-jobs"),
     ("project_slug", "../elsewhere", "must be lower-case letters", "elsewhere"),
-    ("project_slug", "import", "must not make a package that Python", "import-jobs"),
+    ("project_slug", "import", "must not be a Python keyword", "import-jobs"),
     ("project_slug", "celery", "must not make a package that a dependency", "celery-jobs"),
     ("project_slug", "python", "must not make a package that a dependency", "python-jobs"),
     ("project_slug", "test", "must not make a package that a dependency", "test-jobs"),
@@ -25,7 +25,7 @@ WRONG = [
     (
         "description",
         "100 {% off",
-        "must be 1 to 200 printable characters, and no brace may begin template syntax",
+        "must be 1 to 200 printable characters without template syntax",
         "100  off",
     ),
     ("region", "mars", "must look like an AWS region", "eu-west-1"),
@@ -39,7 +39,7 @@ WRONG = [
     (
         "max_countdown_seconds",
         "43000",
-        "plus hard_limit_seconds (300) plus 60 must fit the longest visibility timeout, 43200",
+        "plus hard_limit_seconds (300) plus 60 must be at most 43200, SQS's longest timeout",
         "42840",
     ),
     ("visibility_timeout_seconds", "659", "must be at least max_countdown_seconds (300)", "660"),

@@ -93,7 +93,7 @@ def show_results(app: Any, examples: Any) -> None:
     table = Table("queue", "task", "result", box=None, padding=(0, 2, 0, 2), header_style="dim")
     sent = [
         (queue, example, example.apply_async(MessageGroupId="demo"))
-        for queue, example in importlib.import_module("celery_aws.dev.sender").on_every_queue(app, examples.examples)
+        for queue, example in importlib.import_module("celery_aws.dev.producer").on_every_queue(app, examples.examples)
     ]
     for queue, example, result in sent:
         name = repr(example).replace(f"{examples.__name__}.", "")
@@ -169,7 +169,7 @@ def main(picture: Path | None = None) -> None:
         os.chdir(project)
         sys.path[:0] = [str(project / "chassis"), str(project / "src")]
         emulator = importlib.import_module("celery_aws.dev.emulator")
-        os.environ["CONTRACT_FILE"] = str(emulator.write_hurried_contract(folder / "hurried.json"))
+        os.environ["CONTRACT_FILE"] = str(emulator.write_fast_contract(folder / "hurried.json"))
         environment = stack.enter_context(emulator.running(VISIBILITY_TIMEOUT_SECONDS))
         os.environ.update(environment)
         stack.enter_context(workers(project, queues, data["package"], folder))

@@ -77,7 +77,7 @@ class Commands:
         )
 
     def seconds_to_look(self, queue: str, status: int = 0) -> float:
-        """Return how long a command takes that looks at one dead letter, which is mostly its start."""
+        """Return how long a command takes that peeks at one dead-letter message; mostly its start-up."""
         began = time.monotonic()
         self.run("dlq", "list", queue, "--limit", "1", status=status)
         return time.monotonic() - began

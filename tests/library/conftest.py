@@ -74,7 +74,14 @@ sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gette
 
 from celery_aws.contract import CHOICES  # noqa: E402
 from celery_aws.testing.running import unreachable  # noqa: E402
-from library.support import CONTRACT, HURRIED, VISIBILITY_TIMEOUT_SECONDS, RunningService, contract, running_service  # noqa: E402  # noqa: E402
+from library.support import (  # noqa: E402
+    CONTRACT,
+    FAST_CONTRACT,
+    VISIBILITY_TIMEOUT_SECONDS,
+    RunningService,
+    contract,
+    running_service,
+)
 
 pytest_plugins = ["celery_aws.testing.plugin"]
 
@@ -85,7 +92,7 @@ CHOSEN = {part for choice in CHOICES for part in CONTRACT[choice].split("-")}
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Fast tests reach nothing: whatever they send by mistake is refused at once.
-os.environ.update({"CONTRACT_FILE": str(HURRIED), **unreachable(contract)})
+os.environ.update({"CONTRACT_FILE": str(FAST_CONTRACT), **unreachable(contract)})
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -21,7 +21,7 @@ CHASSIS = Path(running.__file__).parents[2]
 """Where the library and what belongs to it lie."""
 VISIBILITY_TIMEOUT_SECONDS = 5
 # First: it says what is wrong with a contract that breaks rules, and no test need be run.
-HURRIED = emulator.write_hurried_contract(Path(tempfile.mkdtemp()) / "contract.json")
+FAST_CONTRACT = emulator.write_fast_contract(Path(tempfile.mkdtemp()) / "contract.json")
 PATH = {"PYTHONPATH": emulator.import_path(), "PYTHONPYCACHEPREFIX": os.environ["PYTHONPYCACHEPREFIX"]}
 """Leads a Python to service, library and tests."""
 CONTRACT = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Tasks that fail, in every way: when they come back, what their result says, where their message ends."""
+"""Failures of tasks: redelivery, stored states and dead-lettering."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_body_when_it_has_no_three_parts_then_is_refused(body):
 
 @pytest.mark.parametrize("following", [None, {"delivery_info": 7}, {"id": "2"}, {"properties": {}}, ["x"]])
 def test_what_follows_when_it_would_replace_other_fields_then_is_refused(following):
-    with pytest.raises(InvalidTaskError, match="what follows must "):
+    with pytest.raises(InvalidTaskError, match="the signatures must "):
         headers.check(GOOD, [[], {}, following])
 
 
@@ -84,5 +84,5 @@ def test_message_when_much_is_wrong_then_all_is_told_but_no_arguments():
     with pytest.raises(InvalidTaskError) as error:
         headers.check({**GOOD, "retries": -1}, ["secret", ["secret"], "x"])
     said = str(error.value)
-    assert all(part in said for part in ("the arguments", "the keyword arguments", "what follows", "retries"))
+    assert all(part in said for part in ("the arguments", "the keyword arguments", "the signatures", "retries"))
     assert "secret" not in said

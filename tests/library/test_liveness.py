@@ -40,23 +40,23 @@ def held_since(seconds):
     """Return a task that a process began with so long ago, whose message stays invisible to others for some time."""
     began = time.monotonic() - seconds
     limits = (QUEUE.hard_limit_seconds, QUEUE.soft_limit_seconds)
-    return SimpleNamespace(accepted_at=began, time_limits=limits, hold_until=began + QUEUE.hidden_seconds)
+    return SimpleNamespace(accepted_at=began, time_limits=limits, hold_until=began + QUEUE.hold_seconds)
 
 
 def test_alive_while_the_broker_answers(beats, channel):
-    assert beats.works()
+    assert beats.is_alive()
     beats.began = time.monotonic() - 3600
     channel.last_answer = time.monotonic() - channel.answer_due_seconds + 1
-    assert beats.works()
+    assert beats.is_alive()
     channel.last_answer = time.monotonic() - channel.answer_due_seconds - 1
-    assert not beats.works()
+    assert not beats.is_alive()
 
 
 def test_a_worker_that_has_just_begun_has_time_for_its_first_answer(beats, channel):
     channel.last_answer = None
-    assert beats.works()
+    assert beats.is_alive()
     beats.began = time.monotonic() - 3600
-    assert not beats.works()
+    assert not beats.is_alive()
 
 
 def test_alive_without_answers_while_every_task_is_within_its_time_limit(beats, channel):
@@ -64,10 +64,10 @@ def test_alive_without_answers_while_every_task_is_within_its_time_limit(beats, 
     beats.began = channel.last_answer
     channel.awaits_answers = False
     # Its own code ends at its hard limit; storing its result may take as long as its message is invisible.
-    state.active_requests.append(held_since(QUEUE.hidden_seconds))
-    assert beats.works()
-    state.active_requests.append(held_since(QUEUE.hidden_seconds + 61))
-    assert not beats.works()
+    state.active_requests.append(held_since(QUEUE.hold_seconds))
+    assert beats.is_alive()
+    state.active_requests.append(held_since(QUEUE.hold_seconds + 61))
+    assert not beats.is_alive()
 
 
 def test_worker_when_the_wall_clock_steps_then_is_as_alive_as_before(beats, channel, monkeypatch):
@@ -75,7 +75,7 @@ def test_worker_when_the_wall_clock_steps_then_is_as_alive_as_before(beats, chan
     state.active_requests.append(held_since(1))
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
-    assert beats.works()
+    assert beats.is_alive()
 
 
 def test_liveness_file_when_it_cannot_be_written_then_is_told_once(beats, monkeypatch, tmp_path, caplog):
@@ -94,9 +94,9 @@ def test_check_looks_at_the_age_of_the_file(beats):
     assert health.check(contract, QUEUE) < 2
     path = health.liveness_file(contract, QUEUE)
     os.utime(path, (time.time() - 16, time.time() - 16))
-    with pytest.raises(health.NotAliveError, match="was alive 16 s ago"):
+    with pytest.raises(health.NotAliveError, match="was last alive 16 s ago"):
         health.check(contract, QUEUE)
-    beats.works = lambda: False
+    beats.is_alive = lambda: False
     beats.beat()
     with pytest.raises(health.NotAliveError):
         health.check(contract, QUEUE)
@@ -139,6 +139,6 @@ def test_command_says_alive_until_the_broker_answers_no_more(tmp_path_factory):
         assert requests <= 30
         between.fault = "hang"
         assert eventually(lambda: asked().returncode == 1, DUE_SECONDS + health.STALE_AFTER_SECONDS + 10), service.log()
-        assert "and not since" in asked().stderr
+        assert "was last alive" in asked().stderr
         between.fault = ""
         assert eventually(lambda: asked().returncode == 0, 20), service.log()

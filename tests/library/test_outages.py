@@ -165,7 +165,7 @@ def test_outage_when_longer_than_messages_are_invisible_then_neither_repeats_nor
             plain = [service.send("leave_trace", str(folder), group=folder.name) for folder in folders[2:]]
             began = time.monotonic()
             assert eventually(lambda: service.log().count(HANDED_OVER) >= 2, 120), service.log()
-            held = service.queue.hidden_seconds - delivery.RESERVE_SECONDS - storing.MAX_BACKOFF_SECONDS
+            held = service.queue.hold_seconds - delivery.RESERVE_SECONDS - storing.MAX_BACKOFF_SECONDS
             assert time.monotonic() - began >= held
             time.sleep(80)
         assert eventually(lambda: states(service, plain) == {"SUCCESS"}, 120), service.log()

@@ -36,12 +36,12 @@ def fresh(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"acks_late": False}, "a message is deleted after its task"),
-        ({"acks_on_failure": True}, "a failed task stays in its queue"),
-        ({"acks_on_timeout": True}, "stays in its queue"),
-        ({"reject_on_worker_lost": False}, "stays in its queue"),
-        ({"retry_on_worker_lost": True}, "delivered again by the broker"),
-        ({"serializer": "pickle"}, "workers accept json only"),
+        ({"acks_late": False}, "a message is always deleted after its task"),
+        ({"acks_on_failure": True}, "a failed task is redelivered"),
+        ({"acks_on_timeout": True}, "is redelivered"),
+        ({"reject_on_worker_lost": False}, "is redelivered"),
+        ({"retry_on_worker_lost": True}, "the broker redelivers"),
+        ({"serializer": "pickle"}, "workers accept only json"),
     ],
     ids=str,
 )
@@ -78,7 +78,7 @@ def test_worker_when_its_pool_has_no_processes_then_ends_with_the_reason(pool):
     source = {**os.environ, **PATH}
     run = subprocess.run(command, cwd=PROJECT, env=source, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2, run.stderr
-    assert "only processes can be ended at a hard limit" in run.stderr
+    assert "only a process can be killed at its hard limit" in run.stderr
     assert "Traceback" not in run.stderr
 
 

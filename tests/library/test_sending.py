@@ -99,7 +99,7 @@ def test_chord_whose_results_never_come_is_not_waited_for_without_end(sent):
 
 
 def test_unknown_task_is_refused_with_the_known_ones():
-    with pytest.raises(errors.UnknownTaskError, match="there are: "):
+    with pytest.raises(errors.UnknownTaskError, match="tasks: "):
         app.send("no.such_task")
 
 
@@ -171,10 +171,13 @@ def test_command_explains_a_broker_out_of_reach():
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["send", "no.such_task"], "no task 'no.such_task'; there are: "),
-        (["worker", "no-such-queue"], "no queue 'no-such-queue' in contract.json; there are: "),
+        (["send", "no.such_task"], "unknown task 'no.such_task'; tasks: "),
+        (["worker", "no-such-queue"], "no queue 'no-such-queue' in contract.json; queues: "),
         (["send", "tests.anything", "--group", "two words"], "MessageGroupId must be 1 to 128"),
-        (["send", "tests.anything", "--group", "g", "--countdown", "99999"], "tests.anything was sent to be run in"),
+        (
+            ["send", "tests.anything", "--group", "g", "--countdown", "99999"],
+            "tests.anything was not sent: its countdown is",
+        ),
     ],
 )
 def test_a_mistake_is_an_error_without_a_traceback(arguments, error):
@@ -197,7 +200,7 @@ def test_contract_command_shows_every_queue():
 
 
 def test_serializer_that_workers_do_not_accept_is_refused_when_it_is_sent(sent):
-    with pytest.raises(errors.SerializerError, match="serializer is 'pickle', and workers accept json only"):
+    with pytest.raises(errors.SerializerError, match="serializer is 'pickle', but workers accept only json"):
         anything.apply_async(serializer="pickle", MessageGroupId="g")
     assert sent == []
 
@@ -238,7 +241,7 @@ def test_task_in_the_module_of_a_queue_is_routed_there_whatever_its_name():
 
 
 def test_task_in_the_module_of_no_queue_is_refused_and_not_moved_in_silence(sent):
-    with pytest.raises(errors.UnknownQueueError, match=r"contract.json has no queue of that name; there are: "):
+    with pytest.raises(errors.UnknownQueueError, match=r"contract.json has no queue of that name; queues: "):
         app.amqp.router.route({}, f"{CONTRACT['package']}.tasks.of_a_queue_that_was_removed.run")
 
 
@@ -257,7 +260,7 @@ def test_next_step_when_there_is_no_broker_then_its_task_is_not_failed(monkeypat
         raise OperationalError("no broker")
 
     monkeypatch.setattr(Celery, "send_task", refuse)
-    monkeypatch.setattr(sending, "SEND_AGAIN_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "RETRY_SEND_AFTER_SECONDS", 0.1)
     monkeypatch.setattr(sending, "is_shutting_down", lambda: stopping)
     with pytest.raises(OperationalError):  # Of a task's own code, which is to hear of it at once.
         app.send(anything, group="a")

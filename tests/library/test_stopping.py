@@ -1,4 +1,4 @@
-"""A worker that is told to stop: what it finishes, what it gives back, and when it is gone."""
+"""Shutdown of a worker: what it finishes, what it releases, and when it exits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 6
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory):
-    """A service whose workers let tasks run on for some seconds, and whose messages would stay hidden for long."""
+    """A service with a soft shutdown of some seconds and a long visibility timeout."""
     with running_service(tmp_path_factory.mktemp("logs"), 60, soft_shutdown_seconds=PATIENCE_SECONDS) as running:
         yield running
 

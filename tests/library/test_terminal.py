@@ -49,7 +49,7 @@ def run(*arguments, stdout=subprocess.PIPE, **variables):
 def test_an_endpoint_that_is_none_is_an_error_without_a_traceback():
     ran = run("metrics", AWS_ENDPOINT_URL="nonsense")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "is AWS_ENDPOINT_URL right?" in ran.stderr
+    assert "check AWS_ENDPOINT_URL" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -44,11 +44,11 @@ def test_workers_protect_themselves():
 def test_busy_worker_is_protected_once_and_idle_one_lets_go(agent):
     url, asked, _ = agent
     guard = protection.Guard(url, longest_seconds=360)
-    guard.look(busy=False)
-    guard.look(busy=True)
-    guard.look(busy=True)
-    guard.look(busy=False)
-    guard.look(busy=False)
+    guard.update(busy=False)
+    guard.update(busy=True)
+    guard.update(busy=True)
+    guard.update(busy=False)
+    guard.update(busy=False)
     path = "/api/task/task-protection/v1/state"
     assert asked == [
         (path, {"ProtectionEnabled": True, "ExpiresInMinutes": 12}),
@@ -59,8 +59,8 @@ def test_busy_worker_is_protected_once_and_idle_one_lets_go(agent):
 def test_protection_is_renewed_long_before_it_ends(agent):
     url, asked, _ = agent
     guard = protection.Guard(url, longest_seconds=60)
-    for _ in range(120 // protection.LOOK_SECONDS):
-        guard.look(busy=True)
+    for _ in range(120 // protection.CHECK_EVERY_SECONDS):
+        guard.update(busy=True)
     assert len(asked) == 2
 
 
@@ -68,9 +68,9 @@ def test_refused_protection_is_asked_for_again_and_stops_nothing(agent, caplog):
     url, asked, answers = agent
     answers.append({"failure": "DEPLOYMENT_BLOCKED"})
     guard = protection.Guard(url, longest_seconds=60)
-    guard.look(busy=True)
-    guard.look(busy=True)
+    guard.update(busy=True)
+    guard.update(busy=True)
     assert len(asked) == 2
     assert "DEPLOYMENT_BLOCKED" in caplog.text
-    protection.Guard("http://127.0.0.1:9", longest_seconds=60).look(busy=True)
+    protection.Guard("http://127.0.0.1:9", longest_seconds=60).update(busy=True)
     assert "refused" in caplog.text

@@ -45,7 +45,7 @@ def test_a_key_is_made_replaced_and_deleted(quiet):
     assert ids(quiet) == {first["AWS_ACCESS_KEY_ID"], second["AWS_ACCESS_KEY_ID"]}
     assert len(json.loads(commands.run("keys", "list", "--json", status=1))) == 2
     commands.run("keys", "rotate", status=2)
-    assert "two keys already" in commands.errors
+    assert "already has two keys" in commands.errors
     assert first["AWS_ACCESS_KEY_ID"] in commands.run("keys", "finish", "--dry-run")
     assert len(ids(quiet)) == 2
     assert first["AWS_ACCESS_KEY_ID"] in commands.run("keys", "finish")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 QUEUE_RIGHTS: tuple[str, ...] = ()
-"""What the names of the rights in AWS begin with that are for a queue; none, as the broker has rights of its own."""
+"""Prefix of the names of AWS permissions for a queue; none, because the broker has its own permissions."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def empty(service: Any, *, dead: bool) -> None:
     name = service.queue_name(service.queue, dead=dead)
     with service.app.connection_for_write() as connection:
         while connection.default_channel.queue_purge(name) or (not dead and service.waiting()):
-            time.sleep(0.1)  # What a worker held may come back yet.
+            time.sleep(0.1)  # Messages in flight may be redelivered.
 
 
 def given_back(service: Any) -> bool:
@@ -55,7 +55,7 @@ def see_dead(service: Any) -> Seen:
 
 
 def redrive(service: Any) -> None:
-    """Move the dead letters of the first queue back into it."""
+    """Move the dead-letter messages of the first queue back to it."""
     name = service.queue_name(service.queue, dead=False)
     with service.app.connection_for_write() as connection:
         channel = connection.default_channel

@@ -79,6 +79,6 @@ def bodies(service: RunningService, *, dead: bool) -> list[str]:
 
 
 def visible(service: RunningService, *, dead: bool = True) -> int:
-    """Return how many messages wait in a queue, which nobody holds."""
+    """Return the number of waiting messages in a queue."""
     with channel(service) as opened:
         return int(opened.queue_declare(name(service, dead=dead), passive=True).message_count)

@@ -87,7 +87,7 @@ def test_after_a_connection_that_ended_nothing_is_waited_for_again():
 
 def test_a_message_too_large_is_refused_before_anything_is_sent():
     channel = RecordingChannel()
-    with pytest.raises(batching.MessageTooLargeError, match=r"has [0-9,]+ bytes, and max_message_bytes in contract"):
+    with pytest.raises(batching.MessageTooLargeError, match=r"has [0-9,]+ bytes, but max_message_bytes in contract"):
         flush(channel, ["a", "x" * 1000])
     assert channel.requests == []
 

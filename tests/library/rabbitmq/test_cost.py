@@ -51,9 +51,9 @@ def test_command_shows_formula_and_sum_without_credentials(monkeypatch):
     assert shown.exit_code == 0, shown.output
     assert all(len(line) <= 80 for line in shown.output.splitlines()), shown.output
     assert "3 x 730 hours x $" in shown.output
-    assert "look there" in " ".join(shown.output.split())
+    assert "check the page above" in " ".join(shown.output.split())
     found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
-    assert f"${found['dollars_per_month']:,.2f} a month" in shown.output
+    assert f"${found['dollars_per_month']:,.2f} per month" in shown.output
     own = json.loads(CliRunner().invoke(main, ["cost", "--dollars-per-hour", "1", "--json"]).output)
     assert own["lines"][0]["dollars"] == 730
     assert CliRunner().invoke(main, ["cost", "--deliveries", "0"]).exit_code == 2

@@ -1,4 +1,4 @@
-"""The `dlq` command on RabbitMQ: looking, moving, keeping; and that nothing is lost, whatever happens."""
+"""The `dlq` command on RabbitMQ: peeking, moving and exporting; no message is lost, whatever happens."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     assert "\x1b" not in said
     assert f"17 dead-letter messages in {name(quiet)}" in said
     assert "ValueError('no')" in said
-    assert "(foreign)" in said
+    assert "(not Celery)" in said
     assert "14 x library.probes.leave_trace" in said
     listed = commands.lines("dlq", "list", queue, status=1)
     assert [line["id"] for line in listed[:13]] == [f"{n:08d}-aaaa" for n in range(13)]
@@ -71,7 +71,7 @@ def test_list_tells_what_the_broker_knows_of_a_failure(quiet, commands, queue):
     assert eventually(lambda: visible(quiet) == 1)
     (line,) = commands.lines("dlq", "list", queue, status=1)
     limit = quiet.queue.max_receive_count
-    assert (line["receive_count"], line["reason"]) == (limit, f"delivered {limit} times")
+    assert (line["receive_count"], line["reason"]) == (limit, f"received {limit} times")
     assert line["age_seconds"] < 100
     commands.run("dlq", "redrive", queue)
     with channel(quiet) as opened:
@@ -80,7 +80,7 @@ def test_list_tells_what_the_broker_knows_of_a_failure(quiet, commands, queue):
             opened.basic_reject(taken.delivery_tag, requeue=True)
     assert eventually(lambda: visible(quiet) == 1)
     (line,) = commands.lines("dlq", "list", queue, status=1)
-    assert (line["receive_count"], line["reason"]) == (limit, f"its worker died each time, {limit} deliveries")
+    assert (line["receive_count"], line["reason"]) == (limit, f"its worker died in each of {limit} attempts")
 
 
 def test_list_selects(quiet, commands, queue):
@@ -100,7 +100,7 @@ def test_list_selects(quiet, commands, queue):
 
 def test_show_tells_all_of_one(quiet, commands, queue):
     put(quiet, [celery_body(1)], headers=REASON)
-    put(quiet, ["not of Celery"])
+    put(quiet, ["not a Celery message"])
     said = commands.run("dlq", "show", queue, "--id", "00000001")
     for text in ('["argument 1"]', "ValueError('no')", "boom()", "host-7", "group-1", "library.probes.leave_trace"):
         assert text in said
@@ -108,7 +108,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     assert shown["body"] == celery_body(1)
     assert REASON.items() <= shown["headers"].items()
     foreign = next(line for line in commands.lines("dlq", "list", queue, status=1) if not line["task"])
-    assert "not of Celery" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
+    assert "not a Celery message" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert eventually(lambda: visible(quiet) == 2)
@@ -133,15 +133,15 @@ def test_mistakes_are_errors_without_a_traceback(commands, queue):
     commands.run("dlq", "list", queue, "--environment", "Not one", status=2)
     commands.run("dlq", "list", queue, ENVIRONMENT="", status=2)
     commands.run("dlq", "resend", queue, status=2)
-    assert "say which" in commands.errors
+    assert "select messages with" in commands.errors
 
 
 BROKEN = {
-    "nobody answers": ({"BROKER_URL": "amqp://127.0.0.1:9/x"}, "does not answer"),
+    "no broker": ({"BROKER_URL": "amqp://127.0.0.1:9/x"}, "does not respond"),
     "not encrypted": ({"BROKER_URL": "amqp://broker.example.com/x"}, "BROKER_URL: Value error, must be amqps://"),
-    "wrong password": ({"BROKER_PASSWORD": "secret-word"}, "does not take BROKER_USERNAME and BROKER_PASSWORD"),
+    "wrong password": ({"BROKER_PASSWORD": "secret-word"}, "does not accept BROKER_USERNAME and BROKER_PASSWORD"),
     "no password": ({"BROKER_PASSWORD": ""}, "BROKER_PASSWORD"),
-    "no virtual host": ({"BROKER_URL": "{server}/nowhere"}, "virtual host in BROKER_URL is not there"),
+    "no virtual host": ({"BROKER_URL": "{server}/nowhere"}, "virtual host in BROKER_URL does not exist"),
 }
 
 
@@ -152,9 +152,9 @@ def test_broker_that_is_not_to_be_had_is_an_error_without_a_traceback(commands, 
     server = commands.service.environment["BROKER_URL"].rpartition("/")[0]
     variables = {variable: value.format(server=server) for variable, value in variables.items()}
     if command == "queues":
-        if what == "nobody answers":
+        if what == "no broker":
             variables["BROKER_MANAGEMENT_URL"] = "http://127.0.0.1:9"
-        says = {"no virtual host": "", "wrong password": "the management API does not take"}.get(what, says)
+        says = {"no virtual host": "", "wrong password": "the management API does not accept"}.get(what, says)
     if command.startswith("send"):
         says = ""
     commands.run(*command.format(queue=queue).split(), status=2, **variables)
@@ -163,7 +163,7 @@ def test_broker_that_is_not_to_be_had_is_an_error_without_a_traceback(commands, 
     assert commands.errors.startswith("Error: ")
 
 
-def test_queues_that_nobody_has_declared_are_an_error(commands, queue):
+def test_queue_when_it_is_not_declared_then_is_an_error(commands, queue):
     server = commands.service.environment["BROKER_MANAGEMENT_URL"]
     broker.ask(server, "PUT", "vhosts/undeclared")
     try:
@@ -172,14 +172,14 @@ def test_queues_that_nobody_has_declared_are_an_error(commands, queue):
         there = {"BROKER_URL": commands.service.environment["BROKER_URL"].rpartition("/")[0] + "/undeclared"}
         for command in (("dlq", "list", queue), ("queues",)):
             commands.run(*command, status=2, **there)
-            assert "has a worker or a sender ever connected" in " ".join(commands.errors.split())
+            assert "workers and producers declare the queues" in " ".join(commands.errors.split())
         assert broker.ask(server, "GET", "queues/undeclared") == []
     finally:
         broker.ask(server, "DELETE", "vhosts/undeclared")
 
 
 def test_redrive_moves_everything_back_to_be_tried_as_if_new(quiet, commands, queue):
-    assert "are there to move" in commands.run("dlq", "redrive", queue)
+    assert "messages to move" in commands.run("dlq", "redrive", queue)
     put(quiet, [*(celery_body(n) for n in range(225)), "foreign"], headers={**REASON, "mine": "kept"})
     assert "226 messages would be moved" in commands.run("dlq", "redrive", queue, "--dry-run")
     assert "completed: 226 of 226 messages moved" in commands.run("dlq", "redrive", queue)
@@ -205,13 +205,13 @@ def test_redrive_is_slowed_down_and_stopped(quiet, commands, queue):
     assert eventually(lambda: (visible(quiet), visible(quiet, dead=False)) == (100 - moved, moved))
 
 
-def test_what_nobody_would_have_stays(quiet, commands, queue):
+def test_message_when_no_queue_is_bound_then_is_kept(quiet, commands, queue):
     put(quiet, [celery_body(1), "foreign", "foreign too"])
     with channel(quiet) as opened:
         for key in (queue, f"#.{queue}"):
             opened.queue_unbind(queue, "tasks", key)
     commands.run("dlq", "redrive", queue, status=1)
-    assert "no queue would have it" in commands.errors
+    assert "no queue is bound for it" in commands.errors
     commands.run("dlq", "resend", queue, "--older-than", "0.0s", "--task", "leave_trace", status=1)
     assert eventually(lambda: visible(quiet) == 3)  # Whoever connects as the service does binds it again.
     commands.run("dlq", "redrive", queue)
@@ -274,7 +274,7 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert first.stat().st_mode & 0o077 == 0
     assert eventually(lambda: visible(quiet) == 23)
     commands.run("dlq", "export", queue, first, status=2)
-    assert "not touched" in commands.errors
+    assert "was not overwritten" in commands.errors
     assert len(commands.run("dlq", "export", queue, "-").splitlines()) == 24
     commands.run("dlq", "purge", queue, "--yes")
     assert eventually(lambda: visible(quiet) == 0)
@@ -295,7 +295,7 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
 
 def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     put(quiet, [celery_body(n) for n in range(260)])
-    file = tmp_path / "letters.jsonl"
+    file = tmp_path / "messages.jsonl"
     commands.run("dlq", "export", queue, "-", "--remove", status=2)
     assert "260 messages would be written" in commands.run("dlq", "export", queue, file, "--dry-run")
     assert not file.exists()
@@ -305,7 +305,7 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
 
 
 def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
-    file = tmp_path / "letters.jsonl"
+    file = tmp_path / "messages.jsonl"
     put(quiet, [celery_body(1)])
     commands.run("dlq", "export", queue, file)
     with file.open("a") as more:
@@ -350,7 +350,7 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
     well.expect(f"Type {full}")
     put(quiet, [celery_body(99)])  # Nobody has been asked about this one.
     well.sendline(full)
-    well.expect("3 messages written to .*, and deleted")
+    well.expect("3 messages written to .* and deleted")
     well.wait()
     assert well.exitstatus == 0
     assert len(exported_bodies(file)) == 3
@@ -360,21 +360,21 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
 def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(30)])
     terminal = commands.terminal("dlq", "list", queue)
-    terminal.expect("looking")
+    terminal.expect("reading")
     terminal.expect("30 dead-letter messages")
     terminal.wait()
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_looking_that_is_interrupted_gives_back(quiet, commands, queue, signal_number):
+def test_peek_when_it_is_interrupted_then_releases(quiet, commands, queue, signal_number):
     put(quiet, [celery_body(n) + " " * 2_000 for n in range(3_000)])
-    looking = commands.start("dlq", "export", queue, "-")
+    exporting = commands.start("dlq", "export", queue, "-")
     assert eventually(lambda: visible(quiet) < 3_000)
-    looking.send_signal(signal_number)
-    _, errors = looking.communicate(timeout=60)
+    exporting.send_signal(signal_number)
+    _, errors = exporting.communicate(timeout=60)
     if signal_number != signal.SIGKILL:
-        assert looking.returncode == 2
+        assert exporting.returncode == 2
         assert "no message is lost" in errors
     assert eventually(lambda: visible(quiet) == 3_000)
 
@@ -417,7 +417,7 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
         commands.run("dlq", "import", queue, given)
     found: list[str] = []
 
-    def all_found():  # What a killed command held comes back when its connection is gone.
+    def all_found():  # RabbitMQ requeues the messages of a closed connection.
         found.extend(bodies(quiet, dead=True) + bodies(quiet, dead=False))
         return set(found).union(*map(exported_bodies, files)) == set(everything)
 
@@ -441,7 +441,7 @@ def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported
     assert any(exported_bodies(file) for file in files)
     found: set[str] = set().union(*map(exported_bodies, files))
 
-    def all_found():  # What a killed command held comes back when its connection is gone.
+    def all_found():  # RabbitMQ requeues the messages of a closed connection.
         found.update(bodies(quiet, dead=True))
         return found == set(everything)
 
@@ -471,7 +471,7 @@ def test_ten_thousand_in_bounded_memory_and_time(quiet, commands, queue, tmp_pat
         assert seconds < 60
         return done.stdout
 
-    for _ in range(2):  # What one has given back the next sees.
+    for _ in range(2):  # The second command sees what the first has released.
         assert f"{total} dead-letter messages" in run("list", queue, status=1)
     file = tmp_path / "all.jsonl"
     assert f"{total} messages written" in run("export", queue, str(file))

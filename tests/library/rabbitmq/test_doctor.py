@@ -95,7 +95,7 @@ def look_quietly(quiet, tmp_path):
 def test_all_is_well(look, working, role):
     commands = Commands(working)
     said = commands.run("doctor", "--role", role, LIVENESS_DIRECTORY=str(working.logs))
-    assert "0 wrong, 0 could not be made" in said
+    assert "0 failed, 0 could not run" in said
     found = json.loads(commands.run("doctor", "--json", LIVENESS_DIRECTORY=str(working.logs)))
     expected = {code for code in doctor.CHECKS if CONTRACT["results"] != "none" or not code.startswith("D4")}
     assert {finding["code"] for finding in found} == expected
@@ -204,7 +204,7 @@ def test_variables_that_lead_nowhere_are_found(look):
     assert (set(found), found["D102"].is_well) == ({"D102"}, False)
     found = look(BROKER_PASSWORD="secret-word")
     assert set(found) == {"D102"}
-    assert "does not take" in found["D102"].says
+    assert "does not accept" in found["D102"].says
     assert "secret-word" not in str(found)
     found = look(BROKER_MANAGEMENT_URL="http://127.0.0.1:9")
     assert {code: finding.is_well for code, finding in found.items()} == {"D105": None, "D201": None}
@@ -260,9 +260,9 @@ def user(working):
     virtual_host = working.environment["BROKER_URL"].rpartition("/")[2]
     name = f"user-{uuid.uuid4().hex[:8]}"
 
-    def made(tags="monitoring", **rights):
+    def made(tags="monitoring", **permissions):
         broker.ask(management, "PUT", f"users/{name}", {"password": "word", "tags": tags})
-        every = {"configure": "^$", "write": "^$", "read": "^$", **rights}
+        every = {"configure": "^$", "write": "^$", "read": "^$", **permissions}
         broker.ask(management, "PUT", f"permissions/{quote(virtual_host, safe='')}/{name}", every)
         return {"BROKER_USERNAME": name, "BROKER_PASSWORD": "word"}
 

@@ -1,4 +1,4 @@
-"""The worker on bad days: connections that end, a broker that restarts, messages nobody can read, workers that die."""
+"""Faults of RabbitMQ and of workers: lost connections, restarts, undecodable messages, workers that die."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_message_when_taken_back_too_often_then_is_dead_lettered(calm, tmp_path)
     assert eventually(lambda: calm.dead() == 1), calm.log("counted")
     assert eventually(lambda: calm.waiting() == 0)
     assert notes(tmp_path) == []
-    assert "its workers died, or held it for too long" in broker.see_dead(calm).reason["FailureException"]
+    assert "its workers died or held it too long" in broker.see_dead(calm).reason["FailureException"]
     calm.stop_workers()
     calm.workers.clear()
     broker.empty(calm, dead=True)
@@ -156,7 +156,7 @@ def test_what_is_no_failure_is_not_dead_lettered_even_on_its_last_delivery(tmp_p
     ],
     ids=["foreign text", "foreign JSON", "unknown task", "broken body", "broken header", "no name"],
 )
-def test_message_that_nobody_can_work_on_ends_among_the_dead_letters(calm, weather, tmp_path, body, headers):
+def test_message_when_it_cannot_be_processed_then_is_dead_lettered(calm, weather, tmp_path, body, headers):
     publish(calm, body, **headers)
     assert eventually(lambda: calm.dead() == 1), calm.log(tmp_path.name)
     assert eventually(lambda: calm.waiting() == 0)
@@ -189,7 +189,7 @@ def test_sender_is_told_if_the_queue_is_gone(calm):
         channel = connection.default_channel
         channel.queue_delete(calm.queue.name)
         message = channel.prepare_message("{}", None, "application/json", "utf-8", {})
-        with pytest.raises(missing, match=f"no queue would have it: NO_ROUTE \\({calm.queue.name} of tasks\\)"):
+        with pytest.raises(missing, match=f"no queue is bound for it: NO_ROUTE \\({calm.queue.name} of tasks\\)"):
             channel.basic_publish(message, exchange="tasks", routing_key=calm.queue.name)
         # The channel has not lost count of what was confirmed.
         module("brokers.rabbitmq.topology").declare(connection.connection, calm.contract)

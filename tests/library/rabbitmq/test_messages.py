@@ -57,11 +57,11 @@ def test_when_it_was_sent_is_known_or_not():
     ("headers", "count", "reason"),
     [
         ({"FailureException": "ValueError('no')", "x-earlier-deliveries": 2}, 2, "ValueError('no')"),
-        ({"x-death": [{"reason": "delivery_limit"}]}, QUEUE.max_receive_count, "its worker died each time"),
-        ({"x-death": [{"reason": "rejected"}], "x-earlier-deliveries": 1}, QUEUE.max_receive_count, "delivered"),
-        ({"x-death": [{"reason": "expired"}, {"reason": "rejected"}]}, 0, "waited for longer"),
-        ({"x-death": "nonsense", "x-earlier-deliveries": "nonsense"}, 0, "delivered 0 times"),
-        ({"x-delivery-count": 99}, 0, "delivered 0 times"),
+        ({"x-death": [{"reason": "delivery_limit"}]}, QUEUE.max_receive_count, "its worker died in each of"),
+        ({"x-death": [{"reason": "rejected"}], "x-earlier-deliveries": 1}, QUEUE.max_receive_count, "received"),
+        ({"x-death": [{"reason": "expired"}, {"reason": "rejected"}]}, 0, "waited longer than"),
+        ({"x-death": "nonsense", "x-earlier-deliveries": "nonsense"}, 0, "received 0 times"),
+        ({"x-delivery-count": 99}, 0, "received 0 times"),
     ],
 )
 def test_deliveries_and_reason(headers, count, reason):
@@ -99,11 +99,11 @@ def test_exported_line_is_the_message_byte_for_byte():
     ],
 )
 def test_a_line_that_is_none_is_refused(line):
-    with pytest.raises(ValueError, match="no line that `dlq export` wrote"):
+    with pytest.raises(ValueError, match="not a line of `dlq export`"):
         messages.imported(line)
 
 
 def test_sent_on_it_is_as_if_new():
     kept = {"task": "a.b", "id": "1", "MessageGroupId": "g", "mine": 1}
     told = dict.fromkeys(("x-death", "x-first-death-queue", "x-earlier-deliveries", "FailureException", "CC"), "x")
-    assert received(b"", {**kept, **told}).afresh() == kept
+    assert received(b"", {**kept, **told}).headers_to_resend() == kept

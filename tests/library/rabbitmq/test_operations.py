@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 USER = "on-call"
 
 
-def rights():
+def documented_permissions():
     """Return what docs/operations.md says that each command needs: a set for each column."""
     table = OPERATIONS.partition("need to be allowed")[2]
     rows = re.findall(r"^\| ([a-z ]+) \|(.*)\|$", table, re.MULTILINE)
@@ -38,7 +38,7 @@ def pattern(names):
 
 def grant(service, command):
     """Give the user what a command needs, and nothing else."""
-    needed = rights()[command]
+    needed = documented_permissions()[command]
     management = service.environment["BROKER_MANAGEMENT_URL"]
     virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
     user = f"{USER}-{virtual_host}"
@@ -56,13 +56,13 @@ def outcomes(tmp_path_factory):
     with running_service(tmp_path_factory.mktemp("logs")) as service:
         make_user(service)
         commands = Commands(service)
-        letters = [celery_body(n) for n in range(4)]
+        messages = [celery_body(n) for n in range(4)]
         headers = {"task": f"x.tasks.{service.queue.name}.send_invoice"}
         for line in documented():
             with channel(service) as opened:
                 opened.queue_purge(name(service))
-            put(service, letters[:3], headers=headers)
-            put(service, letters[3:], headers={**headers, "id": "2f1c9a44-bbbb"})
+            put(service, messages[:3], headers=headers)
+            put(service, messages[3:], headers={**headers, "id": "2f1c9a44-bbbb"})
             user = grant(service, command_of(line.split()[1:]))
             found.append((line, *commands.typed(line, folder, f"n\n{name(service)}\n", **user)))
         virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
@@ -71,7 +71,7 @@ def outcomes(tmp_path_factory):
 
 
 def test_every_command_has_its_rights():
-    assert rights().keys() == {command_of(line.split()[1:]) for line in documented()}
+    assert documented_permissions().keys() == {command_of(line.split()[1:]) for line in documented()}
 
 
 @pytest.mark.timeout(400)

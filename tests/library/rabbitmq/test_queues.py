@@ -1,4 +1,4 @@
-"""`queues` and `metrics` on RabbitMQ; CloudWatch's values are put there by the tests, since nobody else does."""
+"""`queues` and `metrics` on RabbitMQ; the tests put the values into CloudWatch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def put_metric(service, metric, *values):
     )
 
 
-def test_queues_tells_depth_workers_and_dead_letters(quiet, commands):
+def test_queues_shows_depth_workers_and_dead_letter_messages(quiet, commands):
     said = commands.run("queues")
     assert all(queue["name"] in said for queue in CONTRACT["queues"])
     assert all(len(line) <= 80 for line in said.splitlines())
@@ -66,7 +66,7 @@ def test_queues_tells_depth_workers_and_dead_letters(quiet, commands):
     assert eventually(lambda: (first(commands)["waiting"], first(commands)["delayed_of_all"]) == (7, 1))
     found = first(commands)
     assert (found["in_flight"], found["workers"], found["dead"]) == (0, 0, 0)
-    assert "1 messages of all queues are delayed" in commands.run("queues", status=1)  # Nobody takes what waits.
+    assert "1 delayed messages in all queues" in commands.run("queues", status=1)  # Nobody takes what waits.
     with channel(quiet) as opened:
         opened.basic_get(quiet.queue.name)
         assert eventually(lambda: (first(commands)["waiting"], first(commands)["in_flight"]) == (6, 1))
@@ -88,7 +88,7 @@ def test_watch_redraws_in_place(quiet, commands):
     terminal = commands.terminal("queues", "--watch", "--every", "0.5")
     terminal.expect("WAITING")
     put(quiet, [celery_body(n) for n in range(40)], dead=False)
-    terminal.expect(r"m4\d\x1b")  # Red, as nobody takes them.
+    terminal.expect(r"m4\d\x1b")  # Red, as there are no consumers.
     # The cursor went up, once for every line that is drawn anew.
     assert "\x1b[1A" in terminal.before
     terminal.sendintr()

@@ -114,7 +114,7 @@ def test_queue_keeps_its_numbers_when_the_contract_changes_and_the_log_says_so(s
             }
         )
         module("brokers.rabbitmq.topology").declare(connection.connection, changed)
-        assert f"{QUEUE.name} keeps the numbers that it was made with" in caplog.text
+        assert f"queue {QUEUE.name} keeps its old arguments" in caplog.text
         assert "x-delivery-limit" in caplog.text
         assert connection.connection.connected
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 QUEUE_RIGHTS: tuple[str, ...] = ("sqs:",)
-"""What the names of the rights in AWS begin with that are for a queue."""
+"""Prefix of the names of AWS permissions for a queue."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def see_dead(service: Any) -> Seen:
 
 
 def redrive(service: Any) -> None:
-    """Move the dead letters of the first queue back into it."""
+    """Move the dead-letter messages of the first queue back to it."""
     sqs = service.client("sqs")
 
     def arn(*, dead: bool) -> str:

@@ -50,7 +50,7 @@ def no_pauses(monkeypatch):
 def send(sqs, messages, queue=QUEUE):
     """Send bodies, each in the group of its first letter."""
     channel = SimpleNamespace(sqs=lambda queue: sqs, predefined_queues=defaultdict(lambda: {"url": "url"}))
-    sending = batching.Sending(channel, queue)
+    sending = batching.BatchSender(channel, queue)
     sending.send([((body, "task"), {"MessageBody": body, "MessageGroupId": body[0]}) for body in messages])
     return sending
 
@@ -120,7 +120,7 @@ def test_messages_of_a_fifo_group_wait_for_each_other():
     sqs = RecordingSQS(lambda body, attempt: "Throttled" if body == "b2" else None)
     failed = send(sqs, ["a1", "b1", "a2", "b2", "b3", "a3"], "q.fifo").failed
     assert [task_id for task_id, _, _ in failed] == ["b2", "b3"]
-    assert failed[1][2] == "b2 before it in its group failed"
+    assert failed[1][2] == "b2, earlier in its group, was not sent"
     taken = [body for request in sqs.requests for body in request]
     assert "b3" not in taken
     for request in sqs.requests:
@@ -134,7 +134,7 @@ def send_nowhere(argument):
 
 
 def test_message_too_large_is_refused_before_anything_is_sent():
-    with pytest.raises(batching.MessageTooLargeError, match=r"has [0-9,]+ bytes, and max_message_bytes in contract"):
+    with pytest.raises(batching.MessageTooLargeError, match=r"has [0-9,]+ bytes, but max_message_bytes in contract"):
         send_nowhere("x" * CONTRACT["max_message_bytes"])
     with pytest.raises(batching.MessageTooLargeError), module("service").app().batching():
         # Nothing answers where the fast tests send to, so this shows that nothing was sent.

@@ -28,7 +28,7 @@ def test_an_idle_month_is_polls_alone():
 
 def test_every_task_is_sent_received_and_deleted():
     found = counts()
-    assert [found[what] for what in ("sent", "received", "deleted", "hidden on failure")] == [1e6, 1e6, 1e6, 0]
+    assert [found[what] for what in ("sent", "received", "deleted", "released")] == [1e6, 1e6, 1e6, 0]
 
 
 def test_batches_hold_ten_or_64_kib():
@@ -39,7 +39,7 @@ def test_batches_hold_ten_or_64_kib():
 
 def test_failures_cost_deliveries():
     found = counts(deliveries=1.5)
-    assert (found["received"], found["hidden on failure"], found["sent"]) == (1.5e6, 0.5e6, 1e6)
+    assert (found["received"], found["released"], found["sent"]) == (1.5e6, 0.5e6, 1e6)
 
 
 def test_the_first_million_is_free():
@@ -66,7 +66,7 @@ def test_command_shows_formula_and_sum_without_credentials(monkeypatch):
     assert all(len(line) <= 80 for line in shown.output.splitlines()), shown.output
     assert "10,000,000 tasks x" in shown.output
     found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
-    assert f"${found['dollars_per_month']:,.2f} a month" in shown.output
+    assert f"${found['dollars_per_month']:,.2f} per month" in shown.output
     stored = CONTRACT["results"] in ("s3", "dynamodb")
     assert found["dollars_per_month"] > (20 if stored else 10)
     assert CliRunner().invoke(main, ["cost", "--deliveries", "0"]).exit_code == 2

@@ -1,4 +1,4 @@
-"""The `dlq` command on the emulator: looking, moving, keeping; and that nothing is lost, whatever happens."""
+"""The `dlq` command on SQS: peeking, moving and exporting; no message is lost, whatever happens."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     assert "\x1b" not in said
     assert "16 dead-letter messages" in said
     assert "ValueError('no')" in said
-    assert "(foreign)" in said
+    assert "(not Celery)" in said
     assert "old.task" in said
     assert "13 x library.probes.leave_trace" in said
     listed = commands.lines("dlq", "list", queue, status=1)
@@ -98,7 +98,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
         )
     }
     put(quiet, [celery_body(1)], MessageAttributes=reason)
-    put(quiet, ["not of Celery"], MessageGroupId="other")
+    put(quiet, ["not a Celery message"], MessageGroupId="other")
     said = commands.run("dlq", "show", queue, "--id", "00000001")
     for text in ('["argument 1"]', "ValueError('no')", "boom()", "host-7", "group-0", "library.probes.leave_trace"):
         assert text in said
@@ -106,7 +106,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     assert shown["body"] == celery_body(1)
     assert shown["attributes"] == reason
     foreign = next(line for line in commands.lines("dlq", "list", queue, status=1) if not line["task"])
-    assert "not of Celery" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
+    assert "not a Celery message" in commands.run("dlq", "show", queue, "--id", foreign["message_id"])
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert visible(quiet) == 2
@@ -129,20 +129,20 @@ def test_what_strangers_send_does_no_harm(quiet, commands, queue):
 def test_mistakes_are_errors_without_a_traceback(commands, queue):
     assert "no queue 'nope'" in (commands.run("dlq", "list", "nope", status=2) or commands.errors)
     commands.run("dlq", "list", queue, "--environment", "nowhere", status=2)
-    assert "Is --environment right" in commands.errors
+    assert "Check --environment" in commands.errors
     commands.run("dlq", "list", queue, "--environment", "Not one", status=2)
     commands.run("dlq", "list", queue, ENVIRONMENT="", status=2)
     commands.run("dlq", "list", queue, AWS_ENDPOINT_URL="http://127.0.0.1:9", status=2)
-    assert "AWS could not be asked" in commands.errors
+    assert "the request to AWS failed" in commands.errors
     nothing = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": "/dev/null"}
     commands.run("dlq", "list", queue, AWS_SHARED_CREDENTIALS_FILE="/dev/null", **nothing, status=2)
     assert "no AWS credentials" in commands.errors
     commands.run("dlq", "resend", queue, status=2)
-    assert "say which" in commands.errors
+    assert "select messages with" in commands.errors
 
 
 def test_redrive_moves_everything_back(quiet, commands, queue):
-    assert "are there to move" in commands.run("dlq", "redrive", queue)
+    assert "messages to move" in commands.run("dlq", "redrive", queue)
     put(quiet, [celery_body(n) for n in range(25)] + ["foreign"])
     assert "26 messages would be moved" in commands.run("dlq", "redrive", queue, "--dry-run")
     assert "completed: about 26 of 26 messages moved" in commands.run("dlq", "redrive", queue)
@@ -167,13 +167,13 @@ def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     assert "no redrive" in commands.errors
 
 
-def test_redrive_that_nobody_follows_any_more_goes_on(quiet, commands, queue):
+def test_redrive_when_its_command_is_interrupted_then_continues(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(50)])
     followed = commands.start("dlq", "redrive", queue, "--rate", "5")
     assert eventually(lambda: "RUNNING" in commands.run("dlq", "redrive", queue, "--status"))
     followed.terminate()
     _, said = followed.communicate(timeout=30)
-    assert (followed.returncode, "goes on with it" in said) == (2, True), said
+    assert (followed.returncode, "SQS continues the redrive" in said) == (2, True), said
     assert "cancelled after about" in commands.run("dlq", "redrive", queue, "--cancel")
 
 
@@ -214,7 +214,7 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert first.stat().st_mode & 0o077 == 0
     assert visible(quiet) == 21
     commands.run("dlq", "export", queue, first, status=2)
-    assert "not touched" in commands.errors
+    assert "was not overwritten" in commands.errors
     assert len(commands.run("dlq", "export", queue, "-").splitlines()) == 22
     commands.run("dlq", "purge", queue, "--yes")
     assert visible(quiet) == 0
@@ -239,11 +239,11 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
 def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     # More than SQS shows of a group of a FIFO queue at a time.
     put(quiet, [celery_body(n) for n in range(60)], groups=2)
-    file = tmp_path / "letters.jsonl"
+    file = tmp_path / "messages.jsonl"
     if IS_FIFO:
         seen = len(commands.lines("dlq", "list", queue, status=1))
         assert 2 <= seen <= 20
-        assert f"{60 - seen} more are there and were not shown: SQS shows ten of a group" in commands.errors
+        assert f"{60 - seen} more messages were not shown: SQS returns ten messages of a group" in commands.errors
         commands.run("dlq", "export", queue, tmp_path / "part.jsonl", status=1)
     commands.run("dlq", "export", queue, "-", "--remove", status=2)
     said = commands.run("dlq", "export", queue, file, "--dry-run", status=int(IS_FIFO))
@@ -258,7 +258,7 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
 
 
 def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
-    file = tmp_path / "letters.jsonl"
+    file = tmp_path / "messages.jsonl"
     put(quiet, [celery_body(1)])
     commands.run("dlq", "export", queue, file)
     with file.open("a") as more:
@@ -303,7 +303,7 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
     well.expect(f"Type {name}")
     assert not file.exists()
     well.sendline(name)
-    well.expect("3 messages written to .*, and deleted")
+    well.expect("3 messages written to .* and deleted")
     well.wait()
     assert (well.exitstatus, visible(quiet)) == (0, 0)
     assert len(exported_bodies(file)) == 3
@@ -312,22 +312,22 @@ def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_
 def test_colour_and_progress_are_for_terminals_only(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(30)])
     terminal = commands.terminal("dlq", "list", queue)
-    terminal.expect("looking")
+    terminal.expect("reading")
     terminal.expect("30 dead-letter messages")
     terminal.wait()
     assert "\x1b[1m" in terminal.before  # The header is bold.
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_looking_that_is_interrupted_gives_back(quiet, commands, queue, signal_number):
+def test_peek_when_it_is_interrupted_then_releases(quiet, commands, queue, signal_number):
     put(quiet, [celery_body(n) for n in range(300)])
-    looking = commands.start("dlq", "export", queue, "-")
+    exporting = commands.start("dlq", "export", queue, "-")
     assert eventually(lambda: visible(quiet) < 250)
-    looking.send_signal(signal_number)
-    _, errors = looking.communicate(timeout=60)
-    assert looking.returncode == 2
+    exporting.send_signal(signal_number)
+    _, errors = exporting.communicate(timeout=60)
+    assert exporting.returncode == 2
     assert "no message is lost" in errors
-    assert visible(quiet) >= 290  # A page that was on its way comes back by itself.
+    assert visible(quiet) >= 290  # A page in flight becomes visible again.
 
 
 KILLED = {
@@ -359,7 +359,7 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
         killed += commands.killed("dlq", *arguments, after_seconds=seconds) == -signal.SIGKILL
     # SQS goes on with a redrive by itself, and the next command ends at once because of it.
     assert killed == 5 or what == "redrive"
-    # What a killed command held comes back by itself.
+    # Messages that a killed command held become visible again.
     assert eventually(lambda: visible(quiet) == quiet.dead(), 60)
     if what == "import":
         commands.run("dlq", "import", queue, given)
@@ -380,7 +380,7 @@ def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported
         answers = f"y\n{files[-1]}\n{quiet.url(dead=True).rpartition('/')[2]}\n"
         commands.killed("dlq", "purge", queue, answers=answers, after_seconds=random.uniform(0.4, 1.4) * start_seconds)
     assert any(exported_bodies(file) for file in files)
-    # What a killed command held comes back by itself.
+    # Messages that a killed command held become visible again.
     assert eventually(lambda: visible(quiet) == quiet.dead(), 60)
     found = [*bodies(quiet, dead=True), *(body for file in files for body in exported_bodies(file))]
     assert set(found) == set(everything)
@@ -408,7 +408,7 @@ def test_ten_thousand_in_bounded_memory_and_batched_requests(quiet, commands, qu
     )
 
     def run(*arguments, status=0):
-        done = quiet.python("-c", measure, "dlq", *arguments, patience_seconds=300)
+        done = quiet.python("-c", measure, "dlq", *arguments, timeout_seconds=300)
         assert done.returncode == status, done.stderr[-2000:]
         peak_mebibytes, calls = json.loads(done.stderr.splitlines()[-1])
         assert peak_mebibytes < 200

@@ -62,7 +62,7 @@ def changed(working):
 
 
 def refuse(*actions, status=403, where="", code="AccessDenied"):
-    """Have AWS deny actions, as it does where a right is missing, or fail at them; all, or on one queue."""
+    """Let AWS deny actions, as for a missing permission, or fail; for all queues or one."""
     call = botocore.client.BaseClient._make_api_call
 
     def refused(self, name, parameters):
@@ -78,7 +78,7 @@ def refuse(*actions, status=403, where="", code="AccessDenied"):
 def test_all_is_well(look, working, role):
     commands = Commands(working)
     said = commands.run("doctor", "--role", role, LIVENESS_DIRECTORY=str(working.logs))
-    assert "0 wrong, 0 could not be made" in said
+    assert "0 failed, 0 could not run" in said
     found = json.loads(commands.run("doctor", "--json", LIVENESS_DIRECTORY=str(working.logs)))
     expected = {code for code in doctor.CHECKS if CONTRACT["results"] != "none" or not code.startswith("D4")}
     assert {finding["code"] for finding in found} == expected
@@ -120,7 +120,7 @@ def test_wrong_redrive_policies_are_found(look, changed, working):
     changed(RedrivePolicy=json.dumps({**policy, "maxReceiveCount": 99}))
     found = look()
     assert list(found) == ["D206"]
-    assert "after 99 deliveries" in found["D206"].says
+    assert "after 99 receives" in found["D206"].says
 
 
 @pytest.mark.parametrize(("permission", "is_well"), [("allowAll", True), ("denyAll", False), ("byQueue", False)])
@@ -232,7 +232,7 @@ def test_orphans_when_listing_is_denied_are_unknown(look):
         found = look()
     assert list(found) == ["D213"]
     assert found["D213"].is_well is None
-    assert "may not do ListQueues" in found["D213"].says
+    assert "lack a permission: ListQueues" in found["D213"].says
 
 
 def test_orphan_when_counting_is_denied_is_found_without_numbers(look, orphan):
@@ -240,8 +240,8 @@ def test_orphan_when_counting_is_denied_is_found_without_numbers(look, orphan):
     with refuse("GetQueueAttributes", where=named("former")):
         found = look()
     assert list(found) == ["D213"]
-    assert f"{named('former')} is not in the contract; its messages were not counted" in found["D213"].says
-    assert "may not do GetQueueAttributes" in found["D213"].says
+    assert f"{named('former')} is not in the contract; its messages could not be counted" in found["D213"].says
+    assert "lack a permission: GetQueueAttributes" in found["D213"].says
 
 
 def test_orphan_when_it_is_deleted_but_still_listed_is_none(look, orphan):

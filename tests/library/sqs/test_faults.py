@@ -1,4 +1,4 @@
-"""The worker on bad days: polls that fail in every way, messages nobody can read, processes that die."""
+"""Faults of SQS and of task processes: failing polls, undecodable messages, processes that die."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_worker_survives_every_kind_of_failed_poll_and_goes_on(calm, weather, tm
         assert done, f"after {fault}: {calm.log('polls')[-3000:]}"
         assert worker.poll() is None, f"the worker ended after {fault}"
     # All but an answer without messages, and a reset of a connection that had been used: curl tries that again itself.
-    assert calm.log("polls").count("answered again") >= len(FAULTS) - 2
+    assert calm.log("polls").count("succeed again") >= len(FAULTS) - 2
 
 
 @pytest.mark.parametrize("fault", ["500", "throttled", "expired", "gone", "reset", "garbage", "page", "list"])
@@ -170,23 +170,23 @@ def test_chord_when_the_broker_is_out_at_its_end_then_its_body_runs_once(steady,
 def test_last_failure_that_the_worker_cannot_dead_letter_is_left_to_sqs(calm, weather, tmp_path):
     obstacle = tmp_path / "obstacle"
     obstacle.touch()
-    worker = start(calm, weather, "letters")
+    worker = start(calm, weather, "dead-lettering")
     weather.target, weather.fault = "SendMessage", "500"
     calm.send("leave_trace", str(tmp_path), str(obstacle))
-    assert eventually(lambda: (calm.dead(), calm.waiting()) == (1, 0), 60), calm.log("letters")
-    assert "not dead-lettered" in calm.log("letters")
+    assert eventually(lambda: (calm.dead(), calm.waiting()) == (1, 0), 60), calm.log("dead-lettering")
+    assert "not dead-lettered" in calm.log("dead-lettering")
     assert worker.poll() is None
     broker.empty(calm, dead=True)
 
 
 def test_worker_that_may_not_delete_ends_and_says_what_to_do(calm, weather, tmp_path):
-    worker = start(calm, weather, "no-rights")
+    worker = start(calm, weather, "no-permission")
     weather.target, weather.fault = "DeleteMessageBatch", "denied"
     calm.send("leave_trace", str(tmp_path))
     assert worker.wait(30) == 1
-    assert "let this role or user receive, delete and hide" in calm.log("no-rights")
+    assert "allow ReceiveMessage, DeleteMessage and ChangeMessageVisibility" in calm.log("no-permission")
     weather.fault = ""
-    start(calm, weather, "with-rights")
+    start(calm, weather, "with-permission")
     assert eventually(lambda: calm.waiting() == 0)
 
 
@@ -278,9 +278,9 @@ def test_worker_survives_credentials_that_have_expired_and_keeps_no_messages_in_
     ("variables", "fault", "advice"),
     [
         ({"ENVIRONMENT": "nowhere"}, "", "create the queue, or check ENVIRONMENT"),
-        ({}, "denied", "let this role or user"),
+        ({}, "denied", "allow ReceiveMessage"),
     ],
-    ids=["no-such-queue", "no-rights"],
+    ids=["no-such-queue", "no-permission"],
 )
 def test_what_does_not_heal_ends_the_worker_with_a_word_on_what_to_do(calm, weather, variables, fault, advice):
     weather.fault = fault

@@ -1,4 +1,4 @@
-"""The visibility heartbeat: what a living worker holds stays hidden, what a dead one held comes back soon."""
+"""The visibility heartbeat: messages of a live worker stay invisible; those of a dead one are soon redelivered."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from kombu import Queue
 from library.support import module
 
 messages = module("dlq.sqs.messages")
-dead_letters = module("dlq.sqs.queue")
+dlq_queue = module("dlq.sqs.queue")
 
 
 def sent(body_encoding="base64", outer=True, **conf):
@@ -99,7 +99,7 @@ def test_arguments_that_cannot_be_read_are_no_reason_to_fail(content):
         "body": content,
     }
     call = messages.decode(json.dumps(envelope))
-    assert (call.task, call.args, call.kwargs, call.retries) == ("a.b", "('a',)", "cannot be read", 0)
+    assert (call.task, call.args, call.kwargs, call.retries) == ("a.b", "('a',)", "cannot be decoded", 0)
 
 
 def test_exported_line_is_the_message_byte_for_byte():
@@ -146,7 +146,7 @@ def test_reason_of_an_earlier_death_is_not_told_as_that_of_this_one():
 
 @pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"attributes": {}, "body": 1}'])
 def test_a_line_that_is_none_is_refused(line):
-    with pytest.raises(ValueError, match="no line that `dlq export` wrote"):
+    with pytest.raises(ValueError, match="not a line of `dlq export`"):
         messages.imported(line)
 
 
@@ -165,6 +165,6 @@ def test_giving_back_ends_where_there_is_no_network(error, requests):
 
     sqs = mock.Mock()
     sqs.change_message_visibility_batch.side_effect = fail
-    with dead_letters.Peek(sqs, "url", 3_000) as peek:
+    with dlq_queue.Peek(sqs, "url", 3_000) as peek:
         peek._held.update({str(number): "handle" for number in range(3_000)})
     assert sqs.change_message_visibility_batch.call_count in requests

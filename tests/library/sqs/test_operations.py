@@ -20,7 +20,7 @@ ACTIONS = {
     "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
     **{f"{name}Batch": name for name in ("SendMessage", "DeleteMessage", "ChangeMessageVisibility")},
 }
-"""Operations whose right is called otherwise."""
+"""Operations whose permission has another name."""
 
 IMPLIED = {
     ("dead", "sqs:ReceiveMessage"),
@@ -28,7 +28,7 @@ IMPLIED = {
     ("dead", "sqs:GetQueueAttributes"),
     ("queue", "sqs:SendMessage"),
 }
-"""What a redrive needs beside the right to start it.
+"""The permissions of a redrive, besides the one to start it.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-configure-dead-letter-queue-redrive.html
 """
@@ -52,12 +52,12 @@ def run_all(tmp_path_factory):
         make_user(service)
         commands = Commands(service)
         path = os.pathsep.join((str(RECORDING), commands.environment["PYTHONPATH"]))
-        letters = [celery_body(n, f"x.tasks.{service.queue.name}.send_invoice") for n in range(3)]
-        letters.append(letters[0].replace("00000000-aaaa", "2f1c9a44-bbbb"))
+        messages = [celery_body(n, f"x.tasks.{service.queue.name}.send_invoice") for n in range(3)]
+        messages.append(messages[0].replace("00000000-aaaa", "2f1c9a44-bbbb"))
         answers = f"n\n{service.queue_name(dead=True)}\n"
         for line in documented():
             if "--cancel" not in line and "--status" not in line:
-                put(service, [letter.replace("argument", line[-40:].replace('"', "")) for letter in letters])
+                put(service, [message.replace("argument", line[-40:].replace('"', "")) for message in messages])
             status, said = commands.typed(line, folder, answers, PYTHONPATH=path, RECORD_CALLS=str(notes))
             outcomes.append((line, status, said))
         calls = [json.loads(call) for call in notes.read_text(encoding="utf-8").splitlines()]
@@ -104,8 +104,10 @@ def test_table_of_rights_is_what_the_commands_ask_for(run_all):
         if command != "command"
     }
     assert allowed.pop("cost") == set()
-    for command, rights in RARE.items():
+    for command, permissions in RARE.items():
         if command in used:
-            used[command] |= rights
+            used[command] |= permissions
     assert allowed.keys() == used.keys()
-    assert {command: rights ^ used[command] for command, rights in allowed.items() if rights != used[command]} == {}
+    assert {
+        command: permissions ^ used[command] for command, permissions in allowed.items() if permissions != used[command]
+    } == {}

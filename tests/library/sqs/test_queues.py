@@ -40,7 +40,7 @@ def put_metric(service, name, *values):
     )
 
 
-def test_queues_tells_depth_age_and_dead_letters(quiet, commands):
+def test_queues_shows_depth_age_and_dead_letter_messages(quiet, commands):
     said = commands.run("queues")
     assert all(queue["name"] in said for queue in CONTRACT["queues"])
     assert all(len(line) <= 80 for line in said.splitlines())

@@ -1,4 +1,4 @@
-"""Standard queues: a group is welcome, and nobody has to name one."""
+"""Standard queues: message groups are optional."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Celery on AWS: what runs a service, and the names that a service may use.
+"""Celery on AWS queues: the public names of the library.
 
-Everything else in here may change with any version. `README.md` above says what each name is for.
+Everything else in this package may change in any version. chassis/README.md describes each name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "run_command",
 ]
 
-_HOMES = {
+_MODULES = {
     "Service": "sending",
     "Settings": "settings",
     "Task": "task",
@@ -41,9 +41,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, and no more: commands start fast, and generation has little of this installed."""
+    """Import a public name on first use, so that commands start fast.
+
+    Project generation imports `celery_aws.contract` without most dependencies installed.
+    """
     if name == "errors":
         return importlib.import_module(f"{__name__}.errors")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

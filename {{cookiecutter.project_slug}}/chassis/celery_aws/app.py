@@ -1,7 +1,7 @@
-"""The Celery application: every setting stands beside the reason for it.
+"""The Celery application, with the reason for every setting.
 
-A `#name` behind a reason is the place in
-https://docs.celeryq.dev/en/stable/userguide/configuration.html that documents the setting.
+A `#name` after a reason is the anchor of the setting in
+https://docs.celeryq.dev/en/stable/userguide/configuration.html
 """
 
 from __future__ import annotations
@@ -14,81 +14,85 @@ from . import brokers, compute, credentials, results, service
 from .checks import CheckWorker
 from .contract import Contract
 from .liveness import Liveness
-from .sending import Own, Service, route_by_module
+from .sending import Service, SettingsT, route_by_module
 from .settings import read_settings
 from .storing import add_store_outcome
 
 
-def create_app(package: str, kind: type[Own]) -> Service[Own]:
+def create_app(package: str, settings_class: type[SettingsT]) -> Service[SettingsT]:
     """Build the application of a service.
 
     Args:
-        package: its package, which has `tasks/`; `__package__` in its `celery.py`.
-        kind: its class of settings, which is read from the environment into `settings` of the application.
+        package: the service's package, which contains `tasks/`; `__package__` in its `celery.py`.
+        settings_class: the service's settings; the instance becomes `settings` of the application.
 
     Raises:
         ContractError: the contract breaks rules.
-        SettingsError: environment variables are missing or wrong; all of them are listed.
+        SettingsError: environment variables are missing or invalid; all of them are listed.
     """
     service.use(package)
-    return build(service.contract(), kind)
+    return build(service.contract(), settings_class)
 
 
 def variables(contract: Contract) -> tuple[type[BaseSettings], ...]:
-    """Return the environment variables of broker, result backend and credentials, in this order."""
+    """Return the settings classes of the broker, the result backend and the credentials, in this order."""
     options = brokers.chosen(contract).Variables, results.chosen(contract).Variables
     return (*options, *credentials.variables(contract))
 
 
-def build(contract: Contract, kind: type[Own]) -> Service[Own]:
-    """Build the application that a contract describes, in the environment that the variables describe."""
+def build(contract: Contract, settings_class: type[SettingsT]) -> Service[SettingsT]:
+    """Build the application from a contract and the environment variables.
+
+    Raises:
+        SettingsError: environment variables are missing or invalid; all of them are listed.
+    """
     broker, backend = brokers.chosen(contract), results.chosen(contract)
-    settings, (of_broker, of_results, *_) = read_settings(kind, *variables(contract))
+    settings, (broker_variables, result_variables, *_) = read_settings(settings_class, *variables(contract))
     app = Service(contract, settings)
     app.steps["worker"].add(CheckWorker)
     app.steps["consumer"].add(Liveness)
-    app.conf.update(broker.celery_settings(contract, of_broker, settings.environment))
-    app.conf.update(backend.celery_settings(contract, of_results))
+    app.conf.update(broker.celery_settings(contract, broker_variables, settings.environment))
+    app.conf.update(backend.celery_settings(contract, result_variables))
     app.loader.override_backends = dict(backend.BACKENDS)
     app.conf.update(
-        # A worker, or a producer that sends by name, knows the tasks of every queue. #include
+        # Workers, and producers that send by name, know the tasks of every queue. #include
         include=service.task_modules(contract),
-        # The module a task is in says which queue it goes to. #task-routes
+        # The module of a task determines its queue. #task-routes
         task_routes=(lambda *args, **kwargs: route_by_module(app, *args, **kwargs),),
-        # JSON only: pickle would let whoever may send a message run code in the workers.
+        # JSON only: with pickle, anyone who may send a message could run code in the workers.
         # #accept-content
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
-        # Times in messages and logs mean the same everywhere. #enable-utc
+        # Times in messages and logs are UTC on every machine. #enable-utc
         enable_utc=True,
         timezone="UTC",
-        # Delete a message after its task instead of before it, so that a killed worker loses none.
+        # Delete a message after its task and not before it, so that a killed worker loses none.
         # #task-acks-late
         task_acks_late=True,
-        # The same where only the process of the task dies, of too much memory for example.
+        # The same if only the task process dies, for example if it is OOM-killed.
         # #task-reject-on-worker-lost
         task_reject_on_worker_lost=True,
-        # A task that raises or runs out of time stays in the queue, is delivered again, and goes to
-        # the dead-letter queue in the end. By default Celery deletes it, and that queue stays empty.
+        # The message of a task that raises or exceeds its hard limit is redelivered, and finally
+        # dead-lettered. By default Celery deletes it, and the dead-letter queue stays empty.
         # #task-acks-on-failure #task-acks-on-timeout
         task_acks_on_failure=False,
         task_acks_on_timeout=False,
-        # A message whose body cannot be read stays as well; Celery's own consumer deletes it.
+        # A message whose body cannot be decoded is redelivered as well; Celery's consumer deletes it.
         # #worker-consumer
         worker_consumer=f"{__package__}.consumer:Consumer",
         # Processes: a task in a thread or greenlet cannot be killed at its hard limit. #worker-pool
         worker_pool=f"{__package__}.pool:TaskPool",
-        # What waits inside a worker is no other's to do, and its time there is limited; `worker_arguments`
-        # has the queue's own number. #worker-prefetch-multiplier
+        # A prefetched message is invisible to idle workers, and its visibility timeout has begun;
+        # `worker_arguments` sets the queue's own value. #worker-prefetch-multiplier
         worker_prefetch_multiplier=1,
-        # A process that leaks memory is replaced in time, between two tasks.
+        # Replace a process before a memory leak matters, between two tasks.
         # #worker-max-tasks-per-child
         worker_max_tasks_per_child=1_000,
-        # A process that is slow to start, on a machine that is busy, is not killed for it; by default it
-        # has 4 seconds. #worker-proc-alive-timeout
+        # A process may start slowly on a busy machine; by default it is killed after 4 seconds.
+        # #worker-proc-alive-timeout
         worker_proc_alive_timeout=60,
-        # Sending fails after about a second instead of being tried for ever in a web request.
+        # Sending fails after about a second, so that a web request does not hang.
         # #task-publish-retry-policy
         task_publish_retry_policy={
             "max_retries": 3,

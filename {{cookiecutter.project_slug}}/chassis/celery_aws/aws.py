@@ -1,4 +1,4 @@
-"""What every client of AWS in the service shares: how long it waits, and which of its errors are worth another try."""
+"""Timeouts and error handling that all AWS clients of a service share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from botocore.parsers import ResponseParserError
 from kombu.exceptions import DecodeError
 
 CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
-"""boto3 alone waits 60 seconds for an answer and tries five times, so that a task or a producer hangs for minutes."""
+"""By default boto3 waits 60 seconds and tries five times, so a task or a producer would hang for minutes."""
 
 
 class AnswerError(OSError):
@@ -18,16 +18,16 @@ class AnswerError(OSError):
 
 
 def require_json(http_response: Any, **rest: Any) -> None:
-    """Refuse an answer that is not JSON, which botocore takes for one with nothing in it; a handler of its events.
+    """Refuse a response that is not JSON, which botocore treats as empty. Register it for botocore's `after-call`.
 
     Raises:
-        AnswerError: it is none.
+        AnswerError: the response is not JSON.
     """
     if "json" not in http_response.headers.get("content-type", ""):
-        raise AnswerError(f"HTTP {http_response.status_code} with an answer that is not JSON")
+        raise AnswerError(f"HTTP {http_response.status_code} with a response that is not JSON")
 
 
-ABOUT_REQUEST = frozenset(
+INVALID_REQUEST = frozenset(
     {
         "EntityTooLarge",
         "InvalidMessageContents",
@@ -37,21 +37,21 @@ ABOUT_REQUEST = frozenset(
         "ValidationException",
     }
 )
-"""Error codes that tell of what a request held: it is too large, for example."""
+"""Error codes of invalid requests, which fail again if they are retried."""
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Return whether a request to AWS may succeed later, as its error does not tell of what it held.
+    """Return whether a failed request to AWS may succeed later.
 
-    Missing permissions count as temporary, as an operator can fix them.
+    Missing permissions count as temporary: an operator can add them.
     """
     if isinstance(error, ClientError):
-        return error.response.get("Error", {}).get("Code") not in ABOUT_REQUEST
+        return error.response.get("Error", {}).get("Code") not in INVALID_REQUEST
     if isinstance(error, ParamValidationError):
         return False
-    # botocore raises RuntimeError itself where it is given expired credentials.
+    # botocore raises a plain RuntimeError for expired credentials.
     return type(error) is RuntimeError or isinstance(error, (BotoCoreError, OSError, ResponseParserError))
 
 
 UNREADABLE = (DecodeError, KeyError, UnicodeDecodeError)
-"""What reading a result ends with if what came is no answer of AWS."""
+"""Errors of decoding a result if a response is not from AWS."""

@@ -9,16 +9,16 @@ from .contract import Queue
 
 
 def backoff_seconds(queue: Queue, attempt: int, first_seconds: float | None = None) -> int:
-    """Return the backoff after a failed attempt: doubled with each attempt, with jitter.
+    """Return the backoff after a failed attempt: exponential, with jitter.
 
     Args:
-        queue: whose message failed.
-        attempt: receive count of the attempt that failed, from 1.
+        queue: the queue of the message.
+        attempt: receive count of the failed attempt, from 1.
         first_seconds: backoff after the first attempt, instead of the queue's.
 
     Returns:
-        Whole seconds; at most the queue's visibility timeout, and 0 after the last attempt, so that the message gets to
-        the dead-letter queue at once.
+        Whole seconds, at most the queue's visibility timeout; 0 after the last attempt, so that the
+        message is dead-lettered at once.
     """
     if attempt >= queue.max_receive_count:
         return 0

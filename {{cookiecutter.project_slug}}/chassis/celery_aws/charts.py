@@ -1,4 +1,4 @@
-"""Values over time, drawn: on a terminal, and as a page."""
+"""Charts of metrics, on a terminal and as an HTML page."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .commands import Failure
 from .terminal import console, plain, table
 
 POINTS = 40
-"""Values of a curve, at the most: what fits a row of 80 columns."""
+"""Maximum number of values per chart; it fits a row of 80 columns."""
 BARS = "▁▂▃▄▅▆▇█"
 
 
 def period_seconds(hours: float) -> int:
-    """Return the time that one value stands for, so that no curve has more than `POINTS`; a multiple of 60."""
+    """Return the period of one value in seconds, a multiple of 60, for at most `POINTS` values."""
     return max(60, math.ceil(hours * 3600 / POINTS / 60) * 60)
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """Draw values as a line of bars from 0 to the highest; a dot where there is none."""
+    """Draw values as a line of bars from 0 to the maximum, with a dot for no data."""
     top = max((value for value in values if value is not None), default=0) or 1
     return "".join("·" if value is None else BARS[round(value / top * (len(BARS) - 1))] for value in values)
 
 
 def page(title: str, series: dict[tuple[str, str], Series], titles: Mapping[Metric, str]) -> str:
-    """Return an HTML page with all curves, which needs nothing from elsewhere."""
+    """Return a self-contained HTML page with all charts."""
     sections = []
     for subject in dict.fromkeys(subject for subject, _ in series):
         figures = [_figure(called, series[subject, metric.name]) for metric, called in titles.items()]
@@ -50,7 +50,7 @@ def page(title: str, series: dict[tuple[str, str], Series], titles: Mapping[Metr
 
 
 def _figure(called: str, series: Series) -> str:
-    """Draw one curve; it is broken where there is no value."""
+    """Draw one chart, with gaps where there is no data."""
     known = [value for value in series.values if value is not None]
     top = max(known, default=0)
     width = max(1, len(series.values) - 1)
@@ -60,13 +60,13 @@ def _figure(called: str, series: Series) -> str:
             pieces.append([])
         else:
             pieces[-1].append(f"{index / width * 1000:.1f},{100 - value / (top or 1) * 95:.1f}")
-    # A single value is a line from itself to itself, or it would not be drawn.
+    # A line needs two points, so a single value is repeated.
     drawn = [" ".join(piece * 2 if len(piece) == 1 else piece) for piece in pieces if piece]
     lines = "".join(f'<polyline points="{points}"/>' for points in drawn)
     ends = (series.starts_at_seconds, series.starts_at_seconds + len(series.values) * series.period_seconds)
     first, last = (time.strftime("%F %H:%M", time.gmtime(at)) for at in ends)
     last_value = f"{known[-1]:g}" if known else "no data"
-    caption = f"{called}: highest {top:g}, last {last_value}; {first} to {last} UTC, {series.period_seconds} s a point"
+    caption = f"{called}: max {top:g}, last {last_value}; {first} to {last} UTC, {series.period_seconds} s per point"
     return (
         f"<figure><figcaption>{html.escape(caption)}</figcaption>"
         f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label="{html.escape(caption)}">'
@@ -84,16 +84,16 @@ def show(
     *,
     as_json: bool,
 ) -> None:
-    """Draw all curves.
+    """Print all charts.
 
     Args:
-        title: of the page.
-        about: what the subjects are, as the heading of their column.
+        title: title of the HTML page.
+        about: heading of the subjects' column, such as `queue`.
         series: the values, by subject and metric name.
-        titles: what each metric is called here.
-        hours: how far back they go.
-        file: where to write a page, too.
-        as_json: whether to print JSON instead.
+        titles: display name of each metric.
+        hours: time span of the charts.
+        file: path of an HTML page to write as well.
+        as_json: print JSON instead.
     """
     if file:
         try:
@@ -104,12 +104,12 @@ def show(
         click.echo(json.dumps([{about: name, "metric": metric, **asdict(of)} for (name, metric), of in series.items()]))
         return
     period = next(iter(series.values())).period_seconds
-    made = table(title=f"last {hours:g} h, {period} s a bar", title_justify="left", title_style="")
+    made = table(title=f"last {hours:g} h, {period} s per bar", title_justify="left", title_style="")
     made.add_column(about.upper(), width=14, no_wrap=True, overflow="ellipsis")
     made.add_column("", width=9, no_wrap=True)
     made.add_column("", width=POINTS, no_wrap=True)
     made.add_column("LAST", justify="right", no_wrap=True)
-    made.add_column("MOST", justify="right", no_wrap=True)
+    made.add_column("MAX", justify="right", no_wrap=True)
     for subject in dict.fromkeys(subject for subject, _ in series):
         for index, (metric, called) in enumerate(titles.items()):
             values = series[subject, metric.name].values
@@ -118,4 +118,4 @@ def show(
             made.add_row(plain("" if index else subject), called, sparkline(values), last, most)
     console().print(made)
     if file:
-        click.echo(f"curves written to {file}")
+        click.echo(f"charts written to {file}")

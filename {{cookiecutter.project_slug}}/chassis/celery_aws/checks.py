@@ -1,4 +1,4 @@
-"""Refuses options of tasks and workers that contradict what the service promises, instead of ignoring them."""
+"""Refuses options of tasks and workers that conflict with the delivery guarantees, instead of ignoring them."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from . import errors
 
 registry: Any = serialization.registry  # type: ignore[attr-defined]
 
-_AT_MOST_ONCE = "for a task that must not be repeated, use a queue with max_receive_count 1"
+_AT_MOST_ONCE = "for a task that must not run twice, use a queue with max_receive_count 1"
 
 OPTIONS: tuple[tuple[str, bool, str], ...] = (
-    ("acks_late", False, f"a message is deleted after its task, never before; {_AT_MOST_ONCE}"),
-    ("acks_on_failure", True, "a failed task stays in its queue; catch the error in the task to have it count as done"),
-    ("acks_on_timeout", True, "a task over its hard limit stays in its queue; let it end by itself in time"),
-    ("reject_on_worker_lost", False, f"a task whose process dies stays in its queue; {_AT_MOST_ONCE}"),
-    ("retry_on_worker_lost", True, "a task whose process dies is delivered again by the broker; leave it out"),
+    ("acks_late", False, f"a message is always deleted after its task; {_AT_MOST_ONCE}"),
+    ("acks_on_failure", True, "a failed task is redelivered; catch the error in the task if it is not a failure"),
+    ("acks_on_timeout", True, "a task that exceeds its hard limit is redelivered; end it before that"),
+    ("reject_on_worker_lost", False, f"a task whose process dies is redelivered; {_AT_MOST_ONCE}"),
+    ("retry_on_worker_lost", True, "the broker redelivers a task whose process dies; leave the option out"),
 )
-"""Options of a task, the value that is refused, and why."""
+"""Options of a task, the refused value, and the reason."""
 
 
 REQUESTS = (CeleryRequest, "celery.worker.request:Request", f"{__package__}.consumer:Request")
 
 
 def is_accepted(serializer: str | None, accepted: Collection[str]) -> bool:
-    """Return whether workers read what a serializer writes; `accepted` has names of serializers or content types."""
+    """Return whether workers accept a serializer; `accepted` has names of serializers or content types."""
     return serializer is None or serializer in accepted or registry.name_to_type.get(serializer) in accepted
 
 
 def problems_of_task(task: Any) -> Iterator[str]:
-    """Yield what a task asks for that cannot be honoured."""
+    """Yield a message for each unsupported option of a task."""
     for option, refused, why in OPTIONS:
         value = getattr(task, option, None)
         if value is not None and bool(value) is refused:
             yield f"{task.name}: {option}={value!r} is not supported: {why}"
     accepted = task.app.conf.accept_content or ()
     if not is_accepted(task.serializer, accepted):
-        yield f"{task.name}: serializer={task.serializer!r} is not supported: workers accept {', '.join(accepted)} only"
+        yield f"{task.name}: serializer={task.serializer!r} is not supported: workers accept only {', '.join(accepted)}"
     if task.Request not in REQUESTS:
-        yield f"{task.name}: a Request class of its own is not supported: this service brings one for every task"
+        yield f"{task.name}: a custom Request class is not supported: celery_aws sets its own for every task"
 
 
 def check_tasks(tasks: Iterable[Any]) -> None:
-    """Refuse tasks that ask for what cannot be honoured.
+    """Refuse tasks with unsupported options.
 
     Raises:
-        UnsupportedError: all that was found.
+        UnsupportedError: lists all unsupported options.
     """
     if found := [problem for task in tasks for problem in problems_of_task(task)]:
         raise errors.UnsupportedError("\n".join(found))
 
 
 class CheckWorker(bootsteps.StartStopStep):
-    """Refuses a worker whose pool or broker cannot keep the promises, before it receives anything."""
+    """Refuses a worker with an unsupported pool, broker or task, before it receives messages."""
 
     def __init__(self, worker: Any, **options: Any) -> None:
         from .pool import TaskPool
@@ -69,19 +69,19 @@ class CheckWorker(bootsteps.StartStopStep):
             worker.pool_cls = TaskPool
         if not (isinstance(worker.pool_cls, type) and issubclass(worker.pool_cls, TaskPool)):
             raise errors.UnsupportedError(
-                f"the pool {worker.pool_cls.__module__} is not supported: only processes can be ended at a hard limit "
-                f"and outlived when they die. Leave out --pool, and set concurrency in contract.json"
+                f"the pool {worker.pool_cls.__module__} is not supported: only a process can be killed at its hard "
+                f"limit, and die without the worker. Leave out --pool, and set concurrency in contract.json"
             )
         method = worker.pool_start_method
         if method != "fork":
             raise errors.UnsupportedError(
-                f"worker_pool_start_method={method!r} is not supported: task processes inherit shared memory from the "
-                f"worker, which needs fork. Leave it out"
+                f"worker_pool_start_method={method!r} is not supported: task processes share memory with the worker, "
+                f"which requires fork. Leave it out"
             )
         transport = worker.app.connection_for_read().get_transport_cls()
         if not issubclass(transport, symbol_by_name(worker.app.broker.TRANSPORT)):
             raise errors.UnsupportedError(
-                f"the broker {worker.app.conf.broker_url} is not supported: workers rely on this service's own "
-                f"transport. In tests, use the emulator, or task_always_eager"
+                f"the broker {worker.app.conf.broker_url} is not supported: workers require the transport of "
+                f"celery_aws. In tests, use the emulator or task_always_eager"
             )
         check_tasks(worker.app.tasks.values())

@@ -1,4 +1,4 @@
-"""Values over time, as CloudWatch has them."""
+"""Reads metrics from CloudWatch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, and how its values of a period become one."""
+    """A metric and its statistic."""
 
     name: str
     statistic: str
@@ -18,10 +18,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Series:
-    """Values of a metric over time, oldest first; nothing where CloudWatch has none."""
+    """Values of a metric, oldest first; None where CloudWatch has no data."""
 
     starts_at_seconds: float
-    """When the first period began, as seconds since 1970."""
+    """Start of the first period, in seconds since 1970."""
     period_seconds: int
     values: tuple[float | None, ...]
 
@@ -34,15 +34,15 @@ def read(
     seconds: int,
     period_seconds: int,
 ) -> dict[tuple[str, str], Series]:
-    """Return metrics, by subject and metric name, in a request for every 500.
+    """Return metrics by subject and metric name, with one request per 500 of them.
 
     Args:
-        cloudwatch: its client.
-        namespace: of the metrics.
-        subjects: what is measured, by what it is called here; their dimensions.
-        metrics: which metrics.
-        seconds: how far back.
-        period_seconds: of one value; a multiple of 60.
+        cloudwatch: a boto3 client of CloudWatch.
+        namespace: namespace of the metrics.
+        subjects: dimensions of each subject, by its name.
+        metrics: the metrics to read.
+        seconds: time span, up to now.
+        period_seconds: period of one value, a multiple of 60.
     """
     wanted = [(subject, metric) for subject in subjects for metric in metrics]
     end = datetime.now(timezone.utc).replace(second=0, microsecond=0) + timedelta(minutes=1)

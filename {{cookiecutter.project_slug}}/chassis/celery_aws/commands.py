@@ -1,4 +1,4 @@
-"""What all commands share; it imports little, so that they start fast."""
+"""Base classes of all commands; few imports, so that commands start fast."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import click
 
 
 class Failure(click.ClickException):
-    """The command could not do what it was asked to."""
+    """The command failed; exit code 2."""
 
     exit_code = 2
 
 
 class Number(click.FloatRange):
-    """A number on the command line; click takes "nan" and "inf" for numbers as well, and within any bounds."""
+    """A finite number in a range; click alone accepts "nan" and "inf" in any range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return it."""
+        """Convert the value, and refuse NaN and infinity."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value!r} is no number.", param, ctx)
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number

@@ -1,7 +1,7 @@
-"""Messages in the worker's main process: handed to a task process, and then deleted, released or dead-lettered.
+"""Messages in the worker's main process: passed to a task process, then deleted, released or dead-lettered.
 
-The main process neither runs a task's code nor asks a result backend. What a process that died could not store, another
-task process does.
+The main process runs no code of a task and makes no request to a result backend. If a task process
+dies before it has stored an outcome, another task process stores it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .pool import Phase, announce_shutdown, new_mark, phase_of
 
 logger = logging.getLogger(__name__)
 
-# Their published types lack what is used here.
+# The published types lack what is used here.
 BaseRequest: Any = request.Request
 ExceptionWithTraceback: Any = einfo.ExceptionWithTraceback  # type: ignore[attr-defined]
 
 RECORD_MARGIN_SECONDS = 30
-"""What storing an outcome in another process may take beyond the time in which its message is invisible."""
+"""Time that storing an outcome in another process may take after its message became visible again."""
 
 
 @signals.worker_shutting_down.connect(weak=False)
@@ -50,21 +50,21 @@ class TooManyDeliveriesError(InvalidTaskError):
 
 
 class Request(BaseRequest):  # type: ignore[misc]
-    """One attempt at a task, in the worker's main process.
+    """One attempt at a task, as the worker's main process sees it.
 
     https://docs.celeryq.dev/en/stable/userguide/tasks.html#requests-and-custom-requests
     """
 
     time_limits: Any
-    """Hard and soft limit that the sender chose; then those that hold."""
+    """Hard and soft limit: from the message at first, then the effective ones; see `effective_limits`."""
     acknowledged: bool
     kill_at: float | None = None
-    """When its process is killed although its outcome is stored, in seconds of the monotonic clock."""
+    """Monotonic time at which its process is killed although its outcome is stored."""
     accepted_at: float | None = None
-    """When a task process began with it, in seconds of the monotonic clock."""
+    """Monotonic time at which a task process started it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Undo what Celery's `create_request_cls` overrides to be faster, as it would go past what is here."""
+        """Remove the overrides of Celery's `create_request_cls`, which would bypass this class."""
         super().__init_subclass__(**options)
         for name in ("execute_using_pool", "on_success"):
             if name in cls.__dict__:
@@ -77,43 +77,43 @@ class Request(BaseRequest):  # type: ignore[misc]
         super().__init__(message, **options)
         self.queue: Queue = self.app.queue_served(info["routing_key"])
         self.time_limits = effective_limits(self.queue, self.time_limits, self.task)
-        self.hold_until: float = info["received_at"] + self.queue.hidden_seconds
+        self.hold_until: float = info["received_at"] + self.queue.hold_seconds
         self.mark = new_mark(self)
         self._check_deliverable()
-        # What the task gets to know, as `self.request.delivery_info`.
+        # The task sees these as `self.request.delivery_info`.
         self.delivery_info.update(delivery_facts(message, self.queue), mark=self.mark)
         self.delivery_info["start_before"] = self.hold_until - self.time_limits[0]
         self.is_last = self.delivery_info["is_last"]
-        # The message as it was received would go to the task's process a second time.
+        # Without this, the message body would be sent to the task process twice.
         self.request_dict["properties"] = properties_of(message)
 
     def _check_deliverable(self) -> None:
-        """Refuse a message that no attempt could honour.
+        """Refuse a message that was received too often, or whose ETA exceeds its visibility timeout.
 
         Raises:
-            InvalidTaskError: why.
+            InvalidTaskError: the reason.
         """
         attempt, most = self.message.delivery_info["receive_count"], self.queue.max_receive_count
         if attempt > most:
             raise TooManyDeliveriesError(
-                f"received {attempt} times, and max_receive_count is {most}: its workers died, or held it for too long"
+                f"received {attempt} times, more than max_receive_count {most}: its workers died or held it too long"
             )
         if self.eta is not None:
             wait = (self.eta - datetime.now(timezone.utc)).total_seconds()
-            if wait <= 0:  # It may be so long ago that no timer can be told.
+            if wait <= 0:  # A time far in the past overflows the timer.
                 self._eta = None
             longest = self.hold_until - time.monotonic() - self.time_limits[0] - HAND_OVER_SECONDS / 2
             if wait > longest:
                 raise InvalidTaskError(
-                    f"its ETA is in {wait:.0f} seconds, and this worker could hold it for {longest:.0f}: it would be "
-                    f"delivered again meanwhile. Send it by this service's own code, which refuses or delays it"
+                    f"its ETA is in {wait:.0f} seconds, but a worker can hold it for {longest:.0f} before it is "
+                    f"redelivered. Send it with this service's application, which delays or refuses it"
                 )
 
     def execute_using_pool(self, pool: Any, **options: Any) -> Any:
-        """Have a task process run the task.
+        """Run the task in a task process.
 
         Raises:
-            celery.exceptions.TaskRevokedError: it was revoked.
+            celery.exceptions.TaskRevokedError: the task was revoked.
         """
         if self.revoked():
             raise TaskRevokedError(self.id)
@@ -134,17 +134,17 @@ class Request(BaseRequest):  # type: ignore[misc]
         return result
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """Note that a task process has begun."""
+        """Record that a task process has started the task."""
         self.accepted_at = time_accepted
         super().on_accepted(pid, time_accepted)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Say that a task is over its soft limit; `on_failure` hears of the hard one."""
+        """Log that a task exceeded its soft limit; `on_failure` handles the hard limit."""
         if soft:
             logger.warning("soft limit of %s s exceeded", timeout, extra=self.fields())
 
     def on_success(self, verdict: Verdict, **rest: Any) -> None:
-        """Do what the task process has decided."""
+        """Carry out the verdict of the task process."""
         state.task_ready(self, successful=verdict.outcome == "succeeded")
         self.carry_out(verdict)
         kind = _EVENTS.get(verdict.outcome, "task-failed")
@@ -156,38 +156,38 @@ class Request(BaseRequest):  # type: ignore[misc]
     def on_failure(
         self, exc_info: einfo.ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        """See to a task whose process died, or was killed at the hard limit."""
+        """Handle a task whose process died or was killed at its hard limit."""
         state.task_ready(self)
         error = _error(exc_info)
         phase = phase_of(self.mark)
         if phase is Phase.FAILED:
-            told = errors.TaskAbortedError("the task's process ended after its failure was stored; see its result")
-            self._end(Verdict(Action.DEAD_LETTER, "dead_lettered", 0, reason_of(told, self.attempt)), error)
+            aborted = errors.TaskAbortedError("the task process ended after the failure was stored; see its result")
+            self._end(Verdict(Action.DEAD_LETTER, "dead_lettered", 0, reason_of(aborted, self.attempt)), error)
         elif phase > Phase.ENDED:
             self._end(Verdict(Action.DELETE, phase.name.lower()), error)
         elif not (self._already_cancelled or self._already_revoked or state.should_terminate):
             logger.error("task process ended: %s", describe(error), extra=self.fields())
             self.record(states.FAILURE, error)
-        # Else it was ended by whoever cancelled or revoked it, or the worker is stopping and releases what it holds.
+        # Otherwise it was cancelled or revoked, or the worker is stopping and releases its messages.
 
     @property
     def attempt(self) -> int:
-        """Receive count of its message."""
+        """The receive count of its message."""
         return int(self.delivery_info["receive_count"])
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of log lines about it."""
+        """Return the task's log fields; see `task_fields`."""
         return task_fields(self.name, self._context)
 
     def record(self, new_state: str, error: BaseException) -> None:
-        """Have another task process store what became of the task, and then see to its message."""
-        told = error if isinstance(error, Exception) else WorkerLostError(describe(error))
+        """Store the task's state in another task process, then settle its message."""
+        stored_error = error if isinstance(error, Exception) else WorkerLostError(describe(error))
         body = (self.body, self.content_type, self.content_encoding)
-        recording = Recording(self.type, self.id, self.request_dict, body, new_state, told, self.carry_out)
+        recording = Recording(self.type, self.id, self.request_dict, body, new_state, stored_error, self.carry_out)
         self.app.consumer.on_task_request(recording)
 
     def carry_out(self, verdict: Verdict) -> None:
-        """Delete, release or dead-letter the message, unless that is done."""
+        """Delete, release or dead-letter the message, unless that has been done."""
         if not self.acknowledged:
             self.acknowledged = True
             carry_out(self.message, verdict)
@@ -196,14 +196,14 @@ class Request(BaseRequest):  # type: ignore[misc]
         """Carry out and log what the task process stored before it died."""
         self.carry_out(verdict)
         level = logging.ERROR if verdict.action is Action.DEAD_LETTER else logging.WARNING
-        self._log(verdict, f"; its process ended then: {describe(error)}", level)
+        self._log(verdict, f"; the task process ended afterwards: {describe(error)}", level)
 
     def _log(self, verdict: Verdict, suffix: str = "", level: int = logging.WARNING) -> None:
         ran_for_seconds = time.monotonic() - self.accepted_at if self.accepted_at else 0
         log_outcome(logger, level, self.fields(), verdict._replace(runtime_seconds=ran_for_seconds), suffix)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Store REVOKED, in a task process, and delete the message."""
+        """Store REVOKED in a task process, and delete the message."""
         state.task_ready(self)
         self._already_revoked = True
         self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
@@ -218,11 +218,11 @@ class Request(BaseRequest):  # type: ignore[misc]
         )
 
     def _announce_cancelled(self, emit_retry: bool = True) -> None:
-        """Leave the result of a task that is cancelled here as it is: it is done again, and has begun by then maybe."""
+        """Log the cancellation, but do not store RETRY: the redelivered task may have started elsewhere."""
         state.task_ready(self)
         self._already_cancelled = True
         self.send_event("task-cancelled")
-        if phase_of(self.mark) <= Phase.ENDED:  # Else `on_failure` says what it ended with.
+        if phase_of(self.mark) <= Phase.ENDED:  # Otherwise `on_failure` logs the outcome.
             self._log(Verdict(Action.RELEASE, "interrupted"))
 
 
@@ -233,11 +233,11 @@ _EVENTS = {
     "interrupted": "task-retried",
     "retry_requested": "task-retried",
 }
-"""What Flower and others who listen to events are told; of all else, that the task failed."""
+"""The Celery event of each outcome, for Flower and other listeners; all others send `task-failed`."""
 
 
 class Recording:
-    """What a task ended with, to be stored by a task process; the worker takes it for a request."""
+    """An outcome that a task process is to store; it has the interface of a request for the worker."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class Recording:
         self._carry_out = carry_out
 
     def execute_using_pool(self, pool: Any) -> None:
-        """Have a task process store it."""
+        """Store the outcome in a task process."""
         info = self._request_dict["delivery_info"]
         info["mark"] = new_mark(self)
         seconds = max(1.0, info["hold_until"] - time.monotonic()) + RECORD_MARGIN_SECONDS
@@ -270,7 +270,7 @@ class Recording:
             self._lost(None)
 
     def _lost(self, exc_info: einfo.ExceptionInfo | None) -> None:
-        """Settle the message when its outcome could not be stored, or the process that stored it ended."""
+        """Settle the message if its outcome could not be stored, or if the storing process ended."""
         info = self._request_dict["delivery_info"]
         stored = phase_of(info["mark"]) is Phase.FAILED
         if self._state == states.REVOKED:
@@ -282,12 +282,12 @@ class Recording:
             verdict = Verdict(Action.RELEASE, "interrupted")
         self._carry_out(verdict)
         fields = task_fields(self.name, Context(self._request_dict))
-        suffix = f"; the process that was to store its state {self._state} ended"
+        suffix = f"; the task process ended while it stored the state {self._state}"
         log_outcome(logger, logging.ERROR, fields, verdict, suffix, self._error)
 
 
 class Consumer(consumer.Consumer):
-    """Celery's consumer of messages, which deletes none that was not worked on."""
+    """Celery's consumer, without its deletion of messages that were not processed."""
 
     on_task_request: Callable[[Any], None]
     connection_errors: tuple[type[Exception], ...]
@@ -298,13 +298,13 @@ class Consumer(consumer.Consumer):
         app.consumer = self
 
     def update_strategies(self) -> None:
-        """Let every task be delivered in the same way, whatever its base."""
+        """Use `Request` for every task, whatever its base class."""
         for task in self.app.tasks.values():
             task.Request = f"{__name__}:Request"
         super().update_strategies()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], None]:
-        """Return what is called with each message; an error of one message does not stop the worker."""
+        """Return the handler of messages; an error in one message does not stop the worker."""
         handle = super().create_task_handler(*args, **options)
         connection_errors = self.connection_errors
 
@@ -314,50 +314,50 @@ class Consumer(consumer.Consumer):
             except connection_errors:
                 raise
             except Exception as error:  # noqa: BLE001
-                self._leave(message, error, f"it cannot be worked on: {describe(error)}")
+                self._return(message, error, f"message cannot be processed: {describe(error)}")
 
         return on_message
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
-        """Release a message whose body cannot be read; Celery would delete it."""
-        self._leave(message, exc, f"its body cannot be read: {describe(exc)}")
+        """Release a message whose body cannot be decoded; Celery would delete it."""
+        self._return(message, exc, f"message body cannot be decoded: {describe(exc)}")
 
     def on_unknown_message(self, body: Any, message: Message) -> None:
-        """Release what is no Celery message; Celery would log all of it, and call it deleted."""
+        """Release a message that is not a Celery message; Celery would log its whole body."""
         error = errors.InvalidMessageError("not a Celery message")
-        self._leave(message, error, "not a Celery message")
+        self._return(message, error, "not a Celery message")
 
     def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """Dead-letter a message that asks for what cannot be; Celery would log its arguments."""
+        """Dead-letter an invalid message; Celery would log its arguments."""
         too_often = isinstance(exc, TooManyDeliveriesError)
         kind = errors.DeliveredTooOftenError if too_often else errors.InvalidMessageError
         self._end(message, kind(str(exc)))
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """Release a message for a worker that knows its task; Celery would log its arguments, and call it failed."""
+        """Release a message whose task is unknown, for a newer worker; Celery would fail the task."""
         fields = _fields(message)
         logger.error(
-            "task %s is unknown to this worker; was the worker deployed before its sender?",
+            "task %s is unknown to this worker; is the producer newer than the worker?",
             fields.get("task"),
             extra=fields,
         )
         self._end(message, NotRegistered(fields.get("task")))
 
     def _end(self, message: Message, error: Exception) -> None:
-        """Have a task process store that a task failed, and see to its message."""
-        told = message.headers if isinstance(message.headers, Mapping) else {}
-        task, task_id = (headers.valid(told).get(name) for name in headers.REQUIRED)
-        if not (task and task_id):  # Older versions of Celery's messages have theirs elsewhere.
-            self._leave(message, error, describe(error), final=isinstance(error, PERMANENT))
+        """Store in a task process that a task failed, then settle its message."""
+        received = message.headers if isinstance(message.headers, Mapping) else {}
+        task, task_id = (headers.valid(received).get(name) for name in headers.REQUIRED)
+        if not (task and task_id):  # Version 1 of Celery's protocol has them in the body.
+            self._return(message, error, describe(error), final=isinstance(error, PERMANENT))
             return
         queue = self._queue_of(message)
-        facts = {**told, "properties": properties_of(message), "delivery_info": delivery_facts(message, queue)}
+        facts = {**received, "properties": properties_of(message), "delivery_info": delivery_facts(message, queue)}
         body = (message.body, message.content_type, message.content_encoding)
         recording = Recording(task, task_id, facts, body, states.FAILURE, error, partial(carry_out, message))
         self.on_task_request(recording)
 
-    def _leave(self, message: Message, error: Exception, why: str, *, final: bool = False) -> None:
-        """Release a message; at its last delivery, or if that is final, dead-letter it with why."""
+    def _return(self, message: Message, error: Exception, why: str, *, final: bool = False) -> None:
+        """Release a message; dead-letter it at its last attempt, or if `final`."""
         queue, attempt = self._queue_of(message), message.delivery_info["receive_count"]
         if final or attempt >= queue.max_receive_count:
             verdict = Verdict(Action.DEAD_LETTER, "dead_lettered", 0, reason_of(error, attempt))
@@ -373,15 +373,18 @@ class Consumer(consumer.Consumer):
 
 
 def effective_limits(queue: Queue, chosen: Any, task: Any) -> tuple[int | float, int | float | None]:
-    """Return the hard and soft limit of a task: its sender's, its own, or its queue's, which neither may exceed.
+    """Return the hard and soft limit of an attempt.
+
+    The producer's limits take precedence over the task's, and those over the queue's. The queue's
+    limits are the maximum.
 
     Args:
-        queue: that its message came from.
-        chosen: hard and soft limit that its sender chose, or none.
-        task: with its own.
+        queue: the queue of the message.
+        chosen: hard and soft limit in the message, in seconds or None.
+        task: the task.
 
     Returns:
-        Both in seconds; no soft limit where the hard one comes first.
+        Hard and soft limit in seconds; the soft limit is None if it is not below the hard limit.
     """
     hard = min(chosen[0] or task.time_limit or queue.hard_limit_seconds, queue.hard_limit_seconds)
     soft = min(chosen[1] or task.soft_time_limit or queue.soft_limit_seconds, queue.soft_limit_seconds)
@@ -389,26 +392,26 @@ def effective_limits(queue: Queue, chosen: Any, task: Any) -> tuple[int | float,
 
 
 def delivery_facts(message: Message, queue: Queue) -> dict[str, Any]:
-    """Return what a task process, and the task, get to know of a delivery."""
+    """Return the `delivery_info` that a task process and the task receive."""
     info = message.delivery_info
     return {
         "routing_key": info["routing_key"],
         "receive_count": info["receive_count"],
         "redelivered": info["receive_count"] > 1,
         "is_last": info["receive_count"] >= queue.max_receive_count,
-        "hold_until": info["received_at"] + queue.hidden_seconds,
+        "hold_until": info["received_at"] + queue.hold_seconds,
     }
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    """Return the fields of log lines about a message that is no task's yet."""
-    told = headers.valid(message.headers) if isinstance(message.headers, Mapping) else {}
-    request = Context({**told, "properties": properties_of(message), "delivery_info": message.delivery_info})
-    return task_fields(told.get("task"), request)
+    """Return the log fields of a message for which there is no request."""
+    received = headers.valid(message.headers) if isinstance(message.headers, Mapping) else {}
+    request = Context({**received, "properties": properties_of(message), "delivery_info": message.delivery_info})
+    return task_fields(received.get("task"), request)
 
 
 def properties_of(message: Message) -> dict[str, Any]:
-    """Return the properties of a message without what tells of its delivery: bodies are in that."""
+    """Return the properties of a message without `delivery_info`, which contains the body."""
     return {name: value for name, value in message.properties.items() if name != "delivery_info"}
 
 
@@ -422,7 +425,7 @@ def carry_out(message: Message, verdict: Verdict) -> None:
 
 
 def _error(exc_info: einfo.ExceptionInfo) -> BaseException:
-    """Return the error itself, which billiard wraps to keep its traceback."""
+    """Return the exception, unwrapped: billiard wraps it to keep its traceback."""
     error: Any = exc_info.exception
     found: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
     if isinstance(found, TimeLimitExceeded):

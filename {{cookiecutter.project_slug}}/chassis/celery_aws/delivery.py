@@ -1,12 +1,13 @@
-"""One attempt at a task, in the process that runs it: what the attempt ends with is decided, stored and logged here.
+"""One attempt at a task, in the task process: it runs the task, and decides, stores and logs the outcome.
 
-The worker's main process hands over a message and gets a `Verdict` back: delete the message, release it for another
-attempt, or move it to the dead-letter queue. It makes no call to a result backend itself.
+The worker's main process passes a message and gets a `Verdict` back: delete the message, release it
+for another attempt, or move it to the dead-letter queue. The main process makes no request to a
+result backend.
 
-A state that is final is stored once. An attempt that fails and is followed by another stores RETRY, which Celery does
-not take for an end, so that neither errbacks nor chords hear of it. Once the task's own code has returned, it is not
-run again: storing its result is tried for as long as the message is invisible to other workers, and then handed over to
-a message of its own; see storing.py.
+A final state is stored once. A failed attempt that will be followed by another one stores RETRY,
+which is not final, so neither errbacks nor chords are called. A task whose code has returned is not
+run again: storing its result is retried while the message is invisible to other workers, and then
+handed over to a separate message; see storing.py.
 """
 
 from __future__ import annotations
@@ -44,26 +45,26 @@ from .pool import Phase, is_shutting_down, set_phase
 
 logger = logging.getLogger(__name__)
 
-# Their published types lack what is used here.
+# The published types lack what is used here.
 current_app: Any = _current_app
 _common: Any = common
 get_actual_ignore_result: Any = task_module.get_actual_ignore_result  # type: ignore[attr-defined]
 
 STORE_FOR_SECONDS = 600
-"""The longest that a process waits for a result backend that is unavailable, if its message stays invisible as long."""
+"""How long a task process waits for an unavailable result backend, if its message stays invisible as long."""
 
 STORE_RETRY_FOR_SECONDS = 5
-"""The longest that it waits to store RETRY, which is not final."""
+"""How long it waits to store RETRY, which is not final."""
 
 REQUEST_SECONDS = 15
-"""The longest that a request to the result backend may take; its client gives up only if nothing at all comes."""
+"""Time limit of one request to the result backend; the client's own timeout restarts with every byte received."""
 
 RESERVE_SECONDS = HAND_OVER_SECONDS
-"""What is left of the time in which a message is invisible, for handing its outcome over and deleting it."""
+"""Time kept in reserve, before a message becomes visible, to hand over its outcome and delete it."""
 
 
 class Action(Enum):
-    """What the main process is to do with a message."""
+    """What the main process does with a message."""
 
     DELETE = "delete"
     RELEASE = "release"
@@ -71,19 +72,19 @@ class Action(Enum):
 
 
 class Verdict(NamedTuple):
-    """What an attempt ended with."""
+    """The end of an attempt."""
 
     action: Action
     outcome: str
-    """The value of `outcome` in its log line."""
+    """The value of `outcome` in the log line."""
     redelivery_in_seconds: float = 0
-    """After how long a message that is released is delivered again: 0 to the queue's visibility timeout."""
+    """Delay before a released message is redelivered: 0 to the queue's visibility timeout."""
     reason: Mapping[str, str] | None = None
-    """Why its message is dead-lettered, as it is to be noted with it."""
+    """Why the message is dead-lettered; stored with the message. See `reason_of`."""
     runtime_seconds: float = 0
-    """What the task's own code took."""
+    """How long the task's code ran."""
     text: str = ""
-    """What the task returned, or what it failed with, cut to `MAX_REASON_CHARACTERS`."""
+    """The return value or the error, cut to `MAX_REASON_CHARACTERS`."""
 
 
 class Redelivered(Retry):
@@ -91,57 +92,58 @@ class Redelivered(Retry):
 
 
 class Unavailable(BaseException):
-    """The result backend, or the broker, stayed unavailable for as long as this attempt can wait for it.
+    """The result backend or the broker stayed unavailable for as long as the attempt could wait.
 
-    No `Exception`, because Celery takes any of those, while it joins a chord, for the chord's failure.
+    Not an `Exception`: while Celery joins a chord, it treats any `Exception` as a failure of the chord.
     """
 
 
 @dataclass
 class Attempt:
-    """The attempt that this process works on."""
+    """The attempt that this task process is working on."""
 
     task_id: str
     queue: Queue
     queue_name: str
     """Name of the queue in Celery."""
     number: int
-    """Receive count of its message."""
+    """Receive count of the message."""
     is_last: bool
     hold_until: float
-    """When its message may become visible to other workers, in seconds of the monotonic clock."""
+    """Monotonic time at which the message may become visible to other workers."""
     mark: int
+    """Index of the shared byte that holds its phase; see pool.py."""
     phase: Phase = Phase.WAITING
     has_returned: bool = False
-    """Whether the task's own code has returned, and not raised."""
+    """Whether the task's code returned, and did not raise."""
     store_until: float = 0
-    """Monotonic time until which storing its outcome is retried; 0 while the task's own code runs."""
+    """Monotonic time until which storing the outcome is retried; 0 while the task's code runs."""
     unavailable: bool = False
-    """Whether the result backend was given up."""
+    """Whether retrying requests to the result backend has stopped."""
     request_in_progress: bool = False
-    """Whether a request to it is under way."""
+    """Whether a request to the result backend is in progress."""
     hands_over: bool = True
-    """Whether its outcome may be stored by a message of its own."""
+    """Whether the outcome may be handed over to a separate message."""
     retry_sent: bool = False
-    """Whether the task has sent its own retry."""
+    """Whether the task has sent its retry by `self.retry()`."""
     handed_over: bool = False
-    """Whether its outcome will be stored by a message of its own."""
+    """Whether the outcome was handed over to a separate message."""
     verdict: Verdict | None = None
     error: BaseException | None = None
-    """What it failed with, to be logged."""
+    """The error to log."""
     text: str = ""
-    """What the task returned, as Celery shows it in events."""
+    """The return value, as Celery shows it in events."""
     level: int = logging.INFO
     began: float = field(default_factory=time.monotonic)
     runtime_seconds: float = 0
-    """What the task's own code took, once it has ended."""
+    """How long the task's code ran, once it has ended."""
 
     @classmethod
     def of(cls, app: Any, task_id: str, info: dict[str, Any]) -> Attempt:
-        """Return the attempt that a message's `delivery_info` tells of.
+        """Return the attempt that a `delivery_info` describes.
 
         Raises:
-            KeyError: the contract has no such queue.
+            KeyError: the queue is not in the contract.
         """
         return cls(
             task_id=task_id,
@@ -154,13 +156,13 @@ class Attempt:
         )
 
     def enter(self, phase: Phase) -> None:
-        """Note how far it is, for the main process as well."""
+        """Set the phase, also for the main process."""
         self.phase = phase
         set_phase(self.mark, phase)
 
     def settle(self) -> None:
-        """Note that its outcome is stored, or will be."""
-        if not self.store_until:  # What a task stores itself, of its own or others, is not its outcome.
+        """Record that the outcome is stored or handed over."""
+        if not self.store_until:  # A state that the task's own code stores is not its outcome.
             return
         if self.verdict is None:
             self.enter(Phase.SUCCEEDED)
@@ -170,7 +172,7 @@ class Attempt:
             self.enter(Phase[self.verdict.outcome.upper()])
 
     def end(self) -> None:
-        """Mark the task's code as ended: no limit holds now, and requests to the result backend are retried."""
+        """Mark the task's code as ended: time limits no longer apply, and requests to the backend are retried."""
         now = time.monotonic()
         _ignore_soft_limit()
         self.enter(Phase.ENDED)
@@ -179,7 +181,11 @@ class Attempt:
             self.store_until = max(now, min(self.hold_until - RESERVE_SECONDS, now + STORE_FOR_SECONDS))
 
     def may_wait(self, seconds: float) -> bool:
-        """Sleep before the next request to the result backend; return False at once if there is no time for both."""
+        """Sleep before the next request to the result backend.
+
+        Returns:
+            False, without sleeping to the end, if there is no time left or the worker is stopping.
+        """
         end = time.monotonic() + seconds
         if self.unavailable or is_shutting_down() or end > self.store_until:
             return False
@@ -189,17 +195,17 @@ class Attempt:
 
 
 current: Attempt | None = None
-"""The attempt that this process works on, if it is a task process at work."""
+"""The attempt that this process is working on; None in other processes and between tasks."""
 
 
 def working_on() -> Attempt:
-    """Return the attempt that this process works on.
+    """Return the attempt that this process is working on.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: no attempt is in progress.
     """
     if current is None:
-        raise RuntimeError("no attempt is under way in this process")
+        raise RuntimeError("no attempt is in progress in this process")
     return current
 
 
@@ -209,12 +215,12 @@ def working_on() -> Attempt:
 def deliver(
     name: str, task_id: str, request: dict[str, Any], body: Any, content_type: str | None, content_encoding: str | None
 ) -> Verdict:
-    """Run a task once; the pool calls this in a task process, as it calls Celery's `trace_task_ret` otherwise."""
+    """Run a task once. The pool calls this in a task process instead of Celery's `trace_task_ret`."""
     app = current_app._get_current_object()
     task = app.tasks[name]
     attempt = Attempt.of(app, task_id, request["delivery_info"])
     with _working_on(attempt):
-        # It may have waited in this worker, behind others, so long that it could outlast its visibility timeout.
+        # If it was prefetched too long ago, it could run longer than its visibility timeout.
         if attempt.began <= request["delivery_info"]["start_before"]:
             _run(attempt, task, request, (body, content_type, content_encoding))
         verdict = _final_verdict(attempt)
@@ -230,26 +236,26 @@ def record(
     state: str,
     error: Exception,
 ) -> Verdict:
-    """Store what a task ended with outside its own process, which died; the pool calls this in another.
+    """Store the outcome of a task whose own process could not. The pool calls this in a task process.
 
     Args:
-        name: of the task; it may be unknown here.
-        task_id: its id.
-        request: headers of its message, with `delivery_info`.
-        message: its body, content type and content encoding; no type if the body is decoded already.
+        name: name of the task, which may be unknown to this worker.
+        task_id: id of the task.
+        request: headers of the message, with `delivery_info`.
+        message: body, content type and content encoding; the type is None if the body is decoded.
         state: FAILURE, which becomes RETRY if another attempt follows, or REVOKED.
-        error: why.
+        error: the reason.
     """
     app = current_app._get_current_object()
     task = app.tasks.get(name) or _UnknownTask(app, name)
     attempt = Attempt.of(app, task_id, request["delivery_info"])
     with _working_on(attempt):
-        with contextlib.suppress(Exception):  # A body that cannot be read tells nothing of what waits for the task.
+        with contextlib.suppress(Exception):  # An unreadable body names no chord or errbacks.
             _load(app, request, *message)
-        # It may have failed for what is in it, and that is not to keep its failure from being stored.
+        # Invalid headers may be the reason of the failure; they must not prevent that it is stored.
         context = Context(valid(request), args=request.get("args") or (), kwargs=request.get("kwargs") or {})
         context.id = task_id
-        if attempt.began < attempt.hold_until:  # Else another attempt may be under way by now.
+        if attempt.began < attempt.hold_until:  # Otherwise another attempt may be in progress.
             _record(attempt, task, context, state, error)
         verdict = _final_verdict(attempt)
         _log(attempt, verdict, name, context)
@@ -257,14 +263,14 @@ def record(
 
 
 def prepare_process(app: Any) -> None:
-    """Let every task of this process be run by `deliver`."""
+    """Prepare the tasks of a task process for `deliver`."""
     for name, task in app.tasks.items():
         kind = type(task)
         if not issubclass(kind, _TrackedTask):
             task.__class__ = type(kind.__name__, (_TrackedTask, kind), {"__module__": kind.__module__})
         task.__trace__ = build_tracer(name, task, app.loader, app=app, Info=Outcome)
     warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)  # It is logged here.
-    logging.raiseExceptions = False  # A task that closes standard error is not to fail for it.
+    logging.raiseExceptions = False  # A task that closes standard error must not fail because of it.
     _ignore_soft_limit()
 
 
@@ -290,20 +296,20 @@ def _working_on(attempt: Attempt) -> Iterator[None]:
 
 
 def _run(attempt: Attempt, task: Any, request: dict[str, Any], message: tuple[Any, Any, Any]) -> None:
-    """Run the task, by Celery's own tracer, and see that there is a verdict."""
+    """Run the task with Celery's tracer; afterwards there is a verdict."""
     try:
         args, kwargs = _load(task.app, request, *message)
         attempt.text = task.__trace__(attempt.task_id, args, kwargs, request).retstr or ""
     except BaseException as error:
         if _common.terminate_handler_fired():
-            raise  # The main process ends this one.
+            raise  # The main process is terminating this one.
         _conclude(attempt, task, Context(request), error)
     if attempt.verdict is None:
         attempt.verdict = Verdict(Action.DELETE, "succeeded")
 
 
 def _record(attempt: Attempt, task: Any, context: Context, state: str, error: Exception) -> None:
-    """Store that a task failed, or was revoked."""
+    """Store FAILURE or REVOKED."""
     try:
         if isinstance(error, errors.DeliveredTooOftenError) and _has_ended(task, context):
             attempt.verdict = Verdict(Action.DEAD_LETTER, "dead_lettered", 0, reason_of(error, attempt.number))
@@ -321,26 +327,26 @@ def _record(attempt: Attempt, task: Any, context: Context, state: str, error: Ex
 
 
 def _has_ended(task: Any, context: Context) -> bool:
-    """Return whether a task has a final state already, which is not to be stored again, nor told anybody."""
+    """Return whether a final state is stored; then neither the state nor errbacks are repeated."""
     try:
         return _stores_errors(task, context) and task.backend.get_state(context.id) in states.READY_STATES
-    except Exception as error:  # noqa: BLE001 - told twice is better than not at all
+    except Exception as error:  # noqa: BLE001 - storing it twice is better than not at all
         logger.warning("state of task %s cannot be read: %s", context.id, describe(error))
         return False
 
 
 def _conclude(attempt: Attempt, task: Any, context: Context, error: BaseException) -> None:
-    """End an attempt with what Celery's tracer did not take for the task's own error."""
+    """End an attempt with an error that Celery's tracer did not handle."""
     try:
         Outcome(states.FAILURE, error).handle_error_state(task, context)
     except (Exception, Unavailable) as also:
-        logger.error("outcome of the task could not be stored: %s", describe(also), exc_info=also)
+        logger.error("task outcome could not be stored: %s", describe(also), exc_info=also)
 
 
 def _load(
     app: Any, request: dict[str, Any], body: Any, content_type: str | None, content_encoding: str | None
 ) -> tuple[Any, Any]:
-    """Read the body of a message into the request; return the task's arguments."""
+    """Decode the body of a message into the request; return the task's arguments."""
     if content_type:
         accept = prepare_accept_content(app.conf.accept_content)
         body = loads(body, content_type, content_encoding or "utf-8", accept=accept)
@@ -357,7 +363,7 @@ def _final_verdict(attempt: Attempt) -> Verdict:
 
 
 def _log(attempt: Attempt, verdict: Verdict, name: str, request: Any) -> None:
-    """Write the log line of the attempt, when all of it is done."""
+    """Write the log line of the attempt, after everything else."""
     level, suffix = attempt.level, ""
     if attempt.handed_over:
         level = max(level, logging.WARNING)
@@ -367,22 +373,22 @@ def _log(attempt: Attempt, verdict: Verdict, name: str, request: Any) -> None:
 
 
 class _TrackedTask:
-    """What every task is in a task process, before what it is otherwise."""
+    """Mixin for every task of a task process; it takes precedence over the task's own class."""
 
     name: str
     request: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task; where this is the attempt, note when its code begins and when it has returned.
+        """Run the task; if this is the attempt, record when its code starts and returns.
 
         Raises:
-            ResultNotStorableError: what it returned cannot be stored.
+            ResultNotStorableError: the return value cannot be stored.
         """
         attempt, running = current, self.request
         if attempt is None or attempt.phase is not Phase.WAITING or running.id != attempt.task_id:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         process = os.getpid()
-        if self.name == "celery.chord_unlock":  # No owner's code: it waits for the result backend and the broker.
+        if self.name == "celery.chord_unlock":  # Celery's code, which uses the result backend and the broker.
             attempt.end()
         else:
             attempt.enter(Phase.RUNNING)
@@ -391,7 +397,7 @@ class _TrackedTask:
         try:
             result = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
-            if os.getpid() != process:  # The task has forked, and this would go on as another worker.
+            if os.getpid() != process:  # The task forked, and this process would continue as a second worker.
                 os._exit(0)
         attempt.has_returned = True
         attempt.end()
@@ -415,15 +421,15 @@ class _TrackedTask:
             if isinstance(reason, errors.RefusedError):
                 raise errors.RetryRefusedError(f"self.retry(): {reason}") from reason
             if isinstance(reason, Exception):
-                raise reason from None  # The broker is unavailable, so the attempt fails and is repeated.
+                raise reason from None  # The broker is unavailable, so the attempt fails and is retried.
             raise
 
 
 def _check_storable(task: Any, request: Context, result: Any) -> None:
-    """Refuse what the result backend cannot store, before anything that follows the task is sent.
+    """Refuse a return value that cannot be stored, before callbacks and chains are sent.
 
     Raises:
-        ResultNotStorableError: it cannot be stored.
+        ResultNotStorableError: the return value cannot be stored.
     """
     stored = not get_actual_ignore_result(task, request)
     if stored or request.callbacks or request.chain or request.chord:
@@ -434,19 +440,19 @@ def _stores_errors(task: Any, request: Context) -> bool:
     return bool(not get_actual_ignore_result(task, request) or task.store_errors_even_if_ignored)
 
 
-# What an attempt ends with
+# The outcome of an attempt
 
 
 class Outcome(TraceInfo):
-    """Stores what Celery's tracer found an attempt to end with; everything but success passes here."""
+    """Stores the outcome that Celery's tracer determined, unless it is success."""
 
     def handle_error_state(self, task: Any, req: Context, eager: bool = False, call_errbacks: bool = True) -> Any:
-        """Store RETRY or FAILURE; which, depends on whether there will be another attempt."""
+        """Store RETRY if there will be another attempt, and FAILURE otherwise."""
         attempt = working_on()
         if attempt.verdict is not None or attempt.phase > Phase.ENDED:
             logger.error("error after the attempt had ended: %s", describe(self.retval), exc_info=self.retval)
             return ExceptionInfo()
-        if self.state == states.RETRY and attempt.retry_sent:  # Else `Retry` was raised by hand, and nothing was sent.
+        if self.state == states.RETRY and attempt.retry_sent:  # `raise Retry()` alone sends nothing, so it failed.
             attempt.verdict = Verdict(Action.DELETE, "retry_requested")
             attempt.end()
             attempt.settle()
@@ -454,7 +460,7 @@ class Outcome(TraceInfo):
         return self._fail(attempt, task, req, call_errbacks=call_errbacks or self.state == states.RETRY)
 
     def handle_reject(self, task: Any, req: Context, **rest: Any) -> None:
-        """Take `Reject(requeue=True)` for a failure, and `Reject(requeue=False)` for one that is final."""
+        """Treat `Reject(requeue=True)` as a failure, and `Reject(requeue=False)` as a permanent one."""
         rejected = self.retval
         self.retval = rejected.reason if isinstance(rejected.reason, Exception) else rejected
         if not rejected.requeue:
@@ -462,7 +468,7 @@ class Outcome(TraceInfo):
         self._fail(working_on(), task, req)
 
     def handle_ignore(self, task: Any, req: Context, **rest: Any) -> None:
-        """Store nothing: the task has seen to its own state, or wants none."""
+        """Store nothing: a task that raises `Ignore` manages its own state."""
         attempt = working_on()
         attempt.verdict = Verdict(Action.DELETE, "ignored")
         attempt.end()
@@ -476,7 +482,7 @@ class Outcome(TraceInfo):
         attempt.end()
         store = _stores_errors(task, req)
         if isinstance(error, Unavailable):
-            # Neither the result backend nor the broker can be reached, so nothing can be said or done.
+            # Neither the result backend nor the broker can be reached, so nothing can be stored or sent.
             attempt.verdict = Verdict(Action.RELEASE, "interrupted")
             return ExceptionInfo()
         if not attempt.has_returned and not attempt.is_last and not is_permanent(task, error):
@@ -492,12 +498,12 @@ class Outcome(TraceInfo):
         try:
             return self.handle_failure(task, req, store_errors=store, call_errbacks=call_errbacks)
         except Unavailable:
-            if not attempt.is_last and attempt.phase is not Phase.FAILED:  # Nobody was told, so another may follow.
+            if not attempt.is_last and attempt.phase is not Phase.FAILED:  # Nothing final was stored or sent.
                 attempt.verdict = Verdict(Action.RELEASE, "interrupted")
             raise
 
     def _log_error(self, *args: Any) -> None:
-        """Say nothing; `deliver` does, when all is done."""
+        """Do nothing: `deliver` logs the outcome."""
 
 
 PERMANENT = (
@@ -506,16 +512,16 @@ PERMANENT = (
     errors.RetryRefusedError,
     errors.TaskRejectedError,
 )
-"""Errors of the service's own after which another attempt is useless."""
+"""Errors of this library that are not retried."""
 
 
 def is_permanent(task: Any, error: BaseException) -> bool:
-    """Return whether another attempt is useless after an error."""
+    """Return whether an error is final for a task, whatever its receive count."""
     return isinstance(error, (*PERMANENT, *getattr(task, "permanent_errors", ())))
 
 
 class _UnknownTask(celery.Task[Any, Any]):
-    """Stands in for a task that this worker does not know."""
+    """Placeholder for a task that is unknown to this worker."""
 
     abstract = True
 
@@ -525,6 +531,6 @@ class _UnknownTask(celery.Task[Any, Any]):
 
 
 def _ignore_soft_limit() -> None:
-    """Let a soft limit that comes too late pass: it is for the task's own code."""
+    """Ignore the signal of the soft limit, which applies to the task's code only."""
     if SIG_SOFT_TIMEOUT is not None:
         signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The errors that the service raises; owners may catch any of them."""
+"""The exceptions of the public interface. Services may catch any of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class RefusedError(ValueError):
-    """What was asked for cannot be honoured. Nothing was sent, and asking again changes nothing."""
+    """A request cannot be honoured. Nothing was sent; retrying does not help."""
 
 
 class CountdownTooLongError(RefusedError):
@@ -30,38 +30,38 @@ class SerializerError(RefusedError):
 
 
 class UnknownQueueError(RefusedError):
-    """A task was sent to a queue that the contract does not have."""
+    """A task was sent to a queue that is not in the contract."""
 
 
 class RetryRefusedError(RefusedError):
-    """A task called `self.retry()` with options that cannot be honoured; the cause says which."""
+    """A task called `self.retry()` with options that cannot be honoured; `__cause__` has the reason."""
 
 
 class NotAllSentError(RuntimeError):
-    """Some messages of a batch were not sent, though that was tried repeatedly."""
+    """Some messages of a batch were not sent after several attempts."""
 
     def __init__(self, failed: Sequence[tuple[str, str, str]]) -> None:
         self.failed = tuple(failed)
-        """Id and name of each task that was not sent, and the reason; every other one of the batch was."""
+        """Id, name and reason for each task that was not sent. All other tasks of the batch were sent."""
         listed = "\n".join(f"  {task}[{task_id}]: {reason}" for task_id, task, reason in self.failed[:10])
         more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""
         super().__init__(f"{len(self.failed)} tasks were not sent:\n{listed}{more}")
 
 
 class UnknownTaskError(LookupError):
-    """No task of the service has that name."""
+    """The service has no task of that name."""
 
 
 class UnsupportedError(ValueError):
-    """An option of a task, a worker or the application contradicts what the service promises."""
+    """An option of a task, a worker or the application conflicts with the delivery guarantees."""
 
 
 class RemoteControlUnavailableError(NotImplementedError):
-    """The broker has no broadcast, so workers cannot be reached by `app.control` or `celery inspect`."""
+    """The broker has no broadcast, so `app.control` and `celery inspect` cannot reach workers."""
 
 
 class TaskRejectedError(Exception):
-    """A task raised `Reject`; its message is in the dead-letter queue."""
+    """A task raised `Reject(requeue=False)`; its message is in the dead-letter queue."""
 
 
 class TaskAbortedError(Exception):
@@ -69,24 +69,24 @@ class TaskAbortedError(Exception):
 
 
 class ResultNotStorableError(Exception):
-    """A task ran to its end, but the result backend cannot store what it returned."""
+    """A task succeeded, but the result backend cannot store its return value."""
 
 
 class ResultLostError(Exception):
-    """A task ran to its end, but its result could not be kept until the result backend was available again."""
+    """A task succeeded, but its result was lost while the result backend was unavailable."""
 
 
 class ResultsUnavailableError(RuntimeError):
-    """The result backend has been unavailable for longer than a delivery may take."""
+    """The result backend was unavailable for longer than one attempt may wait."""
 
 
 class InvalidMessageError(Exception):
-    """A message asks for what its queue does not allow, or is malformed."""
+    """A message is malformed, or has options that its queue does not allow."""
 
 
 class DeliveredTooOftenError(Exception):
-    """A message was received after its last delivery: workers died, or held it for too long."""
+    """A message exceeded `max_receive_count`: its workers died or held it for too long."""
 
 
 class SettingsError(ValueError):
-    """Environment variables are missing or wrong; the message lists every one of them."""
+    """Environment variables are missing or invalid; the message lists all of them."""

@@ -1,4 +1,4 @@
-"""Errors of tasks, cut and cleaned so that they fit: into a log line, a result and a message."""
+"""Errors of tasks, shortened so that they fit into a log line, a result and a message."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kombu.utils.json import dumps
 from . import errors
 
 MAX_REASON_CHARACTERS = 4_000
-"""Limit for the exception and the traceback in a dead-letter message; a traceback keeps its end."""
+"""Limit of the exception and of the traceback in a dead-letter message; a traceback keeps its end."""
 
 MAX_ERROR_BYTES = 20_000
-"""Limit for an exception or a traceback that is stored as a result or logged, as JSON: every backend takes both."""
-
+"""Limit of an exception or a traceback in a result or a log line, as JSON; every backend accepts both."""
 
 MAX_BYTES_PER_CHARACTER = 12
+"""Of a character in JSON: a surrogate pair, each escaped."""
 
 CUT = " [cut] "
 
 ATTRIBUTE_OVERHEAD_BYTES = 10
-"""What a message's attribute or header takes beside its name and its value."""
+"""Overhead of a message attribute or header beside its name and value."""
 
 
 def describe(error: BaseException) -> str:
-    """Return the type and text of an error, whatever its `repr` does, within `MAX_ERROR_BYTES`."""
+    """Return the `repr` of an error within `MAX_ERROR_BYTES`, even if its `repr` raises."""
     try:
         text = repr(error)
     except Exception as broken:  # noqa: BLE001
@@ -36,12 +36,12 @@ def describe(error: BaseException) -> str:
 
 
 def cut(text: str, max_bytes: int = MAX_ERROR_BYTES, *, keep_end: bool = False) -> str:
-    """Return a text, or so much of its beginning or end as fits.
+    """Return a text, cut at one end if it is too long.
 
     Args:
-        text: to cut.
-        max_bytes: that it may have as JSON, in which a character has up to 12.
-        keep_end: whether its end is to be kept.
+        text: the text.
+        max_bytes: its maximum size as JSON, where a character takes up to 12 bytes.
+        keep_end: keep the end of the text instead of its beginning.
     """
     if len(text) * MAX_BYTES_PER_CHARACTER <= max_bytes or len(dumps(text)) <= max_bytes:
         return text
@@ -53,13 +53,13 @@ def cut(text: str, max_bytes: int = MAX_ERROR_BYTES, *, keep_end: bool = False) 
 
 
 def storable(error: BaseException) -> Exception:
-    """Return an error that any result backend can store: itself, or one of its name with its text."""
+    """Return an error that any result backend can store: itself, or one of the same name with its text."""
     if not isinstance(error, Exception):
         return errors.TaskAbortedError(describe(error))
     try:
         if len(dumps(ensure_serializable(list(error.args), dumps))) <= MAX_ERROR_BYTES:
             return error
-    except Exception:  # noqa: BLE001, S110 - an argument that cannot be shown
+    except Exception:  # noqa: BLE001, S110 - an argument that cannot be serialized
         pass
     kind = type(error)
     made: Exception = create_exception_cls(kind.__name__, kind.__module__)(describe(error))
@@ -67,11 +67,11 @@ def storable(error: BaseException) -> Exception:
 
 
 def reason_of(error: BaseException, attempt: int) -> dict[str, str]:
-    """Return why a message is dead-lettered, as the on-call engineer wants to know it.
+    """Return why a message is dead-lettered: exception, traceback, host and attempt.
 
     Args:
-        error: what the last attempt failed with.
-        attempt: its number, which is the receive count.
+        error: the error of the last attempt.
+        attempt: the receive count of that attempt.
     """
     lines = tracebacks.format_exception(type(error), error, error.__traceback__) if error.__traceback__ else []
     reason = {
@@ -84,11 +84,11 @@ def reason_of(error: BaseException, attempt: int) -> dict[str, str]:
 
 
 def fitting(reason: Mapping[str, str], room_bytes: int) -> dict[str, str]:
-    """Return so much of the reason of a dead letter as has room beside what else its message holds.
+    """Return as much of a reason as fits into a dead-letter message.
 
     Args:
-        reason: by `reason_of`.
-        room_bytes: for names and values, in UTF-8.
+        reason: as returned by `reason_of`.
+        room_bytes: space for names and values, in UTF-8.
     """
     kept = {}
     for name in ("FailureAttempt", "FailureException", "FailureHost", "FailureTraceback"):
@@ -104,5 +104,5 @@ def fitting(reason: Mapping[str, str], room_bytes: int) -> dict[str, str]:
 
 
 def _printable(text: str) -> str:
-    """Return a text without what brokers do not take in an attribute of a message."""
+    """Return a text without the characters that brokers do not accept in a message attribute."""
     return "".join(c for c in text if c in "\t\n\r" or c.isprintable())

@@ -1,6 +1,6 @@
-"""What the headers and the body of a message must look like, before a worker acts on them.
+"""Validation of the headers and the body of a message, before a worker acts on them.
 
-Anybody who may send to a queue can put anything there. Celery looks at most of it only while it works on the message.
+Anyone who may send to a queue can send anything. Celery checks most fields only while it processes a message.
 
 https://docs.celeryq.dev/en/stable/internals/protocol.html#version-2
 """
@@ -86,30 +86,30 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "stamps": (_is_object, "an object"),
         "headers": (_is_object, "an object"),
         **dict.fromkeys(("callbacks", "chain"), _SIGNATURES),
-        "errbacks": (_are_errbacks, "a list of signatures or names of tasks"),
+        "errbacks": (_are_errbacks, "a list of signatures or task names"),
         "chord": (_is_signature, "a signature"),
     }
 )
-"""What each field must be, if it is there and not null, and how that is said."""
+"""The check of each field that is present and not null, and the rule in words."""
 
 REQUIRED = ("task", "id")
 
 FOLLOWING = frozenset({"callbacks", "errbacks", "chain", "chord"})
-"""All that the third part of a body may have; Celery lets it replace any field of the request."""
+"""The only fields allowed in the third part of a body; Celery lets that replace any field of the request."""
 
 
 def check(headers: Mapping[str, Any], body: Any) -> None:
-    """Refuse a message that Celery could not work on.
+    """Refuse a message that Celery cannot process.
 
     Args:
-        headers: of the message.
-        body: decoded; arguments, keyword arguments and what follows the task.
+        headers: headers of the message.
+        body: decoded body: arguments, keyword arguments and embedded signatures.
 
     Raises:
-        InvalidTaskError: all that is wrong with it.
+        InvalidTaskError: the message is invalid; all problems are listed.
     """
     if not (isinstance(body, (list, tuple)) and len(body) == 3):
-        raise InvalidTaskError("invalid body: it must be a list of arguments, keyword arguments and what follows")
+        raise InvalidTaskError("invalid body: it must be a list of arguments, keyword arguments and signatures")
     args, kwargs, following = body
     wrong = []
     if not isinstance(args, (list, tuple)):
@@ -117,11 +117,11 @@ def check(headers: Mapping[str, Any], body: Any) -> None:
     if not isinstance(kwargs, Mapping):
         wrong.append(f"the keyword arguments must be an object, not {_kind(kwargs)}")
     if not isinstance(following, Mapping):
-        wrong.append(f"what follows must be an object, not {_kind(following)}")
+        wrong.append(f"the signatures must be an object, not {_kind(following)}")
         following = {}
     elif unknown := following.keys() - FOLLOWING:
         others = _shown(", ".join(sorted(map(str, unknown))))
-        wrong.append(f"what follows must have no other fields than {', '.join(sorted(FOLLOWING))}; it has {others}")
+        wrong.append(f"the signatures must have only the fields {', '.join(sorted(FOLLOWING))}, not {others}")
     fields = {**headers, **following}
     for name, (holds, rule) in RULES.items():
         value = fields.get(name)
@@ -132,19 +132,19 @@ def check(headers: Mapping[str, Any], body: Any) -> None:
 
 
 def valid(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message's fields without those that are not what they must be."""
+    """Return the fields of a message without the invalid ones."""
     return {
         name: value for name, value in fields.items() if name not in RULES or value is None or RULES[name][0](value)
     }
 
 
 def _kind(value: Any) -> str:
-    """Return the type of a value, as a task's arguments are not to be shown."""
+    """Return the type of a value; arguments of tasks must not appear in logs."""
     return type(value).__name__
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, (Mapping, list, tuple)):  # Arguments may be in it.
+    if isinstance(value, (Mapping, list, tuple)):  # It may contain arguments.
         return _kind(value)
     text = repr(value)
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."

@@ -1,6 +1,6 @@
-"""Asks whether a worker is alive, by the age of the file that it touches as long as work goes on; see liveness.py.
+"""Checks whether a worker is alive, by the age of its liveness file; see liveness.py.
 
-That costs no request and starts no Celery, so containers and systemd may ask often.
+The check makes no request and does not import Celery, so containers may run it often.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from pathlib import Path
 from .contract import Contract, Queue
 
 STALE_AFTER_SECONDS = 15
-"""A worker whose file is older is not alive; it may miss some beats while it waits for AWS."""
+"""Maximum age of the liveness file; a worker may miss some beats while it waits for AWS."""
 
 
 class NotAliveError(RuntimeError):
-    """A worker does no work and waits for none."""
+    """A worker is not running, or is stuck."""
 
 
 def liveness_file(contract: Contract, queue: Queue) -> Path:
-    """Return the file that the worker of a queue touches: in `LIVENESS_DIRECTORY`, or among temporary files."""
+    """Return the liveness file of a queue's worker, in `LIVENESS_DIRECTORY` or the temporary directory."""
     directory = os.environ.get("LIVENESS_DIRECTORY") or tempfile.gettempdir()
     return Path(directory) / f"{contract.service}-{queue.name}.alive"
 
 
 def check(contract: Contract, queue: Queue) -> float:
-    """Return how many seconds ago the worker of a queue was alive.
+    """Return the age of a worker's liveness file in seconds.
 
     Raises:
-        NotAliveError: that is too long ago, or was never.
+        NotAliveError: the file is missing or older than `STALE_AFTER_SECONDS`.
     """
     path = liveness_file(contract, queue)
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
-        raise NotAliveError(f"no worker of {queue.name} has been alive on this machine: {path} is missing") from None
+        raise NotAliveError(f"no worker of queue {queue.name} has run on this machine: {path} is missing") from None
     if age > STALE_AFTER_SECONDS:
-        raise NotAliveError(f"the worker of {queue.name} was alive {age:.0f} s ago, and not since: {path}")
+        raise NotAliveError(f"the worker of queue {queue.name} was last alive {age:.0f} s ago: {path}")
     return age

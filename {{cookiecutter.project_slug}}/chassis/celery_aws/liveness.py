@@ -1,7 +1,7 @@
-"""Tells that a worker is alive: the broker answers it, or every slot is busy and within its time limit.
+"""Reports that a worker is alive: the broker responds, or all running tasks are within their time limits.
 
-A process that runs proves little: a worker whose broker never answers runs as well. So the worker touches a file as
-long as work goes on, and tells systemd where that started it.
+A running process proves little: it also runs if the broker never responds. A worker that is alive
+touches a file for health checks, and notifies systemd if systemd started it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BEAT_SECONDS = 2
 
 
 class Liveness(bootsteps.StartStopStep):
-    """Tells it every few seconds, from the worker's event loop.
+    """Reports every `BEAT_SECONDS`, from the worker's event loop.
 
     https://docs.celeryq.dev/en/stable/userguide/extending.html
     """
@@ -33,7 +33,7 @@ class Liveness(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, worker_consumer: Any) -> None:
-        """Begin when the worker has begun to consume."""
+        """Start when the worker starts to consume."""
         app = worker_consumer.app
         served = [app.queue_served(queue.name) for queue in worker_consumer.task_consumer.queues]
         beats = Beats(worker_consumer, app.contract, served)
@@ -41,7 +41,7 @@ class Liveness(bootsteps.StartStopStep):
 
 
 class Beats:
-    """Knows whether a worker is alive, and says so."""
+    """Checks whether a worker is alive, and reports it."""
 
     def __init__(self, worker_consumer: Any, contract: Contract, queues: list[Queue]) -> None:
         self.consumer = worker_consumer
@@ -51,30 +51,30 @@ class Beats:
         self._warned = False
 
     def beat(self) -> None:
-        """Touch the files, if work goes on."""
-        if not self.works():
+        """Touch the liveness files if the worker is alive."""
+        if not self.is_alive():
             return
         for queue in self.queues:
             path = liveness_file(self.contract, queue)
             try:
                 path.touch()
-            except OSError as error:  # A full disk, say, must not end a worker; its file grows old.
+            except OSError as error:  # A full disk, for example, must not end a worker.
                 self._warn(path, error)
         notify_systemd("READY=1\nWATCHDOG=1")
 
     def _warn(self, path: Any, error: OSError) -> None:
-        """Say once that health checks will fail although the worker works."""
+        """Log, once, that health checks will fail although the worker is alive."""
         if not self._warned:
             self._warned = True
             logger.error(
-                "liveness file cannot be written, so health checks will fail though this worker works: %s. Let the "
-                "worker's user write to that folder, or set LIVENESS_DIRECTORY to one that it may write to (%s)",
+                "liveness file cannot be written, so health checks will fail although this worker is alive: %s. Give "
+                "the worker's user write permission, or set LIVENESS_DIRECTORY to a writable folder (%s)",
                 error,
                 path,
             )
 
-    def works(self) -> bool:
-        """Return whether the broker answers, or it need not be asked and no task overruns its time."""
+    def is_alive(self) -> bool:
+        """Return whether the broker responds or, if no response is due, whether no task is overdue."""
         channel: Any = getattr(self.consumer.task_consumer, "channel", None)
         now = time.monotonic()
         if channel is not None and channel.awaits_answers:
@@ -84,16 +84,16 @@ class Beats:
 
 
 def overdue_at(request: Any) -> float:
-    """Return when a task should long have ended, in seconds of the monotonic clock.
+    """Return the monotonic time at which a task is overdue.
 
-    Its own code ends at its hard limit; storing its result may take as long as its message is invisible.
+    Its code ends at the hard limit; storing its result may take as long as its message is invisible.
     """
     limit_ends = (request.accepted_at or time.monotonic()) + request.time_limits[0]
     return float(max(limit_ends, request.hold_until) + HAND_OVER_SECONDS)
 
 
 def notify_systemd(message: str) -> None:
-    """Tell systemd, if it started this process and wants to know.
+    """Notify systemd, if it started this process with a notification socket.
 
     https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
     """

@@ -1,6 +1,6 @@
-"""Logs: one JSON object a line for machines, plain lines for people at a terminal.
+"""Logging: one JSON object per line, or plain lines on a terminal.
 
-Every line that a task causes names the task, its id, queue, message group, attempt and request.
+Every log line of a task has its name, id, queue, message group, attempt and request id.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pythonjsonlogger.json import JsonFormatter
 from .failures import cut
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The request on whose behalf this code runs.
+"""Id of the request that this code serves.
 
-Set it where a request comes in, `request_id.set("…")`, and every task it leads to is logged with it.
+Set it when a request arrives: `request_id.set("…")`. The tasks that the request causes inherit it.
 """
 
 NOISY = {
-    # Says what it received, and its arguments with it.
+    # Logs every message received, with the task's arguments.
     "celery.worker.strategy": logging.WARNING,
-    # Where it found credentials and endpoint, once per client and process.
+    # Logs where it found credentials, for each client and process.
     "botocore": logging.WARNING,
 }
 
 
 def current_request_id() -> str | None:
-    """Return the request on whose behalf this code runs, in a task or elsewhere."""
+    """Return the id of the request that this code serves, in a task or elsewhere."""
     if chosen := request_id.get():
         return chosen
     request = current_task.request if current_task else None
@@ -40,10 +40,10 @@ def current_request_id() -> str | None:
 
 
 class TaskFields(logging.Filter):
-    """Adds to a record what is known of the task that runs."""
+    """Adds the fields of the current task to every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass."""
+        """Add the fields; return True."""
         task = current_task
         if task and task.request.id:
             record.__dict__.update({**task_fields(task.name, task.request), **_own(record)})
@@ -53,7 +53,7 @@ class TaskFields(logging.Filter):
 
 
 def task_fields(name: str | None, request: Any) -> dict[str, Any]:
-    """Return the fields of a task's log lines."""
+    """Return the log fields of a task: name, id, queue, message group, attempt and request id."""
     delivery = request.delivery_info or {}
     properties = request.properties or {}
     fields = {
@@ -87,15 +87,15 @@ def log_outcome(
     suffix: str = "",
     error: BaseException | None = None,
 ) -> None:
-    """Write the line that says what an attempt ended with; people query its `outcome`.
+    """Log the outcome of an attempt. The values of `outcome` are an interface; see docs/outcomes.md.
 
     Args:
-        logger: of the module that decided.
+        logger: logger of the calling module.
         level: severity.
-        fields: of the task, by `task_fields`.
-        verdict: what the attempt ended with.
-        suffix: what else is to be said.
-        error: to be logged with its traceback.
+        fields: fields of the task, from `task_fields`.
+        verdict: the verdict on the attempt.
+        suffix: appended to the message.
+        error: error to log with its traceback.
     """
     seconds, redelivery = verdict.runtime_seconds, verdict.redelivery_in_seconds
     extra = {**fields, "outcome": verdict.outcome, "duration_seconds": round(seconds, 3)}
@@ -106,12 +106,12 @@ def log_outcome(
 
 
 def _own(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields that a record was made with; they are not to be replaced."""
+    """Return the fields that the record already has; they take precedence."""
     return {field: record.__dict__[field] for field in ("task", "task_id") if field in record.__dict__}
 
 
 class ShortTraceback(logging.Formatter):
-    """Cuts tracebacks whose errors are megabytes long; where the error is stands at the end."""
+    """Cuts long tracebacks at their beginning; the error is at the end."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - as logging calls it
         """Return a traceback as text."""
@@ -119,20 +119,20 @@ class ShortTraceback(logging.Formatter):
 
 
 class PlainFormatter(ShortTraceback):
-    """Lines for people."""
+    """Formats lines for a terminal."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-8s %(message)s%(about)s", datefmt="%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Name the task, if there is one, behind what is said."""
+        """Append the name and id of the task, if there is one."""
         task = record.__dict__.get("task")
         record.__dict__["about"] = f"  {task}[{record.__dict__.get('task_id')}]" if task else ""
         return super().format(record)
 
 
 class MachineFormatter(ShortTraceback, JsonFormatter):
-    """Lines for machines."""
+    """Formats lines as JSON."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -140,22 +140,22 @@ class MachineFormatter(ShortTraceback, JsonFormatter):
             style="{",
             timestamp=True,
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
-            # Celery's own, with the arguments of the task.
+            # Celery's `data` has the arguments of the task; `about` is for the plain format.
             reserved_attrs=[*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "data", "about"],
         )
 
 
 def set_up(level: str | int, plain: bool | None = None) -> None:
-    """Log to standard error from here on.
+    """Configure logging to standard error.
 
     Args:
-        level: the least severity.
-        plain: for people; by default if standard error is a terminal.
+        level: lowest severity.
+        plain: plain lines instead of JSON; by default if standard error is a terminal.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(TaskFields())
-    for_people = sys.stderr.isatty() if plain is None else plain
-    handler.setFormatter(PlainFormatter() if for_people else MachineFormatter())
+    use_plain = sys.stderr.isatty() if plain is None else plain
+    handler.setFormatter(PlainFormatter() if use_plain else MachineFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -166,7 +166,7 @@ def set_up(level: str | int, plain: bool | None = None) -> None:
 
 
 def _is_not_logged_by_delivery(record: logging.LogRecord) -> bool:
-    """Drop what delivery.py logs itself, in fewer words and without arguments and return values."""
+    """Drop Celery's outcome lines; delivery.py logs outcomes without arguments and return values."""
     return "data" not in record.__dict__
 
 

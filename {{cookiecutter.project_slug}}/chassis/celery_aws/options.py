@@ -1,6 +1,6 @@
-"""What the choices in the contract mean here: an option's module is named after it, `results/s3.py` say.
+"""Loads the modules of the chosen options. A module is named after its option: `results/s3.py`.
 
-A service has the modules of the options that were chosen, and no others.
+A service contains only the modules of the options in its contract.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .contract import ContractError
 
 
 def load(package: str, option: str) -> Any:
-    """Return the module of an option; `sqs-fifo` and `sqs-standard` share that of `sqs`.
+    """Return the module of an option; `sqs-fifo` and `sqs-standard` share the module `sqs`.
 
     Args:
-        package: where it is, such as `celery_aws.results`.
-        option: as in the contract.
+        package: package of the module, such as `celery_aws.results`.
+        option: the option, as in the contract.
     """
     return importlib.import_module(f"{package}.{option.partition('-')[0]}")
 

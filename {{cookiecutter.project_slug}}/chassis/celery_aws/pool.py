@@ -1,7 +1,7 @@
-"""The pool of task processes: its time limits, and what it shares with the main process.
+"""The pool of task processes: time limits, and the phases that it shares with the main process.
 
-Celery's own pool keeps a timer for each task until its limit would have passed, and kills a process at its hard limit
-even if the task has returned and only its result is still being stored.
+Celery's pool keeps a timer for each task until its limit has passed, and kills a process at the hard
+limit even if the task has returned and only its result is still being stored.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from celery.worker import state
 
 from .contract import HAND_OVER_SECONDS
 
-# Their published types lack what is replaced here.
+# The published types lack what is overridden here.
 BaseHandler: Any = billiard.pool.TimeoutHandler
 BasePool: Any = asynpool.AsynPool
 
 CHECK_LIMITS_EVERY_SECONDS = 0.25
-"""How late a time limit may be enforced."""
+"""Interval between checks of time limits; a limit is enforced this much late at most."""
 
 SETTLE_WITHIN_SECONDS = HAND_OVER_SECONDS / 2
-"""What is left for deleting or dead-lettering a message when an errback that never ends is killed."""
+"""Time to delete or dead-letter a message after a hanging errback was killed."""
 
 _MARKS = 65_536
-"""More than a worker may hold messages."""
+"""Number of marks; more than a worker can hold messages."""
 
 _SHUTDOWN = _MARKS
 
 _memory = mmap.mmap(-1, _MARKS + 1)
-"""One byte for each attempt, and one for the worker: shared with the processes that are forked later."""
+"""One byte for each attempt and one for the worker, shared with the task processes, which are forked."""
 
 _free_marks = collections.deque(range(_MARKS))
-"""Taken from the left and put back on the right, so that a mark rests for long before it is used again."""
+"""First in, first out, so that a mark is reused as late as possible."""
 
 
 class Phase(IntEnum):
-    """How far a task process is with an attempt."""
+    """The phase of an attempt, as set by its task process."""
 
     WAITING = 0
-    """The task has not begun."""
+    """The task has not started."""
     RUNNING = 1
     ENDED = 2
-    """The task's code has ended; its outcome is not stored yet, or what comes next is not sent."""
+    """The task's code has ended; its outcome is not stored, or its callbacks are not sent."""
     SUCCEEDED = 3
-    """All of that is done, as it is from here on."""
+    """The outcome is stored and callbacks are sent; this is true of all following phases."""
     IGNORED = 4
     RETRY_REQUESTED = 5
     REVOKED = 6
     FAILED = 7
-    """The task has failed for good, and that is stored."""
+    """The task has failed finally."""
 
 
 def new_mark(owner: object) -> int:
-    """Return the place where a task process notes how far it is with an attempt; it is free again after its owner."""
+    """Return the index of a free byte for the phase of an attempt; it is freed with its owner."""
     mark = _free_marks.popleft()
     weakref.finalize(owner, _free_marks.append, mark).atexit = False
     set_phase(mark, Phase.WAITING)
@@ -67,17 +67,17 @@ def new_mark(owner: object) -> int:
 
 
 def phase_of(mark: int) -> Phase:
-    """Return how far the task process is with an attempt."""
+    """Return the phase of an attempt."""
     return Phase(_memory[mark])
 
 
 def set_phase(mark: int, phase: Phase) -> None:
-    """Note how far this process is with an attempt."""
+    """Set the phase of an attempt."""
     _memory[mark] = phase
 
 
 def announce_shutdown() -> None:
-    """Tell the task processes that the worker is stopping, so that none waits for a result backend any longer."""
+    """Tell the task processes that the worker is stopping; they stop waiting for a result backend."""
     _memory[_SHUTDOWN] = 1
 
 
@@ -87,18 +87,19 @@ def is_shutting_down() -> bool:
 
 
 class TimeLimits(BaseHandler):  # type: ignore[misc]
-    """Enforces the time limits of tasks, which are for the tasks' own code."""
+    """Enforces the time limits of tasks, which apply to the tasks' code only."""
 
     def on_soft_timeout(self, job: Any) -> None:
-        """Raise `SoftTimeLimitExceeded` in a task that still runs."""
+        """Raise `SoftTimeLimitExceeded` in a task whose code is running."""
         request = state.requests.get(job.correlation_id)
         if request is None or phase_of(request.mark) < Phase.ENDED:
             super().on_soft_timeout(job)
 
     def on_hard_timeout(self, job: Any) -> None:
-        """Kill the process of a task that still runs; what follows it has until its message is visible.
+        """Kill the process of a task whose code is running; called repeatedly after the hard limit.
 
-        Errbacks, which may hang, have as long as the task had. This is called again and again.
+        Storing the outcome may take until the message becomes visible. Errbacks, which may hang, may
+        take as long as the task.
         """
         request = state.requests.get(job.correlation_id)
         if request is not None and (phase := phase_of(request.mark)) >= Phase.ENDED:
@@ -111,7 +112,7 @@ class TimeLimits(BaseHandler):  # type: ignore[misc]
 
 
 class AsynPool(BasePool):  # type: ignore[misc]
-    """Checks all time limits by one timer."""
+    """Checks all time limits with one timer."""
 
     TimeoutHandler = TimeLimits
 
@@ -120,6 +121,6 @@ class AsynPool(BasePool):  # type: ignore[misc]
 
 
 class TaskPool(prefork.TaskPool):
-    """The pool to name in `worker_pool`."""
+    """The pool class for Celery's `worker_pool`."""
 
     Pool = AsynPool

@@ -1,6 +1,6 @@
-"""The application as producers use it: what is sent is checked first, and goes to the right queue.
+"""The application as producers use it: it checks, routes and batches messages.
 
-Docs: docs/delivery.md of the service.
+See docs/delivery.md of the service.
 """
 
 from __future__ import annotations
@@ -32,25 +32,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SEND_AGAIN_AFTER_SECONDS = 1
-"""Pause of a task process whose broker is unavailable when the task is done and the next is to be sent."""
+RETRY_SEND_AFTER_SECONDS = 1
+"""Delay between attempts of a task process to send callbacks while the broker is unavailable."""
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+"""The settings class of a service."""
 
 
-Own = TypeVar("Own", bound="Settings")
-"""A service's own class of settings."""
-
-
-class Service(Celery, Generic[Own]):
-    """A Celery application whose messages carry what they need, wait where they may, and go out in batches if told."""
+class Service(Celery, Generic[SettingsT]):
+    """A Celery application that routes by module, checks what it sends, and can send in batches."""
 
     contract: Contract
-    settings: Own
+    settings: SettingsT
     """The service's environment variables."""
     consumer: Any = None
-    """What receives messages, in the main process of a worker."""
+    """The consumer of messages, in the main process of a worker."""
     task_cls = f"{__package__}.task:Task"
 
-    def __init__(self, contract: Contract, settings: Own) -> None:
+    def __init__(self, contract: Contract, settings: SettingsT) -> None:
         self.broker = brokers.chosen(contract)
         self.control_cls = self.broker.CONTROL
         super().__init__(contract.package)
@@ -61,15 +60,15 @@ class Service(Celery, Generic[Own]):
         self._gathering = threading.local()
 
     def queue_served(self, celery_name: str) -> Queue:
-        """Return the contract's queue of that name inside Celery.
+        """Return the queue with that name in Celery.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the contract has no such queue.
         """
         return self._served[celery_name]
 
     def longest_countdown_seconds(self, queue: Queue) -> int:
-        """Return the longest countdown that a queue allows."""
+        """Return the longest countdown that a queue allows, in seconds."""
         return max(self.broker.longest_delay_seconds(self.contract), queue.max_countdown_seconds)
 
     def send_task(
@@ -80,32 +79,32 @@ class Service(Celery, Generic[Own]):
         *positional: Any,
         **options: Any,
     ) -> AsyncResult[Any]:
-        """Send a task; everything that is sent passes here: `delay`, retries, chains and chords.
+        """Send a task. `delay`, retries, chains and chords all call this method.
 
-        Celery's signals would be the other place, but they log exceptions instead of raising them.
+        Celery's signals cannot do this: they log exceptions instead of raising them.
 
         Args:
             name: name of the task.
             args: its positional arguments.
             kwargs: its keyword arguments.
-            positional: further arguments of `Celery.send_task`.
-            options: and by name; `MessageGroupId` is the message group. A task sent by a task is
-                in the group of its sender unless it names another.
+            positional: further positional arguments of `Celery.send_task`.
+            options: further keyword arguments; `MessageGroupId` is the message group. A task that a
+                task sends inherits the group of that task by default.
 
         Raises:
-            RefusedError: it, or what is to follow it, cannot be honoured.
+            RefusedError: the task, or a callback of it, cannot be honoured.
         """
         task_id = options["task_id"] = options.get("task_id") or uuid()
         group = _checked(options.pop("MessageGroupId", None) or _group_of_current_task())
         if name == "celery.chord_unlock":
-            # It waits until a chord's tasks are done: in the chord's group it would hold them up.
-            # What comes after them, which it sends, belongs there.
+            # It polls until a chord's tasks are done: in the chord's group it would block them.
+            # The body of the chord, which it sends, belongs to the group.
             if group:
                 args[1]["options"].setdefault("MessageGroupId", group)
             group = None
-            # Where a result never comes, nobody could read the others any longer after this time.
+            # If a result never arrives, the other results have expired after this many retries.
             kwargs.setdefault("max_retries", self.contract.result_expires_seconds)
-        # Not the sender's: the broker would drop the new message as a repetition.
+        # An inherited id would make the broker drop the new message as a duplicate.
         options.pop("MessageDeduplicationId", None)
         attempt = f"{options.get('retries') or 0}:{options.get('replaced_task_nesting') or 0}"
         delay_seconds = self._checked_delay(name, args, kwargs, options)
@@ -119,7 +118,7 @@ class Service(Celery, Generic[Own]):
         return self._sent(name, args, kwargs, *positional, **options)
 
     def _sent(self, *args: Any, **options: Any) -> AsyncResult[Any]:
-        """Send; what follows a task that is done, until the broker has it or its message could be visible again."""
+        """Send a message; retry callbacks of a task that has ended for as long as its message is invisible."""
         while True:
             try:
                 return super().send_task(*args, **options)
@@ -129,16 +128,16 @@ class Service(Celery, Generic[Own]):
                     raise
                 if is_shutting_down() or time.monotonic() + delivery.RESERVE_SECONDS > attempt.hold_until:
                     raise delivery.Unavailable(describe(error)) from error  # The task has not failed.
-                time.sleep(SEND_AGAIN_AFTER_SECONDS)
+                time.sleep(RETRY_SEND_AFTER_SECONDS)
 
     def check_canvas(self, following: Any) -> None:
-        """Refuse what could not be sent later, by a worker: signatures, and those within them.
+        """Refuse signatures, also nested ones, that a worker could not send later.
 
         Args:
-            following: a signature, or several, or none.
+            following: a signature, a list of signatures, or None.
 
         Raises:
-            RefusedError: a countdown, a queue or a serializer of one cannot be honoured.
+            RefusedError: a countdown, a queue or a serializer cannot be honoured.
         """
         for signature in maybe_list(following) or ():
             if not isinstance(signature, Mapping) or "task" not in signature:
@@ -148,7 +147,7 @@ class Service(Celery, Generic[Own]):
             if signature.get("subtask_type"):
                 for inner in ("tasks", "header", "body"):
                     held = kwargs.get(inner)
-                    if isinstance(held, (list, tuple, Mapping)):  # Not what makes its tasks one by one.
+                    if isinstance(held, (list, tuple, Mapping)):  # A generator can be read only once.
                         self.check_canvas(held)
             else:
                 self._checked_delay(name, signature.get("args"), kwargs, options)
@@ -157,10 +156,10 @@ class Service(Celery, Generic[Own]):
                 self.check_canvas(options.get(inner))
 
     def find(self, name: str) -> celery.Task[Any, Any]:
-        """Return the task called `<queue>.<function>`, or by its name within the package or its full name.
+        """Return a task by its short name, `<queue>.<function>`, its name within the package, or its full name.
 
         Raises:
-            UnknownTaskError: there is none; the message lists those there are.
+            UnknownTaskError: there is no such task; the message lists all tasks.
         """
         self.loader.import_default_modules()
         package = self.contract.package
@@ -170,7 +169,7 @@ class Service(Celery, Generic[Own]):
             if candidate in self.tasks:
                 return self.tasks[candidate]
         known = sorted(self.contract.short_name(task) for task in self.tasks if task.startswith(f"{package}."))
-        raise errors.UnknownTaskError(f"no task {name!r}; there are: {', '.join(known) or 'none'}")
+        raise errors.UnknownTaskError(f"unknown task {name!r}; tasks: {', '.join(known) or 'none'}")
 
     def send(
         self,
@@ -185,17 +184,17 @@ class Service(Celery, Generic[Own]):
         Args:
             task: the task, or its name as in `find`.
             args: its positional arguments.
-            group: its message group. On FIFO queues, what it must stay in order with; on standard
-                queues, whom it is for, so that no one's flood of tasks holds up the others.
-            countdown: seconds before it may start; the contract's `max_countdown_seconds` at the most.
+            group: its message group. FIFO queues run the tasks of a group in order; standard queues
+                share workers fairly between groups, such as tenants.
+            countdown: delay in seconds; see `longest_countdown_seconds`.
             kwargs: its keyword arguments.
 
         Returns:
-            A handle with the task's id, and its result where the service keeps results.
+            A handle with the task's id, and its result if the service keeps results.
 
         Raises:
-            UnknownTaskError: no task has that name.
-            ValueError: the group, the countdown or the size does not fit.
+            UnknownTaskError: there is no such task.
+            ValueError: the group, the countdown or the message size is invalid.
         """
         signature = (self.find(task) if isinstance(task, str) else task).signature(args, kwargs)
         options: dict[str, Any] = {"MessageGroupId": group, "countdown": countdown}
@@ -204,20 +203,20 @@ class Service(Celery, Generic[Own]):
     def send_many(
         self, task: celery.Task[Any, Any] | str, arguments: Iterable[Sequence[Any]], group: str | None = None
     ) -> list[AsyncResult[Any]]:
-        """Send one task many times, in a tenth of the requests or less.
+        """Send one task with many sets of arguments, in batches.
 
         Args:
             task: the task, or its name as in `find`.
-            arguments: the positional arguments of each.
-            group: the message group of all; see `send`.
+            arguments: the positional arguments of each message.
+            group: the message group of all messages; see `send`.
 
         Returns:
-            A handle for each.
+            A handle for each message.
 
         Raises:
-            NotAllSentError: some could not be sent; it knows which.
-            UnknownTaskError: no task has that name.
-            ValueError: the group or the size of one does not fit; nothing was sent.
+            NotAllSentError: some messages could not be sent; `failed` lists them.
+            UnknownTaskError: there is no such task.
+            ValueError: the group or a message size is invalid; nothing was sent.
         """
         found = self.find(task) if isinstance(task, str) else task
         with self.batching():
@@ -225,17 +224,17 @@ class Service(Celery, Generic[Own]):
 
     @contextlib.contextmanager
     def batching(self) -> Iterator[None]:
-        """Gather everything this thread sends in the `with` block, and send it in few requests at its end.
+        """Collect all messages that this thread sends in the `with` block, and send them in batches at its end.
 
-        `delay`, `apply_async`, groups and chords, and `send`, all take part. If the block raises, nothing is sent. If
-        the broker does not take some messages, though that was tried repeatedly, the others are sent. What waits is
-        kept in memory: use one block for some thousand tasks, not for a million.
+        This includes `send`, `delay`, `apply_async`, groups and chords. If the block raises, nothing
+        is sent. If the broker refuses some messages, the others are sent. Messages are kept in memory
+        until then: use one block for some thousand messages, not for a million.
 
         Raises:
-            NotAllSentError: some messages could not be sent; it knows which.
+            NotAllSentError: some messages could not be sent; `failed` lists them.
         """
         if getattr(self._gathering, "producer", None):
-            yield  # The outer block sends it.
+            yield  # The outer block sends the messages.
             return
         producer: Any
         with self.producer_pool.acquire(block=True) as producer, producer.batch():
@@ -246,22 +245,22 @@ class Service(Celery, Generic[Own]):
                 self._gathering.producer = None
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
-        """Return what sends: the given producer, that of `batching`, or one of the pool."""
+        """Return the given producer, or that of `batching`, or one of the pool."""
         return super().producer_or_acquire(producer or getattr(self._gathering, "producer", None))
 
     def queue_of_task(self, name: str) -> Queue | None:
-        """Return the queue in whose module a task is; none for a task of a library.
+        """Return the queue of the module that defines a task; None for tasks outside `tasks/`.
 
         Raises:
-            UnknownQueueError: it is in a module of `tasks/` that is no queue's.
+            UnknownQueueError: the module is in `tasks/`, but the contract has no such queue.
         """
         module = self._module_of(name)
         if module is None and not name.startswith("celery"):
-            # A name of its own says nothing of its module.
+            # A custom name does not contain the module.
             try:
                 self.loader.import_default_modules()
             except ImportError as error:
-                logger.warning("%s goes to the default queue unless it is sent with queue=...: %s", name, error)
+                logger.warning("%s goes to the default queue unless sent with queue=...: %s", name, error)
             module = self._module_of(name)
         own = f"{self.contract.package}.tasks."
         if module is None or not module.startswith(own):
@@ -270,8 +269,8 @@ class Service(Celery, Generic[Own]):
             if module == prefix or module.startswith(f"{prefix}."):
                 return queue
         raise errors.UnknownQueueError(
-            f"{name} is in {module}, and contract.json has no queue of that name; there are: "
-            f"{', '.join(queue.name for queue in self.contract.queues)}. Move the task into the module of a queue, or "
+            f"{name} is in {module}, but contract.json has no queue of that name; queues: "
+            f"{', '.join(queue.name for queue in self.contract.queues)}. Move the task to the module of a queue, or "
             f"send it with queue=..."
         )
 
@@ -283,12 +282,17 @@ class Service(Celery, Generic[Own]):
         return None if task is None else str(task.__module__)
 
     def _checked_delay(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> float:
-        """Return in how many seconds a task is due; refuse what its queue does not allow, or a queue that is none."""
+        """Return the delay of a task in seconds.
+
+        Raises:
+            CountdownTooLongError: the queue does not allow the delay.
+            UnknownQueueError: the queue is not in the contract.
+        """
         try:
             queue = self.amqp.router.route(dict(options), name, args, kwargs)["queue"].name
         except QueueNotFound as error:
             known = ", ".join(self._served)
-            raise errors.UnknownQueueError(f"{name} was not sent: {error}; there are: {known}") from None
+            raise errors.UnknownQueueError(f"{name} was not sent: {error}; queues: {known}") from None
         countdown, eta = options.get("countdown"), options.get("eta")
         if countdown is None:
             due = maybe_iso8601(eta)
@@ -301,25 +305,29 @@ class Service(Celery, Generic[Own]):
             longest = self.broker.longest_delay_seconds(self.contract)
         if countdown > longest and not name.startswith("celery."):
             raise errors.CountdownTooLongError(
-                f"{name} was sent to be run in {countdown:.0f} seconds, and {queue} allows {longest}: its "
-                f"message would be delivered again meanwhile. Raise max_countdown_seconds (and with it "
-                f"visibility_timeout_seconds) in contract.json, or keep the time in a database and send when it is due."
+                f"{name} was not sent: its countdown is {countdown:.0f} seconds, but {queue} allows {longest}; the "
+                f"message would be redelivered before that. Raise max_countdown_seconds (and with it "
+                f"visibility_timeout_seconds) in contract.json, or store the time and send the task when it is due."
             )
         return float(countdown)
 
     def _check_serializer(self, name: str, options: Mapping[str, Any]) -> None:
-        """Refuse a serializer that workers do not accept."""
+        """Refuse a serializer that workers do not accept.
+
+        Raises:
+            SerializerError: workers do not accept it.
+        """
         serializer, accepted = options.get("serializer"), self.conf.accept_content or ()
         if is_accepted(serializer, accepted):
             return
         raise errors.SerializerError(
-            f"{name} was not sent: its serializer is {serializer!r}, and workers accept {', '.join(accepted)} only. "
-            f"Leave out `serializer`, and send what JSON can hold."
+            f"{name} was not sent: its serializer is {serializer!r}, but workers accept only {', '.join(accepted)}. "
+            f"Leave out `serializer`, and send values that JSON can represent."
         )
 
 
 def _check_group(apply_async: Any) -> Any:
-    """Look at a whole group before its first message is sent, for which Celery has no place."""
+    """Check a whole group before its first message is sent; Celery has no hook for that."""
 
     @functools.wraps(apply_async)
     def checked(self: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
@@ -342,14 +350,18 @@ def _group_of_current_task() -> str | None:
 
 
 def _checked(group: object) -> str | None:
-    """Refuse what is no message group."""
+    """Return a valid message group.
+
+    Raises:
+        MessageGroupError: it is not 1 to 128 visible ASCII characters.
+    """
     if group is None:
         return None
     text = str(group)
     if not 1 <= len(text) <= 128 or not all("!" <= character <= "~" for character in text):
         raise errors.MessageGroupError(
-            f"MessageGroupId must be 1 to 128 letters, digits or punctuation marks of ASCII, "
-            f"without spaces; given: {text!r}"
+            f"MessageGroupId must be 1 to 128 ASCII letters, digits or punctuation marks, without spaces; "
+            f"given: {text!r}"
         )
     return text
 
@@ -357,8 +369,8 @@ def _checked(group: object) -> str | None:
 def route_by_module(
     app: Service[Any], name: str, args: Any = None, kwargs: Any = None, options: Any = None, **rest: Any
 ) -> dict[str, str] | None:
-    """Send a task in `tasks/high.py` to the queue `high`, whatever its name; leave others to the default queue."""
+    """Route a task in `tasks/high.py` to the queue `high`; return None for the default queue."""
     if options and options.get("queue"):
-        return None  # Its sender has chosen.
+        return None  # The producer has chosen a queue.
     queue = app.queue_of_task(name)
     return None if queue is None else {"queue": app.contract.celery_name(queue)}

@@ -1,7 +1,7 @@
 """The service that this library runs.
 
-It hands over the name of its package, and nothing else: its contract, its application and its tasks are found from
-there. The library imports none of them by a name of its own.
+The service passes the name of its package. The library finds the contract, the application and the
+tasks from that name, and imports nothing of the service directly.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _package = ""
 
 
 def use(package: str) -> None:
-    """Take the name of the service's package."""
+    """Set the service's package for this process."""
     global _package
     _package = package
 
 
 def find_contract() -> Path:
-    """Return where the contract is: `CONTRACT_FILE`, in the installed package, or in the project's root.
+    """Return the path of the contract: `CONTRACT_FILE`, or in the installed package, or in the project root.
 
-    Where no package was handed over, as in `make dev`, the root is the folder that a command was started in.
+    If no package was set, as in `make dev`, the project root is the current directory.
     """
     if chosen := os.environ.get("CONTRACT_FILE"):
         return Path(chosen)
@@ -45,8 +45,8 @@ def contract() -> Contract:
     """Return the contract of the service.
 
     Raises:
-        ContractError: it is no JSON object or breaks rules; all of them are listed.
-        OSError: it cannot be read.
+        ContractError: it is not a JSON object or breaks rules; all broken rules are listed.
+        OSError: the file cannot be read.
     """
     return read(find_contract())
 
@@ -74,11 +74,11 @@ def task_modules(contract: Contract) -> list[str]:
 
 
 def app() -> Service[Any]:
-    """Return the application of the service, from `celery.py` in its package.
+    """Return the application of the service, `app` in the `celery.py` of its package.
 
     Raises:
         ContractError: the contract breaks rules.
-        SettingsError: environment variables are missing or wrong.
+        SettingsError: environment variables are missing or invalid.
     """
     made: Service[Any] = importlib.import_module(f"{_package}.celery").app
     return made

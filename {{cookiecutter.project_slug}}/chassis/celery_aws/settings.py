@@ -1,4 +1,4 @@
-"""What differs between environments, read from environment variables and checked at once."""
+"""Settings that differ between environments, read from environment variables."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from .errors import SettingsError
 
 
 class Settings(BaseSettings):
-    """The environment variables of the service, by their lower-case names; its own class adds the service's.
+    """The environment variables of a service, in lower case. Subclass it to add the service's own.
 
-    Broker, credentials and result backend have variables besides; see `Variables` in their modules.
-    boto3 reads more: `AWS_ENDPOINT_URL` leads it to an emulator.
+    The broker, the credentials and the result backend have more; see `Variables` in their modules.
+    boto3 reads its own as well: `AWS_ENDPOINT_URL` is the address of an emulator.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     environment: str = Field(
         pattern=r"^[a-z][a-z0-9]{0,10}$",
-        description="Which environment this is: development, staging or production, say",
+        description="Name of the environment, such as development, staging or production",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least severity that is logged"
+        default="INFO", description="Lowest severity that is logged"
     )
 
 
-Some = TypeVar("Some", bound=BaseSettings)
+BaseSettingsT = TypeVar("BaseSettingsT", bound=BaseSettings)
 
 
-def read_settings(kind: type[Some], *others: type[BaseSettings]) -> tuple[Some, list[Any]]:
-    """Read environment variables into a class, and into others; all that is wrong is reported at once.
+def read_settings(settings_class: type[BaseSettingsT], *others: type[BaseSettings]) -> tuple[BaseSettingsT, list[Any]]:
+    """Read the environment variables of several settings classes, and report all problems at once.
 
     Returns:
-        The instance of the first class, and those of the others.
+        The instance of the first class, and a list of the other instances.
 
     Raises:
-        SettingsError: variables are missing or wrong.
+        SettingsError: variables are missing or invalid; all of them are listed.
     """
-    made: list[Any] = []
+    instances: list[Any] = []
     lines: dict[str, None] = {}
-    kinds: list[type[BaseSettings]] = [kind, *others]
-    for each in kinds:
+    classes: list[type[BaseSettings]] = [settings_class, *others]
+    for each in classes:
         try:
-            made.append(each())
+            instances.append(each())
         except ValidationError as error:
             for problem in error.errors(include_input=False):
                 name = str(problem["loc"][0])
                 lines[f"  {name.upper()}: {problem['msg']}\n    {each.model_fields[name].description}"] = None
     if lines:
         raise SettingsError("Invalid or missing environment variables:\n" + "\n".join(lines))
-    return made[0], made[1:]
+    return instances[0], instances[1:]

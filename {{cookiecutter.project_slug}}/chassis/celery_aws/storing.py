@@ -1,10 +1,10 @@
-"""Storing what a task ended with, also while the result backend is unavailable.
+"""Storing the outcome of a task, also while the result backend is unavailable.
 
-In a task process each request to the result backend is repeated until it succeeds, within the time in which the task's
-message is invisible to other workers. If that is not enough, what is to be stored is sent to the task's own queue as a
-message of a task of its own, `celery_aws.store_outcome`, which any worker then stores; the task's message is deleted.
-So an outage neither runs a task again nor leaves a chord waiting. The one result that is lost is one that is too large
-for a message; its state is then FAILURE, with `ResultLostError`.
+A task process retries each request to the result backend until it succeeds, for as long as the
+task's message is invisible to other workers. If the outage lasts longer, the outcome is sent to the
+task's queue as a message of the task `celery_aws.store_outcome`, which any worker runs, and the
+task's own message is deleted. So an outage neither runs a task twice nor leaves a chord waiting. A
+result is lost only if it is too large for a message; the state is then FAILURE with `ResultLostError`.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from .pool import is_shutting_down
 logger = logging.getLogger(__name__)
 
 STORE_OUTCOME = "celery_aws.store_outcome"
-"""Name of the task that stores an outcome for another."""
+"""Name of the task that stores the outcome of another task."""
 
 ATTEMPT_SECONDS = 60
-"""How long that task waits for the result backend in each of its attempts."""
+"""How long that task waits for the result backend in each attempt."""
 
 RESEND_AFTER_SECONDS = 300
-"""Delay of the message that follows its last attempt, where its queue allows as much."""
+"""Delay of the new message after its last attempt, or the longest countdown that the queue allows."""
 
 STOPPING_REQUEST_SECONDS = 5
-"""The longest that a request to the result backend may take while the worker is stopping."""
+"""Time limit of a request to the result backend while the worker is stopping."""
 
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 5
 
 
 class _RequestTimeout(BaseException):
-    """A request took too long; no `Exception`, because the backends' clients would repeat the request themselves."""
+    """A request exceeded its time limit. Not an `Exception`: the backends' clients would retry it themselves."""
 
 
 class ResilientBackend:
     """Mixin for Celery's result backends that retries requests during an outage."""
 
     max_result_bytes: int | None = None
-    """The largest result that the backend takes, encoded."""
+    """Maximum size of an encoded result; None if the backend has no limit."""
 
     app: Any
     encode: Callable[[Any], Any]
@@ -66,20 +66,20 @@ class ResilientBackend:
     on_chord_part_return: Callable[[Any, str, Any], Any]
 
     def is_unavailable(self, error: Exception) -> bool:
-        """Return whether an error tells of the backend, and not of what is to be stored."""
+        """Return whether an error is due to the backend or the network, and not to the value to store."""
         raise NotImplementedError
 
     # Every request
 
     def with_retries(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Make a request to the backend; in a task process that is storing an outcome, until it succeeds.
+        """Make a request to the backend; while an outcome is being stored, retry it until it succeeds.
 
         Raises:
-            Unavailable: the backend was unavailable for too long.
+            Unavailable: the backend was unavailable for longer than the attempt may wait.
         """
         attempt = delivery.current
         if attempt is None or not attempt.store_until or attempt.request_in_progress:
-            return call(*args, **options)  # Of requests within a request, the outermost is repeated.
+            return call(*args, **options)  # Of nested requests, only the outermost is retried.
         backoff = FIRST_BACKOFF_SECONDS
         failures = 0
         while True:
@@ -122,17 +122,17 @@ class ResilientBackend:
         return self.with_retries(super().expire, key, value)  # type: ignore[misc]
 
     def _get_task_meta_for(self, task_id: Any) -> Any:
-        """Return what is stored of a task; an answer that cannot be read is asked for again."""
+        """Return the stored state of a task; a response that cannot be decoded is requested again."""
         return self.with_retries(super()._get_task_meta_for, task_id)  # type: ignore[misc]
 
     # What is stored
 
     def check_storable(self, stored: Any, result: Any) -> None:
-        """Refuse what a task returned if it cannot be stored, or sent to what follows the task.
+        """Refuse a return value that cannot be stored, or passed on to callbacks.
 
         Args:
-            stored: what is to be stored of it; None if nothing is.
-            result: what it returned.
+            stored: the value to store; None if the result is ignored.
+            result: the return value of the task.
 
         Raises:
             ResultNotStorableError: the reason.
@@ -147,23 +147,23 @@ class ResilientBackend:
             ) from error
         if self.max_result_bytes is not None and size > self.max_result_bytes:
             raise errors.ResultNotStorableError(
-                f"the task returned {size:,} bytes, and the result backend takes {self.max_result_bytes:,}; store what "
-                f"is large elsewhere, and return where it is"
+                f"the task returned {size:,} bytes, but the result backend accepts {self.max_result_bytes:,}; store "
+                f"large data elsewhere, for example in S3, and return its location"
             )
 
     def store_result(self, task_id: str, result: Any, state: str, *rest: Any, **options: Any) -> Any:
-        """Store a state; one that is not final, such as a task's progress, is not waited for beyond one request."""
+        """Store a state; a state that is not final, such as progress, is not retried."""
         attempt = delivery.current
         try:
             return super().store_result(task_id, result, state, *rest, **options)  # type: ignore[misc]
         except Exception as error:
             if attempt is None or state in states.READY_STATES or not self.is_unavailable(error):
                 raise
-            logger.warning("state %s not stored, as the result backend is unavailable: %s", state, describe(error))
+            logger.warning("state %s not stored: result backend unavailable: %s", state, describe(error))
         return result
 
     def mark_as_retry(self, task_id: str, *args: Any, **options: Any) -> Any:
-        """Store RETRY, which is no end, so that it is not waited for long."""
+        """Store RETRY, which is not final; retry for a short time only."""
         attempt = delivery.current
         if attempt is None:
             return super().mark_as_retry(task_id, *args, **options)  # type: ignore[misc]
@@ -171,14 +171,14 @@ class ResilientBackend:
         try:
             return super().mark_as_retry(task_id, *args, **options)  # type: ignore[misc]
         except Unavailable as error:
-            logger.warning("state RETRY not stored, as the result backend is unavailable: %s", error)
+            logger.warning("state RETRY not stored: result backend unavailable: %s", error)
         finally:
             attempt.store_until, attempt.unavailable = until, False
 
     def mark_as_done(
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
     ) -> None:
-        """Store SUCCESS, and tell a chord that waits for it."""
+        """Store SUCCESS, and notify the task's chord."""
         try:
             super().mark_as_done(task_id, result, request, store_result, state)  # type: ignore[misc]
         except Unavailable:
@@ -195,9 +195,9 @@ class ResilientBackend:
         call_errbacks: bool = True,
         state: str = states.FAILURE,
     ) -> None:
-        """Store FAILURE, tell a chord or a chain that waits for it, and call errbacks."""
+        """Store FAILURE, notify the task's chord or chain, and call errbacks."""
         traceback = cut(str(traceback), keep_end=True) if traceback is not None else None
-        if isinstance(exc, UnpickleableExceptionWrapper):  # What is stored as JSON need not be pickled.
+        if isinstance(exc, UnpickleableExceptionWrapper):  # JSON needs no pickle.
             wrapped: Any = exc
             exc = create_exception_cls(wrapped.exc_cls_name, wrapped.exc_module)(*wrapped.exc_args)
         try:
@@ -206,7 +206,7 @@ class ResilientBackend:
             )
         except Unavailable:
             if request is None or request.id != task_id:
-                raise  # One of several that Celery stores at once; they are handed over together.
+                raise  # Celery stores several states at once; they are handed over together.
             self._hand_over(
                 "failed" if call_errbacks else "lost",
                 task_id,
@@ -218,44 +218,44 @@ class ResilientBackend:
         _settle(task_id)
 
     def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
-        """Call errbacks; whatever they do, and if they end this process, the task has failed and is not run again."""
+        """Call errbacks; even if they end this process, the task has failed and is not run again."""
         _settle(request.id)
         super()._call_task_errbacks(request, exc, traceback)  # type: ignore[misc]
 
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
-        """Store that a chord failed; if its body is part of another chord, tell that one, which Celery does not."""
-        told = super().chord_error_from_stack(callback, exc)  # type: ignore[misc]
+        """Store that a chord failed, and notify an outer chord that contains it, which Celery does not."""
+        answer = super().chord_error_from_stack(callback, exc)  # type: ignore[misc]
         options = callback.options
         if outer := options.get("chord"):
             group, index = options.get("group_id"), options.get("group_index")
             request = Context(id=callback.id, task=callback.task, chord=outer, group=group, group_index=index)
             error = exc or ChordError("a task of an inner chord failed")
             self.on_chord_part_return(request, states.FAILURE, error)
-        return told
+        return answer
 
     def mark_as_revoked(
         self, task_id: str, reason: str = "", request: Any = None, store_result: bool = True, **options: Any
     ) -> None:
-        """Store REVOKED, and tell a chord that waits for it."""
+        """Store REVOKED, and notify the task's chord."""
         try:
             super().mark_as_revoked(task_id, reason, request, store_result, **options)  # type: ignore[misc]
         except Unavailable:
             self._hand_over("revoked", task_id, request, store_result, result=reason)
         _settle(task_id)
 
-    # What is handed over
+    # Handing over
 
     def _hand_over(
         self, kind: str, task_id: str, request: Any, store_result: bool, result: Any, traceback: str | None = None
     ) -> None:
-        """Send what is to be stored as a message of its own, to the queue that the task came from.
+        """Send the outcome as a separate message to the queue of the task.
 
         Raises:
             Unavailable: the broker is unavailable as well.
         """
         attempt = delivery.current
         if attempt is None or request is None or not attempt.hands_over:
-            raise Unavailable("nothing else can be tried")
+            raise Unavailable("the outcome cannot be handed over")
         outcome = {
             "kind": kind,
             "task_id": task_id,
@@ -270,7 +270,7 @@ class ResilientBackend:
             try:
                 send_outcome(self.app, outcome, attempt.queue_name, group)
             except errors.MessageTooLargeError as error:
-                lost = errors.ResultLostError(f"the task ran to its end, and its result was lost: {error}")
+                lost = errors.ResultLostError(f"the task succeeded, but its result was lost: {error}")
                 outcome.update(kind="lost", result=self.encode_result(lost, states.FAILURE), traceback=None)
                 logger.error("result lost: the result backend is unavailable and the result is too large for a message")
                 send_outcome(self.app, outcome, attempt.queue_name, group)
@@ -281,30 +281,30 @@ class ResilientBackend:
 
 @contextlib.contextmanager
 def _time_limit(attempt: delivery.Attempt) -> Iterator[None]:
-    """End a request that takes longer than it may, such as one whose answer drips in.
+    """Limit the total time of a request, also if its response arrives byte by byte.
 
     Raises:
-        _RequestTimeout: it did.
+        _RequestTimeout: the request exceeded its time limit.
     """
-    if threading.current_thread() is not threading.main_thread():  # Signals are the main thread's.
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread can set signal handlers.
         yield
         return
     seconds = STOPPING_REQUEST_SECONDS if is_shutting_down() else delivery.REQUEST_SECONDS
 
     def end(*args: Any) -> None:
         if attempt.request_in_progress:
-            raise _RequestTimeout(f"no answer within {seconds} s")
+            raise _RequestTimeout(f"no response within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, end)
     attempt.request_in_progress = True
-    # Again and again, as a library may catch whatever is raised while it closes something.
+    # Every second from then on: a library may catch any exception while it closes a connection.
     signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
         try:
             yield
         finally:
             attempt.request_in_progress = False
-    finally:  # It may have come just then.
+    finally:  # The signal may arrive in the inner `finally`.
         attempt.request_in_progress = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -317,7 +317,7 @@ def _settle(task_id: str) -> None:
 
 
 def _serialized_request(request: Any) -> dict[str, Any]:
-    """Return what a result backend needs to know of a task, as it is in a message."""
+    """Return the parts of a request that a result backend needs, as JSON."""
     names = ("id", "task", "group", "group_index", "root_id", "parent_id", "chord", "chain", "errbacks", "properties")
     kept = {name: getattr(request, name, None) for name in names}
     properties = kept["properties"] or {}
@@ -335,13 +335,14 @@ def send_outcome(
 
     Args:
         app: the application.
-        outcome: arguments of the task.
-        queue_name: name of its queue in Celery.
-        group: message group of the task whose outcome it is; its own keeps it from holding that up.
-        delay_seconds: it need not be tried earlier.
+        outcome: the argument of the task.
+        queue_name: name of the queue in Celery.
+        group: message group of the original task; if it has one, the new message gets a group of
+            its own, so that it does not block the original group.
+        delay_seconds: countdown of the message.
 
     Raises:
-        MessageTooLargeError: the outcome is larger than a message may be, also when it is compressed.
+        MessageTooLargeError: the outcome is too large for a message, even compressed.
     """
     options: dict[str, Any] = {
         "queue": queue_name,
@@ -356,19 +357,19 @@ def send_outcome(
 
 
 def add_store_outcome(app: Any) -> None:
-    """Give an application the task that stores an outcome for another."""
+    """Register the task that stores the outcome of another task."""
 
     @app.task(name=STORE_OUTCOME, bind=True, ignore_result=True, max_retries=None, shared=False, lazy=False)  # type: ignore[untyped-decorator]
     def store_outcome(self: Any, outcome: dict[str, Any]) -> None:
-        """Store what a task ended with while the result backend was unavailable.
+        """Store an outcome that was handed over during an outage of the result backend.
 
-        It is tried until the result would have expired.
+        It is retried until the result would have expired.
         """
         attempt = delivery.current
         if attempt is None:
-            raise RuntimeError("this task is run by workers alone")
+            raise RuntimeError("only workers can run this task")
         attempt.hands_over = False
-        attempt.end()  # It is no owner's code, and no limit is for it.
+        attempt.end()  # Time limits are for the code of services.
         attempt.store_until = min(attempt.hold_until - delivery.RESERVE_SECONDS, time.monotonic() + ATTEMPT_SECONDS)
         try:
             _store(app.backend, outcome)
@@ -400,18 +401,18 @@ def _store(backend: Any, outcome: dict[str, Any]) -> None:
         backend.mark_as_revoked(task_id, result, request, store)
     else:
         error = backend.exception_to_python(result)
-        if backend.encode_result(error, states.FAILURE) != result:  # Its class takes other arguments, for example.
+        if backend.encode_result(error, states.FAILURE) != result:  # For example, its class takes other arguments.
             error = create_exception_cls(result["exc_type"], result["exc_module"])(*result["exc_message"])
         backend.mark_as_failure(task_id, error, outcome["traceback"], request, store, outcome["kind"] == "failed")
 
 
 class NoResults(ResilientBackend, DisabledBackend):  # type: ignore[misc]
-    """The backend of a service that keeps no results."""
+    """The result backend of a service without results."""
 
     def is_unavailable(self, error: Exception) -> bool:
-        """Return False: nothing is asked of it."""
+        """Return False: it makes no requests."""
         return False
 
     def check_storable(self, stored: Any, result: Any) -> None:
-        """Refuse what cannot be sent to what follows the task."""
+        """Refuse a return value that cannot be passed on to callbacks."""
         super().check_storable(None, result)

@@ -1,4 +1,4 @@
-"""The default base of tasks: what `@app.task(...)` understands beside Celery's own options."""
+"""The default base class of tasks, with the options that it adds to Celery's `@app.task(...)`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import celery
 
 
 class Task(celery.Task[Any, Any]):
-    """A Celery task; any other base is treated alike, and may set the same attributes."""
+    """A Celery task. Tasks with another base class may set the same attributes."""
 
     permanent_errors: tuple[type[Exception], ...] = ()
-    """Errors after which another attempt is useless: the message goes to the dead-letter queue at once."""
+    """Exceptions that are not retried: the message is dead-lettered at once."""
 
     retry_backoff_seconds: float | None = None
-    """Backoff after the first attempt, where the queue's does not fit: 0 to 43,200; doubled with each attempt."""
+    """Backoff after the first failed attempt, 0 to 43,200, instead of the queue's; doubles with each attempt."""
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
-        """Refuse options that cannot be honoured, when the task is registered.
+        """Refuse unsupported options when the task is registered.
 
         Raises:
-            UnsupportedError: what cannot be honoured, and why.
+            UnsupportedError: lists the options, and why they are not supported.
         """
-        from .checks import check_tasks  # Only now: the application's module is being imported.
+        from .checks import check_tasks  # Imported late: the application's module is being imported.
 
         super().on_bound(app)
         check_tasks([cls])

@@ -1,6 +1,6 @@
-"""How the on-call commands talk: options, tables, progress, errors and exit codes.
+"""Input and output of the operator commands: options, tables, progress, errors and exit codes.
 
-Exit codes are for cron: 0 all is well, 1 something was found or left, 2 it could not look or do it.
+Exit codes, for scripts and cron: 0 no findings, 1 something was found or left over, 2 the command failed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from rich.text import Text
 from .commands import Failure
 
 FOUND = 1
-"""Exit code where something was found or left."""
+"""Exit code if something was found or left over."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Command(click.Command):
-    """A command that explains what AWS refuses, and tidies up when it is told to stop.
+    """A command that explains errors of AWS, and cleans up on SIGTERM.
 
-    Its examples, command lines without the service's name, end its help text.
+    Its help ends with `examples`: command lines without the service's name.
     """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
@@ -47,9 +47,9 @@ class Command(click.Command):
                 formatter.write(f"  {ctx.find_root().info_name} {example}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command; characters that a terminal cannot show are replaced."""
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # What a terminal has no sign for is no reason to end.
+            if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
         with explained(), _terminable():
             return super().invoke(ctx)
@@ -63,15 +63,15 @@ class Group(click.Group):
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Report what AWS refused, or this machine, without a traceback.
+    """Report errors of AWS and of this machine without a traceback.
 
     Raises:
-        Failure: with what to do about it.
+        Failure: says what the error means and what to do.
     """
     try:
         yield
     except (click.Abort, KeyboardInterrupt):
-        raise Failure("stopped before the end; no message is lost") from None
+        raise Failure("interrupted; no message is lost") from None
     except Exception as error:
         if advice := explanation(error):
             raise Failure(advice) from error
@@ -79,46 +79,46 @@ def explained() -> Iterator[None]:
 
 
 def explanation(error: Exception) -> str:
-    """Return what an error of AWS, or of this machine, means and what to do; nothing if it is none."""
+    """Return what an error of AWS or of this machine means and what to do; empty for other errors."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     if isinstance(error, NoCredentialsError):
-        return "no AWS credentials were found; log in, or set AWS_PROFILE"
+        return "no AWS credentials found; log in, or set AWS_PROFILE"
     if isinstance(error, BotoCoreError):
-        return f"AWS could not be asked: {error}"
-    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):  # Who reads no more has seen enough.
-        return f"this machine says: {error}"
+        return f"the request to AWS failed: {error}"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):  # The reader of a pipe may exit early.
+        return f"operating system error: {error}"
     if not isinstance(error, ClientError):
         return ""
     code = error_code(error)
-    said = f"{error.operation_name}: {error.response.get('Error', {}).get('Message') or code}"
+    reply = f"{error.operation_name}: {error.response.get('Error', {}).get('Message') or code}"
     if is_denied(error):
-        return f"these credentials may not do {said}; docs/operations.md lists what each command needs"
+        return f"these credentials lack a permission: {reply}; docs/operations.md lists what each command needs"
     if is_missing(error):
-        return f"{said} Is --environment right, and are these credentials of its account?"
+        return f"{reply} Check --environment, and that these credentials are for its account."
     if code in ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"):
-        return f"AWS does not take these credentials ({said}); log in again"
-    return f"AWS refused {said} ({code})"
+        return f"AWS does not accept these credentials ({reply}); log in again"
+    return f"AWS refused {reply} ({code})"
 
 
 def error_code(error: Any) -> str:
-    """Return the code of an error of AWS; nothing if AWS was not reached."""
+    """Return the error code of an AWS response; empty if there was no response."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def is_denied(error: Any) -> bool:
-    """Return whether an error of AWS says that a right is missing."""
+    """Return whether an error means that a permission is missing."""
     return error_code(error) in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 
 
 def is_missing(error: Any) -> bool:
-    """Return whether an error of AWS says that there is no such queue."""
+    """Return whether an error means that the queue does not exist."""
     return any(name in error_code(error) for name in ("NonExistentQueue", "QueueDoesNotExist"))
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, so that it gives back what it holds."""
+    """Handle SIGTERM like Ctrl-C, so that a command releases the messages that it holds."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -131,50 +131,54 @@ def _terminable() -> Iterator[None]:
 
 def _environment(context: click.Context, option: click.Parameter, value: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]{0,10}", value):
-        raise click.BadParameter(f"{value!r} is no environment: up to 11 lower-case letters and digits")
+        raise click.BadParameter(f"{value!r} is not an environment name: up to 11 lower-case letters and digits")
     return value
 
 
 environment_option = click.option(
-    "--environment", envvar="ENVIRONMENT", required=True, callback=_environment, help="Default: $ENVIRONMENT."
+    "--environment",
+    envvar="ENVIRONMENT",
+    required=True,
+    callback=_environment,
+    help="Such as production; default: $ENVIRONMENT.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def live_options(function: Decorated) -> Decorated:
-    """Add the options of every command that looks at the live world."""
+    """Add the options of every command that accesses an environment."""
     decorated: Decorated = environment_option(json_option(function))
     return decorated
 
 
 def console() -> Console:
-    """Return what prints for people: in colour on a terminal only, and 80 columns wide where there is none."""
+    """Return a console for plain output: in colour on a terminal, and 80 columns wide otherwise."""
     return Console(highlight=False)
 
 
 def printable(value: object) -> str:
-    """Return text of unknown origin as one line without control codes."""
+    """Return untrusted text as one line without control characters."""
     return "".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in str(value))
 
 
 def plain(value: object) -> Text:
-    """Return text of unknown origin for a table: no markup, no control codes."""
+    """Return untrusted text for a table, without markup and control characters."""
     return Text(printable(value))
 
 
 def table(**options: Any) -> Table:
-    """Return an empty table in the style of all of them."""
+    """Return an empty table in the style of the commands."""
     return Table(**{"box": None, "padding": (0, 1, 0, 0), "header_style": "bold", **options})
 
 
 def say(as_json: bool, text: str, **fields: object) -> None:
-    """Print a result: a sentence for people, or its fields as a line of JSON."""
+    """Print a result as text, or its fields as a line of JSON."""
     click.echo(json.dumps(fields, default=str) if as_json else text)
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show on standard error, if that is a terminal, how far long work is; yield what is told how much is done."""
+    """Show a progress bar if standard error is a terminal; yield a function that sets how much is done."""
     to = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as bar:
@@ -183,7 +187,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def age(seconds: float) -> str:
-    """Write a time span in four characters or so."""
+    """Format a duration in about four characters."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
@@ -191,13 +195,13 @@ def age(seconds: float) -> str:
 
 
 def duration(context: click.Context, option: click.Parameter, value: str) -> float:
-    """Turn a time span of the command line, `2h`, into seconds, 7200.0; an option's callback."""
+    """Convert a duration such as `2h` to seconds; the callback of an option."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value, re.ASCII)
     if not found:
-        raise click.BadParameter(f"{value!r} is no time span; write 90s, 30m, 2h or 3d")
+        raise click.BadParameter(f"{value!r} is not a duration such as 90s, 30m, 2h or 3d")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
 
 
 def finish(found: object) -> None:
-    """End the command, with exit code 1 if something was found."""
+    """Exit with code 1 if something was found, and with 0 otherwise."""
     sys.exit(FOUND if found else 0)

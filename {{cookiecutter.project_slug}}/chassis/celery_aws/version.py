@@ -1,4 +1,4 @@
-"""The version of this library; as a command, which files of the chassis differ from it."""
+"""The version of this library. As a command, lists the files of the chassis that differ from it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .contract import CHOICES
 HERE = Path(__file__).parent
 CHASSIS = HERE.parent
 SUMS = "SHA256SUMS"
-"""Has a line for each file of this version and of all options, as `sha256sum` writes it; generation makes it."""
+"""Checksums of all files of this version, including unused options; written when a project is generated."""
 _INSTALLED = HERE / "VERSION"
-"""Where a wheel has the file that lies above the package in a checkout."""
+"""The version file in a wheel; in a checkout it is in the parent folder."""
 
 __version__ = (_INSTALLED if _INSTALLED.exists() else CHASSIS / "VERSION").read_text(encoding="utf-8").strip()
 
@@ -37,13 +37,13 @@ def _is_of_terraform(path: Path) -> bool:
 
 
 def write(chassis: Path) -> None:
-    """Record the files of a chassis as those of its version."""
+    """Write the checksums of a chassis."""
     lines = (f"{digest}  {name}\n" for name, digest in sums(chassis).items())
     (chassis / SUMS).write_bytes("".join(lines).encode())
 
 
 def _options(chassis: Path) -> set[str]:
-    """Return how files and folders of options are called that the service has not chosen."""
+    """Return the names of files and folders of options that the service does not use."""
     contract = json.loads((chassis.parent / "contract.json").read_text(encoding="utf-8"))
     every = {option for options in CHOICES.values() for option in options}
     chosen = {str(contract.get(choice)) for choice in CHOICES}
@@ -55,10 +55,10 @@ def _as_named(options: set[str]) -> set[str]:
 
 
 def differences(chassis: Path = CHASSIS) -> Iterator[str]:
-    """Yield which files were changed, added or removed since the chassis was generated.
+    """Yield the files that were changed, added or removed since the chassis was generated.
 
     Raises:
-        OSError: there is no record of them, as in an installed wheel, or no contract beside it.
+        OSError: the checksums or the contract are missing, as in an installed wheel.
     """
     found, others = sums(chassis), _options(chassis)
     lines = (chassis / SUMS).read_text(encoding="utf-8").splitlines()
@@ -74,10 +74,10 @@ def differences(chassis: Path = CHASSIS) -> Iterator[str]:
 
 
 def main() -> int:
-    """Show what differs; return 1 if anything does."""
+    """Print the differences; return 1 if there are any."""
     print(f"celery_aws {__version__}")
     found = list(differences())
-    print("\n".join(found or ("No file differs from this version.",)))
+    print("\n".join(found or ("All files match this version.",)))
     return int(bool(found))
 
 

@@ -1,4 +1,4 @@
-"""Starts a worker with the right flags for a queue, and lets it end in time."""
+"""Starts the worker of a queue with the right options, and limits its shutdown time."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .contract import Contract
 def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> list[str]:
     """Return Celery's command line for the worker of one queue.
 
-    One worker serves one queue, so that urgent work never waits behind slow work, and limits,
-    concurrency and scaling are each queue's own.
+    A worker serves one queue, so that urgent tasks never wait for slow ones, and each queue has its
+    own limits, concurrency and scaling.
 
     Raises:
-        KeyError: there is no such queue.
+        KeyError: the contract has no such queue.
     """
     queue = contract.queue(queue_name)
     return [
-        "--quiet",  # No banner: half of what it says is not about this transport.
+        "--quiet",  # The banner does not describe this transport.
         "worker",
         f"--queues={contract.celery_name(queue)}",
         f"--hostname={queue.name}@%h",
         f"--concurrency={queue.concurrency}",
-        # What waits inside a worker is no other's to do, and its time there is limited.
+        # A prefetched message is invisible to idle workers, and its visibility timeout has begun.
         f"--prefetch-multiplier={queue.prefetch_multiplier}",
-        # Workers need not know of each other; both would ask all of them at every start.
+        # Workers do not need to know each other.
         "--without-gossip",
         "--without-mingle",
         f"--loglevel={log_level}",
@@ -38,38 +38,37 @@ def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> lis
 
 
 def start(queue_name: str, extra: Sequence[str] = ()) -> None:
-    """Run the worker of one queue until it is told to stop; then exit, with 0 if that was in order.
+    """Run the worker of one queue until it is stopped, and exit with its status.
 
     Args:
         queue_name: short name of the queue.
         extra: further arguments of `celery worker`.
 
     Raises:
-        KeyError: there is no such queue.
+        KeyError: the contract has no such queue.
     """
     contract = service.contract()
-    contract.queue(queue_name)  # A mistyped name is told before a missing environment.
-    # Only now: whoever just asks for the command's help needs neither.
+    contract.queue(queue_name)  # Report a mistyped name before missing environment variables.
+    # Imported late, so that the command's help starts fast.
     from celery import signals
     from celery.bin.celery import celery
 
     arguments = worker_arguments(contract, queue_name, service.app().settings.log_level)
 
-    def limit_patience(how: str, **rest: Any) -> None:
+    def limit_shutdown(how: str, **rest: Any) -> None:
         if how == "Warm":
             end_after(contract.soft_shutdown_seconds)
 
-    signals.worker_shutting_down.connect(limit_patience)
-    # Not `app.worker_main`, which ends with status 0 whatever the worker ended with.
+    signals.worker_shutting_down.connect(limit_shutdown)
+    # `app.worker_main` always exits with status 0.
     celery.main(args=[f"--app={contract.package}", *arguments, *extra])
 
 
 def end_after(seconds: float) -> None:
-    """Let the tasks of a worker that was told to stop run on for some time, then cancel them.
+    """Turn a warm shutdown into a cold one after some seconds.
 
-    Celery's own soft shutdown sleeps its whole time through and hears nothing meanwhile, even if
-    every task has ended. A warm shutdown ends with the last task but never gives up waiting. So
-    this begins with the one, and ends with the cold shutdown that SIGQUIT asks for.
+    Celery's soft shutdown always sleeps for its whole timeout, even if no task is running. A warm
+    shutdown ends with the last task but has no timeout. SIGQUIT adds one: it starts a cold shutdown.
     https://docs.celeryq.dev/en/stable/userguide/workers.html#stopping-the-worker
     """
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGQUIT))

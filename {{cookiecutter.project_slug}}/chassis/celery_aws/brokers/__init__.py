@@ -1,4 +1,4 @@
-"""The brokers: a folder for each, of which a service has one."""
+"""The brokers, one package each."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from ..contract import Contract
 
 
 class Broker(Protocol):
-    """What the rest of the library needs of a broker; each one's package has it."""
+    """The interface of a broker's package."""
 
     CONTROL: str
-    """What Celery's application is to use for remote control."""
+    """Import path of the class for Celery's remote control."""
     TRANSPORT: str
-    """kombu's transport, as Celery names a class."""
+    """Import path of kombu's transport class."""
 
     @property
     def Variables(self) -> type[BaseSettings]:  # noqa: N802 - a class
-        """The environment variables that lead to this environment's broker."""
+        """The environment variables of the broker."""
 
     def celery_settings(self, contract: Contract, variables: Any, environment: str) -> Mapping[str, Any]:
-        """Return Celery's settings of broker and queues."""
+        """Return Celery's settings for the broker and the queues."""
 
     def steps(self) -> tuple[type[Any], ...]:
-        """Return what to add to a worker."""
+        """Return the bootsteps to add to a worker's consumer."""
 
     def is_unavailable(self, error: Exception) -> bool:
-        """Return whether sending may succeed later: broker, network or credentials are unavailable just now."""
+        """Return whether a failed send may succeed later: the broker, network or credentials are unavailable."""
 
     def longest_delay_seconds(self, contract: Contract) -> int:
-        """Return for how long the broker itself delays a message, whatever the contract says."""
+        """Return the longest delay in seconds that the broker itself supports, regardless of the contract."""
 
     def message_properties(
         self, contract: Contract, task: str, task_id: str, attempt: str, group: str | None, delay_seconds: float
     ) -> Mapping[str, Any]:
-        """Return what goes with a message beside Celery's own.
+        """Return the broker's own properties of a message.
 
         Args:
-            contract: of the service.
+            contract: the contract of the service.
             task: name of the task.
-            task_id: its id, the same on every attempt.
-            attempt: what tells this sending from others of the same task.
-            group: its message group.
-            delay_seconds: how long it is to be delayed.
+            task_id: id of the task, the same for every retry.
+            attempt: distinguishes retries of the same task.
+            group: message group.
+            delay_seconds: delay of the message.
 
         Raises:
-            MessageGroupMissingError: the queue needs a group, and there is none.
+            MessageGroupMissingError: the queue requires a group.
         """
 
 
 def chosen(contract: Contract) -> Broker:
-    """Return the broker that a contract names."""
+    """Return the package of the contract's broker."""
     return cast(Broker, options.load(__name__, contract.broker))

@@ -1,4 +1,4 @@
-"""The service's command."""
+"""The command line of a service."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..contract import CHOICES
 from ..version import __version__
 
 OPERATIONS = ("cost", "dlq", "doctor", "keys", "metrics", "queues")
-"""The on-call commands: the module `dlq` has the command `dlq`, as `command`, and so on.
+"""The operator commands. Each is the `command` of a module of its name.
 
-Those whose options are the broker's own are in its folder.
+Commands whose options depend on the broker are in the broker's package.
 """
 
 
 def module_of(command: str) -> str | None:
-    """Return the name of the module of an on-call command; none if this service has no such command."""
+    """Return the module name of an operator command; None if the service does not have the command."""
     chosen = _chosen()
     if command in CHOICES["credentials"] and command not in chosen:
         return None
@@ -36,7 +36,7 @@ def module_of(command: str) -> str | None:
 
 
 def _chosen() -> set[str]:
-    """Return the options of the contract, as folders are named; all of them, if it cannot be read."""
+    """Return the options of the contract, as their folders are named; all options if it is invalid."""
     try:
         contract = service.contract()
     except (contracts.ContractError, OSError):
@@ -47,19 +47,19 @@ def _chosen() -> set[str]:
 def _is_there(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # Not even its package.
+    except ModuleNotFoundError:  # The package does not exist either.
         return False
 
 
 class Command(click.Group):
-    """A group of commands that reports what a user can cause without a traceback, and has on-call commands as well."""
+    """A group that loads operator commands on demand, and reports user errors without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return sorted([*super().list_commands(ctx), *filter(module_of, OPERATIONS)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return one of them, or nothing if there is none of that name; only now is it imported."""
+        """Return a command, or None if there is none of that name; operator commands are imported here."""
         own = super().get_command(ctx, cmd_name)
         if own or not (module := module_of(cmd_name)):
             return own
@@ -67,34 +67,34 @@ class Command(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the chosen command."""
+        """Run the chosen command; report user errors as `Failure`."""
         try:
             return super().invoke(ctx)
         except (ValueError, LookupError, OSError) as error:
-            if not _is_ours(error):
+            if not _is_user_error(error):
                 raise
             raise Failure(str(error.args[0]) if isinstance(error, KeyError) else str(error)) from error
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Tell errors about the user's input from bugs elsewhere."""
-    about_input = isinstance(error, (KeyError, FileNotFoundError, PermissionError))
-    return about_input or type(error).__module__.startswith(f"{__package__.partition('.')[0]}.")
+def _is_user_error(error: BaseException) -> bool:
+    """Return whether an error is due to the user's input, and not a bug."""
+    is_builtin = isinstance(error, (KeyError, FileNotFoundError, PermissionError))
+    return is_builtin or type(error).__module__.startswith(f"{__package__.partition('.')[0]}.")
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s runs on celery_aws %(version)s")
 def main() -> None:
-    """Run and use the service; its queues and limits are those of contract.json."""
+    """Run, use and operate the service that contract.json describes."""
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("queue")
 @click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
-    """Start a worker for one QUEUE, until Ctrl-C or SIGTERM.
+    """Run a worker of QUEUE until Ctrl-C or SIGTERM.
 
-    Whatever follows is handed on to `celery worker`.
+    Further arguments are passed to `celery worker`.
     """
     workers.start(queue, celery_arguments)
 
@@ -102,11 +102,11 @@ def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("task")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--group", help="Message group: what the task stays in order with, or whom it is for.")
-@click.option("--countdown", type=Number(0), metavar="SECONDS", help="Do not start it earlier.")
-@click.option("--wait", type=Number(0), metavar="SECONDS", help="Wait this long for its result.")
+@click.option("--group", help="Message group: for order on FIFO queues, for fairness on others.")
+@click.option("--countdown", type=Number(0), metavar="SECONDS", help="Delay the task.")
+@click.option("--wait", type=Number(0), metavar="SECONDS", help="Wait for the result, and print it.")
 def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
-    """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or else plain text.
+    """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or plain text.
 
     Example: send high.send_invoice "customer 7" 250 --wait 10
     """
@@ -117,13 +117,13 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
     from celery.exceptions import TimeoutError as NoResultYet
     from kombu.exceptions import OperationalError
 
-    service.contract()  # Its broken rules are told before a missing environment.
+    service.contract()  # Report broken rules before missing environment variables.
     app = service.app()
     if wait is not None and isinstance(app.backend, DisabledBackend):
-        raise Failure("nothing was sent: this service keeps no results to wait for; leave out --wait")
+        raise Failure("nothing was sent: this service has no result backend; leave out --wait")
     try:
         result = app.send(task, *map(_value, arguments), group=group, countdown=countdown)
-    # TypeError: the arguments are not the task's; RuntimeError: the result store is out of reach.
+    # TypeError: the task has other parameters; RuntimeError: the result backend is unavailable.
     except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError, AMQPError) as error:
         raise Failure(f"nothing was sent: {str(error).strip()}") from error
     click.echo(result.id)
@@ -141,9 +141,9 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
 @main.command()
 @click.argument("queue")
 def health(queue: str) -> None:
-    """Tell whether the worker of QUEUE on this machine is alive; exit with 1 if not.
+    """Check whether the worker of QUEUE on this machine is alive; exit with 1 if not.
 
-    It asks nobody and starts nothing: containers and systemd may run it often.
+    It makes no requests, so it can be a container's health check.
     """
     from ..health import NotAliveError, check
 
@@ -156,9 +156,9 @@ def health(queue: str) -> None:
 
 
 @main.command()
-@click.option("--rules", is_flag=True, help="Show every rule instead, as the table in docs/timeouts.md.")
+@click.option("--rules", is_flag=True, help="Show all rules instead, as in docs/timeouts.md.")
 def contract(rules: bool) -> None:
-    """Check contract.json, and show the queues with what follows from their numbers."""
+    """Check contract.json, and show the limits of each queue."""
     held = service.contract()
     if rules:
         for rule in (*contracts.SERVICE_RULES, *contracts.QUEUE_RULES):
@@ -169,13 +169,13 @@ def contract(rules: bool) -> None:
         click.echo(
             f"{queue.name}: soft limit {queue.soft_limit_seconds} s < hard limit "
             f"{queue.hard_limit_seconds} s < visibility timeout {queue.visibility_timeout_seconds} s, "
-            f"dead-lettered after {queue.max_receive_count} deliveries "
+            f"dead-lettered after {queue.max_receive_count} attempts "
             f"({queue.seconds_to_dead_letter} s)"
         )
 
 
 def run_command(package: str) -> None:
-    """Run the command of a service, and exit.
+    """Run the command line of a service, and exit.
 
     Args:
         package: the service's package.

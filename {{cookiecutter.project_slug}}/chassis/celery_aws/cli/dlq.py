@@ -1,6 +1,6 @@
-"""`dlq`: what tasks left in the dead-letter queues, why, and sending it back.
+"""`dlq`: list, resend, redrive, export, import and purge dead-letter messages.
 
-Looking consumes nothing: what a command has seen it gives back. Nothing is deleted before it is safe elsewhere.
+Commands that only read release the messages again. A message is deleted only after its copy is confirmed.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from ..terminal import (
 )
 
 ROWS_PER_TABLE = 50
-"""So that ten thousand messages are printed as they come, and none is kept."""
+"""Messages per table; large lists are printed in parts instead of being kept in memory."""
 
 
 @click.group(name="dlq", cls=Group)
 def command() -> None:
-    """Dead-letter messages: list, show, redrive, resend, export, import, purge."""
+    """List, show, redrive, resend, export, import or purge dead-letter messages."""
 
 
 def selecting(function: Decorated) -> Decorated:
     """Add the options that select messages."""
     for option in (
-        click.option("--older-than", default="0s", callback=duration, metavar="AGE", help="Sent before: 30m, 2h, 3d."),
-        click.option("--task", default="", metavar="NAME", help="Of this task: <queue>.<function>, or its full name."),
-        click.option("--id", "ids", multiple=True, metavar="ID", help="Beginning of its id, 8 characters or more."),
+        click.option("--older-than", default="0s", callback=duration, metavar="AGE", help="Minimum age: 30m, 2h, 3d."),
+        click.option("--task", default="", metavar="NAME", help="Task: <queue>.<function>, or its full name."),
+        click.option("--id", "ids", multiple=True, metavar="ID", help="Prefix of the id, at least 8 characters."),
     ):
         function = option(function)
     return function
@@ -59,12 +59,12 @@ def selecting(function: Decorated) -> Decorated:
 def selection(ids: tuple[str, ...], task: str, older_than: float) -> Selection:
     """Return what the options select."""
     if short := [given for given in ids if len(given) < 8]:
-        raise click.UsageError(f"--id {short[0]} is too short to be sure; give 8 characters or more")
+        raise click.UsageError(f"--id {short[0]} is ambiguous; use at least 8 characters")
     return Selection(ids, task, older_than)
 
 
 def pages(dlq: DeadLetterQueue, peek: Peek, chosen: Selection, what: str) -> Iterator[list[Message]]:
-    """Yield the selected messages of each page, which may be none, and show how far it is."""
+    """Yield the selected messages of each page, and show the progress."""
     with progress(what, dlq.depth) as done:
         for page in peek.pages():
             yield [message for message in page if chosen.has(message)]
@@ -73,9 +73,9 @@ def pages(dlq: DeadLetterQueue, peek: Peek, chosen: Selection, what: str) -> Ite
 
 
 def warn_unseen(dlq: DeadLetterQueue) -> None:
-    """Say on standard error that not everything was shown."""
+    """Print on standard error that some messages were not shown."""
     if dlq.unseen:
-        click.echo(f"about {dlq.unseen} more are there and were not shown: {dlq.why_unseen}", err=True)
+        click.echo(f"about {dlq.unseen} more messages were not shown: {dlq.why_unseen}", err=True)
 
 
 @command.command(
@@ -87,7 +87,7 @@ def warn_unseen(dlq: DeadLetterQueue) -> None:
 )
 @click.argument("queue")
 @selecting
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after so many.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of messages.")
 @live_options
 def list_(
     queue: str,
@@ -98,9 +98,9 @@ def list_(
     environment: str,
     as_json: bool,
 ) -> None:
-    """List the dead-letter messages of QUEUE: task, id, age, deliveries (N), group and why.
+    """List the dead-letter messages of QUEUE: task, id, age, receive count (N), group and reason.
 
-    Exits with 1 if there are any. With --json, a line of JSON for each.
+    Exits with 1 if there are any. With --json, prints one JSON object per line.
     """
     chosen = selection(ids, task, older_than)
     contract = service.contract()
@@ -108,7 +108,7 @@ def list_(
     kinds: collections.Counter[str] = collections.Counter()
     count = 0
     with dlq.peek() as peek:
-        found = itertools.chain.from_iterable(pages(dlq, peek, chosen, "looking"))
+        found = itertools.chain.from_iterable(pages(dlq, peek, chosen, "reading"))
         rows: list[Message] = []
         for message in itertools.islice(found, limit):
             count += 1
@@ -127,14 +127,14 @@ def list_(
         click.echo(f"{count} dead-letter messages in {dlq.name}")
         if len(kinds) > 1:
             for name, times in kinds.most_common(10):
-                console().print(plain(f"  {times} x {contract.short_name(name) or 'foreign messages'}"))
+                console().print(plain(f"  {times} x {contract.short_name(name) or 'not a Celery message'}"))
     if limit is None or count < limit:
         warn_unseen(dlq)
     finish(count or dlq.unseen)
 
 
 def _print(messages: list[Message], contract: Contract, *, header: bool) -> None:
-    """Print rows of the list; widths are fixed, so that one table continues another."""
+    """Print rows of the list; the column widths are fixed, so that tables align."""
     to = console()
     spare = max(0, to.width - 80)
     made = table(show_header=header)
@@ -144,12 +144,12 @@ def _print(messages: list[Message], contract: Contract, *, header: bool) -> None
         ("AGE", 4),
         ("N", 2),
         ("GROUP", 10),
-        ("WHY", 28 + spare - spare // 3),
+        ("REASON", 28 + spare - spare // 3),
     ):
         made.add_column(title, width=width, no_wrap=True, overflow="ellipsis")
     for message in messages:
         made.add_row(
-            plain(contract.short_name(message.task) or "(foreign)"),
+            plain(contract.short_name(message.task) or "(not Celery)"),
             plain(message.id[:8]),
             "-" if message.age_seconds is None else age(message.age_seconds),
             str(message.receive_count),
@@ -161,27 +161,27 @@ def _print(messages: list[Message], contract: Contract, *, header: bool) -> None
 
 @command.command(examples=("dlq show high --id 2f1c9a44",))
 @click.argument("queue")
-@click.option("--id", "wanted", required=True, metavar="ID", help="Beginning of its id, 8 characters or more.")
+@click.option("--id", "wanted", required=True, metavar="ID", help="Prefix of the id, at least 8 characters.")
 @live_options
 def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
-    """Show one dead letter of QUEUE: its arguments, and the traceback where there is one."""
+    """Show one dead-letter message of QUEUE, with its arguments and traceback."""
     chosen = selection((wanted,), "", 0)
     dlq = find(queue, environment)
     with dlq.peek() as peek:
-        found = next(itertools.chain.from_iterable(pages(dlq, peek, chosen, "looking")), None)
+        found = next(itertools.chain.from_iterable(pages(dlq, peek, chosen, "reading")), None)
     if found is None:
         warn_unseen(dlq)
-        raise Failure(f"no message in {dlq.name} has an id that begins with {wanted}")
+        raise Failure(f"no message in {dlq.name} has an id with the prefix {wanted}")
     if as_json:
         click.echo(json.dumps({**found.summary(), **found.exported()}))
         return
     made = table(show_header=False)
     made.add_column(no_wrap=True)
     made.add_column(overflow="fold")
-    rows = [("task", found.task or "none: no message of Celery"), ("id", found.id), ("message", found.message_id)]
+    rows = [("task", found.task or "not a Celery message"), ("id", found.id), ("message", found.message_id)]
     if found.sent_at_seconds:
         rows += [("sent", f"{time.strftime('%F %T', time.gmtime(found.sent_at_seconds))} UTC")]
-    rows += [("deliveries", str(found.receive_count)), ("group", found.group), ("why", found.reason)]
+    rows += [("receives", str(found.receive_count)), ("group", found.group), ("reason", found.reason)]
     rows += [(name.lower(), found.failure(name)) for name in ("Host", "Attempt")]
     if found.call:
         rows += [("args", found.call.args), ("kwargs", found.call.kwargs), ("eta", found.call.eta)]
@@ -207,7 +207,7 @@ command.add_command(options.load(f"{__package__}", options.broker()).redrive)
 )
 @click.argument("queue")
 @selecting
-@click.option("--dry-run", is_flag=True, help="Only list what would be sent.")
+@click.option("--dry-run", is_flag=True, help="Only list the messages.")
 @live_options
 def resend(
     queue: str,
@@ -218,13 +218,13 @@ def resend(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Send single dead-letter messages back to QUEUE, with their group and attributes.
+    """Send selected dead-letter messages back to QUEUE, with their group and attributes.
 
-    A message is deleted after the new one is accepted. Exits with 1 if some were left.
+    A message is deleted after its copy is confirmed. Exits with 1 if some could not be sent.
     """
     chosen = selection(ids, task, older_than)
     if chosen.everything:
-        raise click.UsageError("say which: --id, --task or --older-than; `dlq redrive` moves all")
+        raise click.UsageError("select messages with --id, --task or --older-than; `dlq redrive` moves all")
     contract = service.contract()
     dlq = find(queue, environment)
     sent = left = 0
@@ -232,7 +232,7 @@ def resend(
         for page in pages(dlq, peek, chosen, "resending"):
             if dry_run:
                 for message in page:
-                    what = contract.short_name(message.task) or "a foreign message"
+                    what = contract.short_name(message.task) or "(not Celery)"
                     click.echo(printable(f"would resend {what} {message.id}"), err=as_json)
                 sent += len(page)
                 continue
@@ -242,7 +242,7 @@ def resend(
             left += _report(outcome)
     if not dry_run and not sent + left:
         warn_unseen(dlq)
-        raise Failure(f"no message in {dlq.name} fits")
+        raise Failure(f"no message in {dlq.name} matches")
     what = "would be sent" if dry_run else "sent"
     text = f"{sent} messages {what} to {dlq.target}" + (f", {left} left" if left else "")
     say(as_json, text, sent=0 if dry_run else sent, left=left + (sent if dry_run else 0))
@@ -251,7 +251,7 @@ def resend(
 
 
 def _report(outcome: Sent[Message]) -> int:
-    """Say what was not taken, and return how many."""
+    """Print the messages that were not sent, and return their number."""
     for message, reason in outcome.refused:
         click.echo(printable(f"not sent: {message.id}: {reason}"), err=True)
     return len(outcome.refused)
@@ -266,8 +266,8 @@ def _report(outcome: Sent[Message]) -> int:
 @click.argument("queue")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @selecting
-@click.option("--remove", is_flag=True, help="Delete what is written, page by page, once it is on the disk.")
-@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--remove", is_flag=True, help="Delete exported messages, after they are written to disk.")
+@click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @live_options
 def export(
     queue: str,
@@ -280,12 +280,12 @@ def export(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Write the dead-letter messages of QUEUE to FILE, a line of JSON for each; - is standard output.
+    """Write the dead-letter messages of QUEUE to FILE, one JSON object per line; - is standard output.
 
-    A FILE that is there already is not touched. Exits with 1 if not all of them were shown.
+    An existing FILE is not overwritten. Exits with 1 if some messages could not be read.
     """
     if remove and file == "-":
-        raise click.UsageError("--remove needs a file: what is piped may not have arrived")
+        raise click.UsageError("--remove requires a file: the reader of a pipe may have failed")
     dlq = find(queue, environment)
     written = _export(dlq, file, selection(ids, task, older_than), remove=remove, dry_run=dry_run)
     what = "would be written" if dry_run else "written"
@@ -315,10 +315,10 @@ def _opened(file: str) -> IO[str]:
     if file == os.devnull:
         return Path(file).open("w", encoding="utf-8")
     try:
-        # What failed may hold what only its owner may read.
+        # Messages may contain sensitive data.
         return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
     except FileExistsError:
-        raise Failure(f"{file} is there already, and is not touched") from None
+        raise Failure(f"{file} already exists and was not overwritten") from None
     except OSError as error:
         raise Failure(f"{file} cannot be written: {error.strerror}") from None
 
@@ -333,13 +333,13 @@ def _opened(file: str) -> IO[str]:
 @click.argument("queue")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--to", type=click.Choice(["dead-letters", "queue"]), default="dead-letters", show_default=True)
-@click.option("--skip", type=click.IntRange(0), default=0, metavar="N", help="Lines that were imported before.")
+@click.option("--skip", type=click.IntRange(0), default=0, metavar="N", help="Skip N lines, imported before.")
 @click.option("--dry-run", is_flag=True, help="Only check the file.")
 @live_options
 def import_(queue: str, file: str, to: str, skip: int, dry_run: bool, environment: str, as_json: bool) -> None:
-    """Send what `dlq export` wrote in FILE to the dead-letter queue of QUEUE, or to QUEUE itself.
+    """Send the messages of FILE, written by `dlq export`, to the dead-letter queue of QUEUE or to QUEUE.
 
-    The whole file is checked first. Exits with 1 if some were not taken.
+    The whole file is checked first. Exits with 1 if some could not be sent.
     """
     dlq = find(queue, environment)
     total = sum(1 for _ in _lines(file, skip, dlq))
@@ -355,7 +355,7 @@ def import_(queue: str, file: str, to: str, skip: int, dry_run: bool, environmen
                     left += _report(outcome)
                     done(sent + left)
         except BaseException:
-            click.echo(f"stopped: go on with --skip {skip + sent + left}", err=True)
+            click.echo(f"interrupted; continue with --skip {skip + sent + left}", err=True)
             raise
     name = dlq.name if to_dead else dlq.target
     text = f"{total} messages would be sent to {name}" if dry_run else f"{sent} messages sent to {name}, {left} left"
@@ -378,32 +378,32 @@ def _lines(file: str, skip: int, dlq: DeadLetterQueue) -> Iterator[Message]:
 
 @command.command(examples=("dlq purge high",))
 @click.argument("queue")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--yes", is_flag=True, help="Do not prompt.")
+@click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @live_options
 def purge(queue: str, yes: bool, dry_run: bool, environment: str, as_json: bool) -> None:
-    """Delete all dead-letter messages of QUEUE, after offering to export them, and asking for its name.
+    """Delete all dead-letter messages of QUEUE, after a prompt that offers to export them.
 
-    Where they are exported, nothing is deleted but what is in the file.
+    If they are exported, only exported messages are deleted.
     """
     dlq = find(queue, environment)
     if dry_run or not dlq.depth:
-        would = "would be deleted" if dry_run else "are there to delete"
+        would = "would be deleted" if dry_run else "to delete"
         say(as_json, f"about {dlq.depth} messages {would} in {dlq.name}", purged=0, there=dlq.depth)
         return
     file = ""
     if not yes:
-        click.echo(f"About {dlq.depth} messages in {dlq.name} are going to be deleted.", err=True)
+        click.echo(f"About {dlq.depth} messages in {dlq.name} will be deleted.", err=True)
         if click.confirm("Export them first?", default=True, err=True):
             file = click.prompt("To which file", default=f"{dlq.name}-{time.strftime('%F-%H%M%S')}.jsonl", err=True)
         typed = click.prompt(f"Type {dlq.name} to delete them", default="", show_default=False, err=True)
         if typed != dlq.name:
-            raise Failure("that is not its name; nothing was deleted")
+            raise Failure("the name does not match; nothing was deleted")
     if not file:
         purged, text = dlq.purge()
         say(as_json, text, purged=purged)
         return
     purged = _export(dlq, file, Selection(), remove=True)
-    say(as_json, f"{purged} messages written to {file}, and deleted", purged=purged, file=file)
+    say(as_json, f"{purged} messages written to {file} and deleted", purged=purged, file=file)
     warn_unseen(dlq)
     finish(dlq.unseen)

@@ -1,4 +1,4 @@
-"""`doctor`: what an environment has, compared with the contract."""
+"""`doctor`: compare an environment with the contract."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from ..version import __version__
     examples=("doctor", "doctor --environment production --all", "doctor --role worker --json"),
 )
 @click.option(
-    "--role", type=click.Choice(list(doctor.ROLES)), default="operator", show_default=True, help="Whose rights."
+    "--role",
+    type=click.Choice(list(doctor.ROLES)),
+    default="operator",
+    show_default=True,
+    help="Check its permissions.",
 )
-@click.option("--all", "show_all", is_flag=True, help="Show also what is well.")
+@click.option("--all", "show_all", is_flag=True, help="Also show checks that passed.")
 @live_options
 def command(role: str, show_all: bool, environment: str, as_json: bool) -> None:
-    """Compare what is live with the contract, and say what to do about each difference.
+    """Compare an environment with the contract, and show how to fix each difference.
 
-    It changes nothing and sends nothing. Exits with 1 if something is wrong, with 2 if something could not be looked
-    at. docs/operations.md lists the checks by their codes.
+    It changes nothing and sends no messages. Exits with 1 if a check failed, with 2 if a check could not run.
+    docs/operations.md lists the checks by code.
     """
-    with Console(stderr=True).status("looking"):
+    with Console(stderr=True).status("checking"):
         found = list(doctor.findings(find(environment), role))
     _report(found, as_json=as_json, show_all=show_all)
 
 
 def _report(found: Sequence[Finding], *, as_json: bool, show_all: bool) -> None:
-    """Print what was found, and end the command with 1 if something is wrong, with 2 if something is not known."""
+    """Print the findings, and exit with 1 if a check failed, or with 2 if a check could not run."""
     made = table()
     for title in ("CODE", "ABOUT"):
         made.add_column(title, no_wrap=True)
@@ -57,6 +61,6 @@ def _report(found: Sequence[Finding], *, as_json: bool, show_all: bool) -> None:
     else:
         if made.row_count:
             console().print(made)
-        done = f"{counts[0]} checks are well, {counts[1]} wrong, {counts[2]} could not be made"
+        done = f"{counts[0]} checks passed, {counts[1]} failed, {counts[2]} could not run"
         click.echo(f"{done} (celery_aws {__version__})")
     raise SystemExit(1 if counts[1] else 2 if counts[2] else 0)

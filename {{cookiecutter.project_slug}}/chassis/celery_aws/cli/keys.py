@@ -1,7 +1,7 @@
-"""`keys`: the access key of the service's IAM user, made, stored and replaced without being shown to anybody.
+"""`keys`: create, store and rotate the access key of the service's IAM user without showing it.
 
-It goes from IAM to Secrets Manager, where the workers get it when they start. Terraform makes user and secret, and
-never sees the key, which would stay in its state.
+The command copies a key from IAM to Secrets Manager, from where workers read it when they start.
+Terraform creates the user and the secret, but not the key, which would be in its state.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from ..environment import find
 from ..terminal import FOUND, Group, age, console, live_options, plain, say, table
 
 OLD_DAYS = 90
-"""A key should not be older."""
-PATIENCE_SECONDS = 60
-"""A new key is known everywhere after some seconds."""
+"""Maximum age of a key."""
+TIMEOUT_SECONDS = 60
+"""Timeout for a new key to become valid, which usually takes some seconds."""
 
 
 @click.group(name="keys", cls=Group)
 def command() -> None:
-    """The access key of the service's IAM user: list, rotate, finish."""
+    """List, rotate or clean up the access keys of the service's IAM user."""
 
 
 class User:
-    """The IAM user that the workers act as, and the secret that holds its key."""
+    """The workers' IAM user, and the secret with its access key."""
 
     def __init__(self, environment: str) -> None:
-        here = find(environment)
-        self.region = here.contract.region
-        self.name = f"{here.contract.service}-{environment}-worker"
-        """Of both: see terraform/service/identity_keys.tf."""
-        self.iam: Any = here.client("iam")
-        self.secrets: Any = here.client("secretsmanager")
+        env = find(environment)
+        self.region = env.contract.region
+        self.name = f"{env.contract.service}-{environment}-worker"
+        """Name of both the user and the secret; see terraform/service/identity_keys.tf."""
+        self.iam: Any = env.client("iam")
+        self.secrets: Any = env.client("secretsmanager")
 
     def known(self) -> list[dict[str, Any]]:
-        """Return the keys that IAM knows, oldest first."""
+        """Return the user's keys in IAM, oldest first."""
         try:
             found = self.iam.list_access_keys(UserName=self.name)["AccessKeyMetadata"]
         except self.iam.exceptions.NoSuchEntityException:
-            raise Failure(f"there is no IAM user {self.name}; is --environment right, and Terraform applied?") from None
+            raise Failure(f"there is no IAM user {self.name}; check --environment, or apply Terraform") from None
         return sorted(found, key=lambda key: key["CreateDate"])
 
     def stored(self) -> str:
-        """Return the id of the key in the secret; empty if there is none, or something else."""
+        """Return the id of the key in the secret; empty if it has no key."""
         try:
             secret = json.loads(self.secrets.get_secret_value(SecretId=self.name).get("SecretString", ""))
         except (self.secrets.exceptions.ResourceNotFoundException, ValueError):
@@ -59,9 +59,9 @@ class User:
 @command.command("list", examples=("keys list --environment staging",))
 @live_options
 def list_(environment: str, as_json: bool) -> None:
-    """List the keys: how old they are, when they were last used, and which one is stored.
+    """List the keys with their age, last use, and whether they are stored.
 
-    Exits with 1 if one is older than 90 days, if there are two, or if none of them is the stored one.
+    Exits with 1 if a key is older than 90 days, if there are two keys, or if the key is not stored.
     """
     user = User(environment)
     stored = user.stored()
@@ -88,32 +88,32 @@ def list_(environment: str, as_json: bool) -> None:
             used_ago = "never" if last is None else f"{age(float(last))} ago"
             is_stored = "yes" if each["stored"] else "no"
             made.add_row(plain(each["id"]), each["status"], age(float(each["age_seconds"])), used_ago, is_stored)
-        console().print(made if found else f"{user.name} has no key; `keys rotate` makes one")
+        console().print(made if found else f"{user.name} has no key; `keys rotate` creates one")
     old = any(float(each["age_seconds"]) > OLD_DAYS * 86_400 for each in found)
     raise SystemExit(FOUND if old or len(found) != 1 or not found[0]["stored"] else 0)
 
 
 @command.command(examples=("keys rotate --environment staging",))
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @live_options
 def rotate(dry_run: bool, environment: str, as_json: bool) -> None:
-    """Make a new key, try it, and store it; the old one stays valid until `keys finish`.
+    """Create a key, test it, and store it; the old key stays valid until `keys finish`.
 
-    Then restart the workers, which read it when they start.
+    Afterwards restart the workers, which read the key when they start.
     """
     user = User(environment)
     if len(user.known()) > 1:
-        raise Failure(f"{user.name} has two keys already, the most IAM allows; `keys finish` deletes the old one")
+        raise Failure(f"{user.name} already has two keys, IAM's maximum; `keys finish` deletes the old one")
     if dry_run:
-        say(as_json, f"would make a key of {user.name} and store it in the secret of that name", made=None)
+        say(as_json, f"would create a key of {user.name} and store it in the secret of that name", made=None)
         return
     key = user.iam.create_access_key(UserName=user.name)["AccessKey"]
     try:
-        _try(key, user.region)
+        _wait_until_valid(key, user.region)
         secret = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
         user.secrets.put_secret_value(SecretId=user.name, SecretString=json.dumps(secret))
     except BaseException:
-        # Nobody knows it any more, so nobody will miss it.
+        # The key is not stored, so nothing can use it.
         user.iam.delete_access_key(UserName=user.name, AccessKeyId=key["AccessKeyId"])
         raise
     text = f"{key['AccessKeyId']} is stored; restart the workers, then `keys finish`"
@@ -121,18 +121,18 @@ def rotate(dry_run: bool, environment: str, as_json: bool) -> None:
 
 
 @command.command(examples=("keys finish --environment staging",))
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @live_options
 def finish(dry_run: bool, environment: str, as_json: bool) -> None:
-    """Delete every key but the stored one, once all workers have been restarted.
+    """Delete all keys except the stored one, after all workers have been restarted.
 
-    `keys list` shows whether the old one is still in use.
+    `keys list` shows whether the old key is still in use.
     """
     user = User(environment)
     keys = [key["AccessKeyId"] for key in user.known()]
     stored = user.stored()
     if stored not in keys:
-        raise Failure(f"the stored key is none of {user.name}'s; nothing was deleted")
+        raise Failure(f"the stored key is not a key of {user.name}; nothing was deleted")
     old = [key for key in keys if key != stored]
     for key in () if dry_run else old:
         user.iam.delete_access_key(UserName=user.name, AccessKeyId=key)
@@ -140,8 +140,12 @@ def finish(dry_run: bool, environment: str, as_json: bool) -> None:
     say(as_json, f"{what}: {', '.join(old) or 'nothing'}", deleted=[] if dry_run else old)
 
 
-def _try(key: dict[str, str], region: str) -> None:
-    """Wait until AWS takes a new key; raise what it says if it does not."""
+def _wait_until_valid(key: dict[str, str], region: str) -> None:
+    """Wait until AWS accepts a new key.
+
+    Raises:
+        botocore.exceptions.ClientError: AWS did not accept it within `TIMEOUT_SECONDS`.
+    """
     import boto3
     from botocore.exceptions import ClientError
 
@@ -151,7 +155,7 @@ def _try(key: dict[str, str], region: str) -> None:
         aws_access_key_id=key["AccessKeyId"],
         aws_secret_access_key=key["SecretAccessKey"],
     )
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             sts.get_caller_identity()

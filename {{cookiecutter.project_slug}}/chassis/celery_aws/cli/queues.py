@@ -1,4 +1,4 @@
-"""`queues`: how full the queues are."""
+"""`queues`: the depth of the queues."""
 
 from __future__ import annotations
 
@@ -9,58 +9,63 @@ from typing import Any, cast
 
 import click
 from rich.live import Live
+from rich.table import Table
 
 from .. import options, queues
 from ..commands import Number
 from ..environment import Environment, find
 from ..terminal import Command, console, finish, live_options
 
-live = queues.chosen(options.broker())
+depths_of_broker = queues.chosen(options.broker())
 
 
 @click.command(
     name="queues",
     cls=Command,
-    help=f"Show how full the queues and their dead-letter queues are.\n{live.HELP}",
+    help=f"Show the depth of the queues and their dead-letter queues.\n{depths_of_broker.HELP}",
     examples=("queues --environment production", "queues --watch", "queues --json"),
 )
-@click.option("--watch", is_flag=True, help="Redraw it in place until Ctrl-C.")
-@click.option("--every", type=Number(0.5), default=5, metavar="SECONDS", help="How often; default: 5.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
+@click.option("--every", type=Number(0.5), default=5, metavar="SECONDS", help="Interval of --watch; default: 5.")
 @live_options
 def command(watch: bool, every: float, environment: str, as_json: bool) -> None:
-    """Show how full the queues and their dead-letter queues are, once or again and again."""
-    here = find(environment)
+    """Show the depth of the queues and their dead-letter queues, once or repeatedly."""
+    env = find(environment)
     if watch:
-        _watch(here, every, as_json=as_json)
+        _watch(env, every, as_json=as_json)
         return
-    found = live.depths(here)
+    found = depths_of_broker.depths(env)
     if as_json:
         click.echo(json.dumps([asdict(cast(Any, each)) for each in found]))
     else:
-        console().print(live.drawn(found, _title(here)))
+        console().print(depths_of_broker.rendered(found, _title(env)))
     finish(not all(each.is_well for each in found))
 
 
-def _watch(here: Environment, every: float, *, as_json: bool) -> None:
-    """Redraw in place on a terminal; elsewhere print anew each time."""
+def _watch(env: Environment, every: float, *, as_json: bool) -> None:
+    """Refresh in place on a terminal; otherwise print repeatedly."""
     to = console()
     try:
         if as_json or not to.is_terminal:
             while True:
-                found = live.depths(here)
+                found = depths_of_broker.depths(env)
                 shown = [asdict(cast(Any, each)) for each in found]
                 if as_json:
                     click.echo(json.dumps({"at": time.time(), "queues": shown}))
                 else:
-                    to.print(live.drawn(found, _title(here)))
+                    to.print(depths_of_broker.rendered(found, _title(env)))
                 time.sleep(every)
-        with Live(live.drawn(live.depths(here), _title(here)), console=to, auto_refresh=False) as screen:
+        with Live(_table(env), console=to, auto_refresh=False) as screen:
             while True:
                 time.sleep(every)
-                screen.update(live.drawn(live.depths(here), _title(here)), refresh=True)
+                screen.update(_table(env), refresh=True)
     except KeyboardInterrupt:
         return
 
 
-def _title(here: Environment) -> str:
-    return f"{here.contract.service} {here.environment}, {time.strftime('%H:%M:%S', time.gmtime())} UTC"
+def _table(env: Environment) -> Table:
+    return depths_of_broker.rendered(depths_of_broker.depths(env), _title(env))
+
+
+def _title(env: Environment) -> str:
+    return f"{env.contract.service} {env.environment}, {time.strftime('%H:%M:%S', time.gmtime())} UTC"

@@ -1,4 +1,4 @@
-"""What workers run on. On EC2 a lifecycle hook lets a machine wait for its worker, so the worker need not know."""
+"""Integration of workers with the compute service. EC2 needs none: a lifecycle hook waits for the worker."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from ..contract import Contract
 
 
 def steps(contract: Contract) -> tuple[type[Any], ...]:
-    """Return what to add to a worker."""
+    """Return the bootsteps to add to a worker."""
     return options.load(__name__, contract.compute).STEPS if contract.compute == "ecs" else ()

@@ -1,7 +1,8 @@
-"""Asks ECS not to stop this worker while it works, so that scale-in takes idle ones.
+"""Scale-in protection on ECS: protects a busy worker, so that ECS stops idle ones.
 
-Without it ECS stops any: a task that takes longer than the soft shutdown would be given back and done again from its
-beginning. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection.html
+Without it ECS may stop any worker. A task that takes longer than the soft shutdown would be
+released, and start again from the beginning.
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection.html
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from ..contract import HAND_OVER_SECONDS
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 5
+CHECK_EVERY_SECONDS = 5
 TIMEOUT_SECONDS = 10
 
 
 class Protection(bootsteps.StartStopStep):
-    """Asks in a thread of its own: the agent may take its time, and polls must not wait for it.
+    """Updates the protection in a separate thread: the ECS agent may be slow, and polls must not wait for it.
 
     https://docs.celeryq.dev/en/stable/userguide/extending.html
     """
@@ -34,55 +35,56 @@ class Protection(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, worker_consumer: Any) -> None:
-        """Begin when the worker has begun to consume; elsewhere than on ECS, do nothing."""
+        """Start when the worker starts to consume; outside ECS, do nothing."""
         agent = os.environ.get("ECS_AGENT_URI")
         if not agent:
             return
         longest = max(queue.hard_limit_seconds for queue in worker_consumer.app.contract.queues)
         guard = Guard(agent, longest + HAND_OVER_SECONDS)
-        threading.Thread(target=guard.watch, name="protection", daemon=True).start()
+        threading.Thread(target=guard.run, name="protection", daemon=True).start()
 
 
 class Guard:
-    """Knows whether this ECS task is protected, and changes that."""
+    """Sets and removes the scale-in protection of this ECS task."""
 
     def __init__(self, agent: str, longest_seconds: float) -> None:
         self.url = f"{agent}/task-protection/v1/state"
-        # ECS takes 1 to 2880 minutes. A worker that dies must not stay protected for longer.
+        # ECS accepts 1 to 2880 minutes. The expiry limits the protection of a worker that is stuck.
         self.minutes = min(2880, math.ceil(longest_seconds / 60) * 2)
         self.protected = False
-        self.looks_left = 0
+        self.checks_left = 0
+        """Checks until the protection is renewed."""
 
-    def watch(self) -> None:
-        """Look again and again, for as long as the worker lives."""
-        pause = threading.Event()
-        while not pause.wait(LOOK_SECONDS):
-            self.look(busy=bool(state.reserved_requests))
+    def run(self) -> None:
+        """Update the protection every `CHECK_EVERY_SECONDS`, for the life of the worker."""
+        timer = threading.Event()
+        while not timer.wait(CHECK_EVERY_SECONDS):
+            self.update(busy=bool(state.reserved_requests))
 
-    def look(self, *, busy: bool) -> None:
-        """Protect a busy worker, anew when half of the time is over, and let go of an idle one."""
+    def update(self, *, busy: bool) -> None:
+        """Protect a busy worker, renew that at half of its time, and remove it from an idle worker."""
         if busy:
-            self.looks_left -= 1
-            if self.looks_left <= 0 and self._ask({"ProtectionEnabled": True, "ExpiresInMinutes": self.minutes}):
-                self.protected, self.looks_left = True, self.minutes * 60 // 2 // LOOK_SECONDS
-        elif self.protected and self._ask({"ProtectionEnabled": False}):
-            self.protected, self.looks_left = False, 0
+            self.checks_left -= 1
+            if self.checks_left <= 0 and self._put({"ProtectionEnabled": True, "ExpiresInMinutes": self.minutes}):
+                self.protected, self.checks_left = True, self.minutes * 60 // 2 // CHECK_EVERY_SECONDS
+        elif self.protected and self._put({"ProtectionEnabled": False}):
+            self.protected, self.checks_left = False, 0
 
-    def _ask(self, wanted: dict[str, Any]) -> bool:
-        """Tell the agent; that it says no must not stop the work."""
+    def _put(self, wanted: dict[str, Any]) -> bool:
+        """Send a state to the ECS agent; return whether it accepted. Errors are logged only."""
         request = urllib.request.Request(  # noqa: S310 - the address is the agent's
             self.url, json.dumps(wanted).encode(), {"Content-Type": "application/json"}, method="PUT"
         )
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-                answered = json.load(answer)
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as http_response:  # noqa: S310
+                response = json.load(http_response)
         except (OSError, ValueError) as error:
-            logger.warning("ECS does not change the protection of this worker: %r", error)
+            logger.warning("scale-in protection of this worker not changed: %r", error)
             return False
-        if not (given := "protection" in answered):
-            logger.warning("ECS does not change the protection of this worker: %s", answered)
-        return given
+        if not (accepted := "protection" in response):
+            logger.warning("scale-in protection of this worker not changed: %s", response)
+        return accepted
 
 
 STEPS = (Protection,)
-"""What to add to a worker."""
+"""The bootsteps to add to a worker."""

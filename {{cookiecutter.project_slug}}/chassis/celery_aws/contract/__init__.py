@@ -1,8 +1,8 @@
-"""The service's contract: read it, check it, derive from it.
+"""The contract of a service: reading, checking and derived values.
 
-`contract.json` is the one place for names, numbers and choices; `rules.py` is the one place for the rules between
-them. Service, tests and emulator read both, and the template runs these very files to refuse wrong answers: that is why
-they need nothing but the standard library.
+`contract.json` is the single source of names, numbers and choices, and `rules.py` of the rules
+between them. The service, its tests and the emulator read both. The template runs these modules to
+refuse invalid answers, so they import only the standard library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a contract holds, and what follows from it."""
+"""The fields of a contract, and values derived from them."""
 
 from __future__ import annotations
 
@@ -15,85 +15,85 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "compute": ("ecs", "ec2"),
     }
 )
-"""Every choice and what it can be. An option's file or folder is named after it: `results/s3.py`."""
+"""The options of each choice. The file or folder of an option is named after it: `results/s3.py`."""
 
 SQS_ALONE = ("heartbeat_seconds", "heartbeat_limit_seconds", "wait_time_seconds", "polling_interval_seconds")
-"""Fields of a contract whose broker is SQS, and of no other: RabbitMQ is not polled, and hides nothing by a clock."""
+"""Fields that only contracts with SQS have: RabbitMQ has no polling and no visibility timeout to extend."""
 
 LONGEST_ENVIRONMENT = "development"
-"""The longest environment name; the names of AWS resources leave room for it."""
+"""The longest environment name for which names of AWS resources have room."""
 
 HAND_OVER_SECONDS = 60
-"""What a delivery needs beside its task: a place in the worker before it, the delete after it."""
+"""Time that a delivery needs beside its task: waiting for a free process, and deleting the message."""
 
 STOP_MARGIN_SECONDS = 10
-"""What a worker needs after its soft shutdown to give back what it holds and exit."""
+"""Time that a worker needs after its soft shutdown to release its messages and exit."""
 
 MISSED_HEARTBEATS = 3
-"""Heartbeats in one visibility timeout: the last of them may come late, or fail and be made again."""
+"""Heartbeats per visibility timeout, so that one may be late or fail."""
 
 MONTH_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """One queue and the workers that serve it; every number here is this queue's alone."""
+    """One queue and the workers that serve it."""
 
     name: str
-    """Short name, most urgent first in the contract; its tasks live in `tasks/<name>.py`."""
+    """Short name; its tasks are in `tasks/<name>.py`."""
     soft_limit_seconds: int
-    """A running task is told to finish (`SoftTimeLimitExceeded`) after this long."""
+    """Run time after which `SoftTimeLimitExceeded` is raised in a task."""
     hard_limit_seconds: int
-    """A running task is killed after this long."""
+    """Run time after which a task is killed."""
     max_countdown_seconds: int
-    """The longest countdown or ETA a sender may ask for."""
+    """Longest countdown or ETA that a producer may request."""
     visibility_timeout_seconds: int
-    """How long a received message is its worker's before the broker delivers it again; RabbitMQ's consumer timeout."""
+    """Time after which the broker redelivers a message; on RabbitMQ, the consumer timeout."""
     heartbeat_seconds: int = 0
-    """How often a worker starts the visibility timeout of what it holds anew; 0 for never."""
+    """Interval at which a worker extends the visibility timeout of its messages; 0 for never."""
     heartbeat_limit_seconds: int = 0
-    """How long a worker that does so keeps one message hidden, at the most."""
+    """Maximum time for which a worker extends the visibility timeout of one message."""
     retry_backoff_seconds: float
-    """How long a failed task stays hidden at first; doubles with each delivery."""
+    """Backoff after the first failed attempt; doubles with each attempt."""
     max_receive_count: int
-    """Deliveries of one message before it goes to the dead-letter queue."""
+    """Attempts before a message is dead-lettered."""
     retention_seconds: int
-    """How long the broker keeps a message nobody deletes: SQS from its sending on, RabbitMQ each time it waits."""
+    """Time after which the broker deletes a message; SQS counts from sending, RabbitMQ from each enqueueing."""
     concurrency: int
-    """Tasks one worker runs side by side, each in a process of its own."""
+    """Tasks that one worker runs in parallel, each in its own process."""
     workers_min: int
-    """Workers that run when there is nothing to do."""
+    """Minimum number of workers."""
     workers_max: int
-    """Workers that run at the most."""
+    """Maximum number of workers."""
     acceptable_latency_seconds: int
-    """How long a message may wait; scaling and the age alarm follow from it."""
+    """How long a message may wait; scaling and the age alarm use it."""
     seconds_per_task: float
-    """What one task takes on average; scaling, and how many a worker takes at a time, follow from it."""
+    """Average run time of a task; scaling and prefetching use it."""
 
     @property
     def module(self) -> str:
-        """Name of the module in `tasks/` that holds this queue's tasks."""
+        """Name of the module in `tasks/` with this queue's tasks."""
         return self.name.replace("-", "_")
 
     @property
-    def hidden_seconds(self) -> int:
-        """How long a message stays hidden from other workers while its worker lives."""
+    def hold_seconds(self) -> int:
+        """How long a message stays invisible to other workers while its worker is alive."""
         return self.heartbeat_limit_seconds if self.heartbeat_seconds else self.visibility_timeout_seconds
 
     @property
     def prefetch_multiplier(self) -> int:
-        """Messages a worker takes for each task it runs side by side.
+        """Messages that a worker prefetches per process: 1 to 10.
 
-        One, so that none waits in one worker while another is idle. Where tasks are so short that
-        asking for each would take longer than doing it, as many as are done in a second.
+        One, so that no message waits in one worker while another is idle. If tasks take less than a
+        second, as many as run in a second, because receiving them one by one would take longer.
         """
         return max(1, min(10, int(1 / self.seconds_per_task)))
 
     @property
     def seconds_to_dead_letter(self) -> int:
-        """Time from the first failure of a task that always fails to its dead-letter queue, at the most.
+        """Maximum time between the first failure of a task that always fails and its dead-lettering.
 
-        A task whose worker dies each time takes the visibility timeout each time instead.
+        If the worker dies in each attempt, every attempt takes the visibility timeout instead.
         """
         seconds: float = 0
         for delivery in range(self.max_receive_count - 1):
@@ -103,18 +103,18 @@ class Queue:
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """The whole contract; see `contract.json` for the values and docs/timeouts.md for the why."""
+    """The contract of a service; docs/timeouts.md explains the values."""
 
     project_name: str
-    """The name for people."""
+    """Display name."""
     description: str
-    """What the service does, in one line."""
+    """One line."""
     service: str
-    """The name for machines: the command, and the first part of every AWS resource's name."""
+    """Name of the command, and prefix of the names of AWS resources."""
     package: str
     """The Python package."""
     region: str
-    """AWS region of everything."""
+    """AWS region of all resources."""
     broker: str
     """One of `CHOICES["broker"]`."""
     results: str
@@ -126,51 +126,51 @@ class Contract:
     queues: tuple[Queue, ...]
     """Most urgent first."""
     dead_letter_retention_seconds: int
-    """How long a dead-letter queue keeps a message: on SQS counted from its first sending."""
+    """How long a dead-letter queue keeps a message; SQS counts from when it was first sent."""
     result_expires_seconds: int
-    """How long a task's result can be read."""
+    """How long a result is kept."""
     wait_time_seconds: int = 0
-    """Length of a long poll; an idle worker asks SQS once in this time."""
+    """Duration of a long poll of SQS."""
     polling_interval_seconds: float = 0
-    """Pause of a worker between two polls that brought nothing."""
+    """Delay after a poll that returned no messages."""
     max_message_bytes: int
-    """The largest message; a larger one is refused when it is sent."""
+    """Maximum size of a message; a larger one is refused when it is sent."""
     soft_shutdown_seconds: int
-    """How long a worker that is told to stop lets its tasks run on."""
+    """How long running tasks may continue after a worker received SIGTERM."""
     stop_timeout_seconds: int
-    """When the machine kills a worker that was told to stop."""
+    """Time between SIGTERM and SIGKILL when ECS or systemd stops a worker."""
     alarm_email: str
-    """Who gets the alarms; may be empty."""
+    """Recipient of alarms; may be empty."""
 
     def queue(self, name: str) -> Queue:
-        """Return the queue of that short name.
+        """Return a queue by its short name.
 
         Raises:
-            KeyError: there is none; the message lists those there are.
+            KeyError: there is no such queue; the message lists all queues.
         """
         for queue in self.queues:
             if queue.name == name:
                 return queue
         known = ", ".join(queue.name for queue in self.queues)
-        raise KeyError(f"no queue {name!r} in contract.json; there are: {known}")
+        raise KeyError(f"no queue {name!r} in contract.json; queues: {known}")
 
     @property
     def default_queue(self) -> Queue:
-        """The queue of tasks that live in no queue's module: `default`, or else the first one."""
+        """The queue of tasks outside the queues' modules: `default`, or else the first queue."""
         return next((q for q in self.queues if q.name == "default"), self.queues[0])
 
     @property
     def is_fifo(self) -> bool:
-        """Whether its queues are FIFO queues of SQS."""
+        """Whether the queues are SQS FIFO queues."""
         return self.broker == "sqs-fifo"
 
     @property
     def suffix(self) -> str:
-        """What the name of every queue ends with; AWS and kombu both want it on FIFO queues."""
+        """Suffix of queue names; AWS requires `.fifo` for FIFO queues."""
         return ".fifo" if self.is_fifo else ""
 
     def celery_name(self, queue: Queue) -> str:
-        """Name of the queue inside Celery, the same in every environment."""
+        """Name of a queue in Celery, the same in every environment."""
         return queue.name + self.suffix
 
     def short_name(self, task: str) -> str:
@@ -178,22 +178,22 @@ class Contract:
         return task.removeprefix(f"{self.package}.tasks.").removeprefix(f"{self.package}.")
 
     def messages_per_poll(self, queue: Queue) -> int:
-        """How many messages a worker must have room for to ask SQS for more: a request costs money and time."""
+        """How many messages a worker must have room for before it polls again; fewer polls cost less."""
         if self.is_fifo:
-            return 1  # More could be of one group, and would not stay in order.
+            return 1  # Several messages could be of one group, and would run out of order.
         return max(1, min(10, queue.concurrency * (queue.prefetch_multiplier - 1)))
 
     def queue_name(self, queue: Queue, environment: str) -> str:
-        """Name of the queue at the broker: RabbitMQ is each environment's own, SQS is the account's."""
+        """Name of a queue at the broker. Each environment has its own RabbitMQ; SQS is shared by an account."""
         return queue.name if self.broker == "rabbitmq" else f"{self.service}-{environment}-{queue.name}{self.suffix}"
 
     def dead_letter_queue_name(self, queue: Queue, environment: str) -> str:
-        """Name of the queue's dead-letter queue at the broker."""
+        """Name of a queue's dead-letter queue at the broker."""
         return f"{self.queue_name(queue, environment).removesuffix(self.suffix)}-dlq{self.suffix}"
 
     @property
     def idle_requests_per_month(self) -> int:
-        """Requests that the least number of workers sends to SQS in 30 days without a message; none to RabbitMQ."""
+        """Polls of SQS in 30 days by the minimum number of workers if there are no messages; 0 on RabbitMQ."""
         cycle_seconds = self.wait_time_seconds + self.polling_interval_seconds or math.inf
         workers = sum(queue.workers_min for queue in self.queues)
         return round(workers * MONTH_SECONDS / cycle_seconds)

@@ -1,4 +1,4 @@
-"""Reads a contract, and finds everything in it that is wrong."""
+"""Reads a contract, and finds all problems in it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Problem:
     field: str
     """Key in the contract."""
     value: object
-    """What stands there."""
+    """The value in the contract."""
     rule: str
-    """What must hold, with the values it was compared to."""
+    """The rule, with the values that it refers to."""
     suggestion: object
-    """A value, or a few words, that would do."""
+    """A valid value, or a description of one."""
     queue: str = ""
-    """The queue it is about; empty when it is about the whole service."""
+    """Name of the queue; empty for a field of the service."""
     source: str = ""
-    """Where AWS or Celery sets the limit."""
+    """URL of the documentation that sets the limit."""
 
     def __str__(self) -> str:
         where = f"queue {self.queue}: " if self.queue else ""
@@ -49,7 +49,7 @@ class Problem:
 
 
 class ContractError(ValueError):
-    """The contract breaks rules; `problems` holds every one of them."""
+    """The contract breaks rules; `problems` lists all of them."""
 
     def __init__(self, origin: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -62,8 +62,8 @@ def read(path: Path) -> Contract:
     """Read and check a contract.
 
     Raises:
-        ContractError: it is no JSON object or breaks rules; all of them are listed.
-        OSError: it cannot be read.
+        ContractError: it is not a JSON object or breaks rules; all broken rules are listed.
+        OSError: the file cannot be read.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -76,17 +76,17 @@ def read(path: Path) -> Contract:
 
 
 def parse(data: Mapping[str, Any]) -> Contract:
-    """Give a contract that holds its types."""
+    """Convert valid JSON data to a contract."""
     return Contract(**{**data, "queues": tuple(Queue(**queue) for queue in data["queues"])})
 
 
 def problems(data: object) -> list[Problem]:
-    """Return every broken rule of a contract as it was read from JSON; none means it holds."""
+    """Return all broken rules of a contract, as decoded from JSON; empty if it is valid."""
     return [problem for problem, advice in _findings(data) if not advice]
 
 
 def advice(data: object) -> list[Problem]:
-    """Return what is allowed but seldom wise."""
+    """Return recommendations: values that are valid but rarely useful."""
     return [problem for problem, advice in _findings(data) if advice]
 
 
@@ -126,7 +126,7 @@ def _shape(
     fitting: dict[str, Any],
     queue: str = "",
 ) -> Iterator[tuple[Problem, bool]]:
-    """Yield what is missing, unknown, of another broker or of the wrong kind; put the rest into `fitting`."""
+    """Yield fields that are missing, unknown or of the wrong type; put the valid ones into `fitting`."""
     kinds = {field.name: str(field.type) for field in fields(shape) if field.name not in absent}
     for name in (name for name in data if name not in kinds):
         known = "one of " + ", ".join(kinds)
@@ -136,7 +136,7 @@ def _shape(
             yield Problem(name, None, "is missing", _INSTEAD.get(kind, ""), queue), False
         elif kind in _KINDS:
             value = data[name]
-            # JSON's true is no 1, and NaN compares false with everything.
+            # In Python, true is an int, and comparisons with NaN are always false.
             fits = isinstance(value, _KINDS[kind]) and not isinstance(value, bool)
             if fits and (kind == "str" or -math.inf < value < math.inf):
                 fitting[name] = value
@@ -145,7 +145,7 @@ def _shape(
 
 
 def _broken(rules: Sequence[Rule], values: Mapping[str, Any], queue: str = "") -> Iterator[tuple[Problem, bool]]:
-    """Yield the rules that do not hold, going on as if each suggestion had been followed."""
+    """Yield the broken rules; each rule is checked as if the earlier suggestions had been followed."""
     given, values = values, dict(values)
     for rule in rules:
         if not rule.is_for(values.get("broker")):
@@ -155,7 +155,7 @@ def _broken(rules: Sequence[Rule], values: Mapping[str, Any], queue: str = "") -
                 continue
             suggestion = rule.suggest(values)
             explained = rule.explained(values)
-        except KeyError:  # A field it needs is missing or no number, which is reported already.
+        except KeyError:  # A field it refers to is missing or invalid, which is reported already.
             continue
         value = values[rule.field]
         yield Problem(rule.field, given[rule.field], explained, suggestion, queue, rule.source), rule.advice

@@ -1,4 +1,4 @@
-"""The rules between the values of a contract, each with its reason."""
+"""The rules for the values of a contract, with their sources."""
 
 from __future__ import annotations
 
@@ -39,26 +39,27 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rule:
-    """One relation between the contract's values."""
+    """A rule for one field, which may depend on other fields."""
 
     field: str
-    """The value to change when it does not hold."""
+    """The field to change if the rule is broken."""
     says: str
-    """What must hold; other fields are called by their names."""
+    """The rule in words; it refers to other fields by name."""
     holds: Callable[[Values], bool]
     suggest: Callable[[Values], object]
     source: str = ""
+    """URL of the documentation that sets the limit."""
     advice: bool = False
-    """Whether breaking it is allowed, and only worth a word."""
+    """Whether it is only a recommendation."""
     broker: str = ""
-    """The family of brokers it is for, where not for all."""
+    """The broker that it applies to, `sqs` or `rabbitmq`; empty for all."""
 
     def is_for(self, broker: object) -> bool:
-        """Return whether it is for contracts with that broker."""
+        """Return whether the rule applies to a broker."""
         return not self.broker or str(broker).split("-")[0] == self.broker
 
     def explained(self, values: Values) -> str:
-        """What the rule says, with the values of the other fields it names."""
+        """Return the rule in words, with the values of the other fields."""
         return re.sub(
             r"[a-z]+(?:_[a-z]+)+",
             lambda name: f"{name[0]} ({values[name[0]]})" if name[0] in values and name[0] != self.field else name[0],
@@ -89,7 +90,7 @@ def _one_of(field: str) -> Rule:
 def _plain_text(field: str, longest: int) -> Rule:
     return Rule(
         field,
-        f"must be 1 to {longest} printable characters, and no brace may begin template syntax",
+        f"must be 1 to {longest} printable characters without template syntax",
         lambda v: (
             0 < len(v[field].strip()) <= longest and v[field].isprintable() and not re.search(r"{[%#{]", v[field])
         ),
@@ -115,27 +116,27 @@ def _dead_letter_name_length(v: Values) -> int:
     return len(f"{v['service']}-{LONGEST_ENVIRONMENT}-{v['name']}-dlq{suffix}")
 
 
-# Ordered so that each rule only builds on fields whose rules stand above it: whoever follows every
-# suggestion at once ends with a contract that holds.
+# Each rule refers only to fields whose rules precede it. So a contract is valid once all
+# suggestions have been followed.
 SERVICE_RULES: tuple[Rule, ...] = (
     _plain_text("project_name", 60),
     _plain_text("description", 200),
     Rule(
         "service",
-        "must be lower-case letters, digits and single hyphens, beginning with a letter",
+        "must be lower-case letters, digits and single hyphens, and start with a letter",
         lambda v: re.fullmatch(_NAME, v["service"], re.ASCII) is not None,
         lambda v: _slug(v["service"])[:LONGEST_SERVICE_NAME].strip("-") or "acme-jobs",
     ),
     Rule(
         "service",
-        f"must be at most {LONGEST_SERVICE_NAME} characters, so that the names made of it fit AWS's limits",
+        f"must be at most {LONGEST_SERVICE_NAME} characters, to keep the names of resources within AWS's limits",
         lambda v: len(v["service"]) <= LONGEST_SERVICE_NAME,
         lambda v: v["service"][:LONGEST_SERVICE_NAME].strip("-"),
         "https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html",
     ),
     Rule(
         "service",
-        "must not make a package that Python or its standard library already has",
+        "must not be a Python keyword or the name of a module of its standard library",
         lambda v: _importable(v["service"].replace("-", "_")),
         lambda v: f"{v['service']}-jobs"[-LONGEST_SERVICE_NAME:],
     ),
@@ -155,7 +156,7 @@ SERVICE_RULES: tuple[Rule, ...] = (
     *(_one_of(choice) for choice in CHOICES),
     Rule(
         "credentials",
-        "should be role where neither broker nor results are asked for in AWS's own way: keys would open nothing",
+        "should be role if neither the broker nor the result backend uses IAM: access keys would be unused",
         lambda v: v["credentials"] == "role" or v["broker"] != "rabbitmq" or v["results"] in ("s3", "dynamodb"),
         lambda _: "role",
         advice=True,
@@ -168,7 +169,7 @@ SERVICE_RULES: tuple[Rule, ...] = (
     _between("soft_shutdown_seconds", 1, 7_200, _CELERY_SHUTDOWN),
     Rule(
         "soft_shutdown_seconds",
-        f"must leave room on ecs, which kills after 120 seconds, for {STOP_MARGIN_SECONDS} seconds to clean up",
+        f"must leave {STOP_MARGIN_SECONDS} seconds for the clean-up on ecs, which kills a worker after 120 seconds",
         lambda v: v["compute"] != "ecs" or v["soft_shutdown_seconds"] + STOP_MARGIN_SECONDS <= 120,
         lambda _: 120 - STOP_MARGIN_SECONDS,
         _ECS_STOP,
@@ -206,19 +207,19 @@ _MAX_RETENTION = 1_209_600
 QUEUE_RULES: tuple[Rule, ...] = (
     Rule(
         "name",
-        "must be lower-case letters, digits and single hyphens, beginning with a letter",
+        "must be lower-case letters, digits and single hyphens, and start with a letter",
         lambda v: re.fullmatch(_NAME, v["name"], re.ASCII) is not None,
         lambda v: _slug(v["name"]) or "default",
     ),
     Rule(
         "name",
-        "must not be a Python keyword, nor end with -dlq, which dead-letter queues do",
+        "must not be a Python keyword, nor end with -dlq, the suffix of dead-letter queues",
         lambda v: not keyword.iskeyword(v["name"].replace("-", "_")) and not v["name"].endswith("-dlq"),
         lambda v: f"{v['name'].removesuffix('-dlq')}-tasks",
     ),
     Rule(
         "name",
-        f"must keep the dead-letter queue's full name, in the environment {LONGEST_ENVIRONMENT}, within 80 characters",
+        f"must keep the name of the dead-letter queue in the environment {LONGEST_ENVIRONMENT} within 80 characters",
         lambda v: _dead_letter_name_length(v) <= 80,
         lambda v: v["name"][: 80 - _dead_letter_name_length(v)].strip("-") or "a shorter name",
         _SQS_QUEUE_QUOTAS,
@@ -240,7 +241,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "max_countdown_seconds",
-        f"plus hard_limit_seconds plus {HAND_OVER_SECONDS} must fit the longest visibility timeout, {_MAX_VISIBILITY}",
+        f"plus hard_limit_seconds plus {HAND_OVER_SECONDS} must be at most {_MAX_VISIBILITY}, SQS's longest timeout",
         lambda v: v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS <= _MAX_VISIBILITY,
         lambda v: _MAX_VISIBILITY - HAND_OVER_SECONDS - v["hard_limit_seconds"],
         _CELERY_ETA,
@@ -248,7 +249,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "max_countdown_seconds",
-        f"must be at most {_MAX_NATIVE_DELAY}, the longest that Celery's delayed delivery can do",
+        f"must be at most {_MAX_NATIVE_DELAY}, the longest delay of Celery's native delayed delivery",
         lambda v: v["max_countdown_seconds"] <= _MAX_NATIVE_DELAY,
         lambda _: _MAX_NATIVE_DELAY,
         _NATIVE_DELAY,
@@ -269,7 +270,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "visibility_timeout_seconds",
-        f"must be at least {MISSED_HEARTBEATS} times heartbeat_seconds, so that one that fails does no harm",
+        f"must be at least {MISSED_HEARTBEATS} times heartbeat_seconds, so that one heartbeat may fail",
         lambda v: v["visibility_timeout_seconds"] >= MISSED_HEARTBEATS * v["heartbeat_seconds"],
         lambda v: MISSED_HEARTBEATS * v["heartbeat_seconds"],
         _SQS_VISIBILITY,
@@ -289,7 +290,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "visibility_timeout_seconds",
-        f"must be at least hard_limit_seconds + {HAND_OVER_SECONDS}, or tasks are taken back while they run",
+        f"must be at least hard_limit_seconds + {HAND_OVER_SECONDS}, or messages of running tasks are redelivered",
         lambda v: v["hard_limit_seconds"] + HAND_OVER_SECONDS <= v["visibility_timeout_seconds"],
         lambda v: v["hard_limit_seconds"] + HAND_OVER_SECONDS,
         _CONSUMER_TIMEOUT,
@@ -306,7 +307,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     _between("max_receive_count", 1, 1_000, _SQS_DLQ),
     Rule(
         "max_receive_count",
-        "should be 3 or more: one stopped worker already costs a delivery",
+        "should be 3 or more: a worker that stops already uses one attempt",
         lambda v: v["max_receive_count"] >= 3,
         lambda _: 5,
         _SQS_DLQ,
@@ -314,7 +315,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "max_receive_count",
-        f"times visibility_timeout_seconds must be less than the longest retention, {_MAX_RETENTION}",
+        f"times visibility_timeout_seconds must be less than {_MAX_RETENTION}, SQS's longest retention",
         lambda v: v["max_receive_count"] * v["visibility_timeout_seconds"] < _MAX_RETENTION,
         lambda v: (_MAX_RETENTION - 1) // v["visibility_timeout_seconds"],
         _SQS_DLQ_RETENTION,
@@ -323,7 +324,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     _between("retention_seconds", 60, _MAX_RETENTION, _SQS_QUOTAS),
     Rule(
         "retention_seconds",
-        "must be more than visibility_timeout_seconds times max_receive_count, or messages expire on their way",
+        "must be more than visibility_timeout_seconds times max_receive_count, or messages expire between attempts",
         lambda v: v["visibility_timeout_seconds"] * v["max_receive_count"] < v["retention_seconds"],
         lambda v: min(_MAX_RETENTION, v["visibility_timeout_seconds"] * v["max_receive_count"] + 86_400),
         _SQS_DLQ_RETENTION,
@@ -331,7 +332,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "retention_seconds",
-        f"must be less than dead_letter_retention_seconds, unless both are {_MAX_RETENTION}: a message keeps its age",
+        f"must be less than dead_letter_retention_seconds, unless both are {_MAX_RETENTION}: SQS counts from sending",
         lambda v: (
             v["retention_seconds"] < v["dead_letter_retention_seconds"]
             or v["retention_seconds"] == v["dead_letter_retention_seconds"] == _MAX_RETENTION
@@ -352,7 +353,7 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "workers_max",
-        "times concurrency must be at most 120000, the messages SQS lets be in flight",
+        "times concurrency must be at most 120000, SQS's limit of messages in flight",
         lambda v: v["workers_max"] * v["concurrency"] <= 120_000,
         lambda v: 120_000 // v["concurrency"],
         _SQS_QUEUE_QUOTAS,

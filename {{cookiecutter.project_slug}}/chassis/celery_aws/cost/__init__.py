@@ -1,4 +1,4 @@
-"""Prices of AWS, with their sources: the files beside this one, each of an option of the service."""
+"""Prices of AWS with their sources, one JSON file per option."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..contract import CHOICES, Contract
 
 
 def read_prices(contract: Contract) -> dict[str, Any]:
-    """Return the prices that a service pays, by name, with their date and region.
+    """Return the prices of a service's options, by name, with their date and region.
 
-    `per_result` of a price is how much of it is paid for to store a result of up to 1 KiB.
+    `per_result` is the number of units that storing a result of up to 1 KiB costs.
     """
     found: dict[str, Any] = {}
     for choice in CHOICES:

@@ -1,4 +1,4 @@
-"""Credentials: of an IAM role boto3 finds them by itself and renews them in time; access keys are variables."""
+"""AWS credentials. boto3 finds and renews those of an IAM role; access keys are environment variables."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from ..contract import Contract
 
 
 def variables(contract: Contract) -> tuple[type[BaseSettings], ...]:
-    """Return the environment variables that a service needs for its credentials; none where it has a role."""
+    """Return the settings classes of the credentials; none for a role."""
     return (options.load(__name__, contract.credentials).Variables,) if contract.credentials == "keys" else ()

@@ -1,1 +1,1 @@
-"""Everything the service needs, on this machine: no AWS account, no Docker."""
+"""A local environment for a service, without an AWS account and without Docker."""

@@ -1,4 +1,4 @@
-"""`make dev`: emulator, one worker per queue and a sender in one terminal; Ctrl-C stops them all."""
+"""`make dev`: an emulator, a worker per queue and a producer in one terminal; Ctrl-C stops all."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from honcho.manager import Manager
 from ..contract import ContractError, read
 from . import emulator
 
-REACH = emulator.PROJECT / ".env.development"
+ENVIRONMENT_FILE = emulator.PROJECT / ".env.development"
 
 
 @contextlib.contextmanager
-def other_terminals_reach(variables: Mapping[str, str]) -> Iterator[None]:
-    """Keep a file, as long as this runs, that leads a shell to the emulator and to this environment's commands."""
+def environment_file(variables: Mapping[str, str]) -> Iterator[None]:
+    """Provide a file that a shell can source to use the emulator; it is deleted at the end."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
-    REACH.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    ENVIRONMENT_FILE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     try:
         yield
     finally:
-        REACH.unlink(missing_ok=True)
+        ENVIRONMENT_FILE.unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -36,23 +36,23 @@ def main() -> int:
     python = shlex.quote(sys.executable)
     with contextlib.ExitStack() as stack:
         variables = stack.enter_context(emulator.running())
-        stack.enter_context(other_terminals_reach(variables))
-        print(f"The emulator answers at {variables['AWS_ENDPOINT_URL']}. Ctrl-C stops everything.")
-        print(f"In another terminal, `. ./{REACH.name}` leads the service's command there.", flush=True)
+        stack.enter_context(environment_file(variables))
+        print(f"The emulator listens at {variables['AWS_ENDPOINT_URL']}. Ctrl-C stops everything.")
+        print(f"To use the service's command in another terminal, run `. ./{ENVIRONMENT_FILE.name}` there.", flush=True)
         environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
         manager = Manager()
-        # honcho would signal whole process groups, and so kill the tasks that a worker told to stop
-        # still waits for.
+        # honcho would signal whole process groups, and so kill running tasks that a stopping worker
+        # waits for.
         manager._procmgr.terminate = lambda pid: os.kill(pid, signal.SIGTERM)
         for queue in contract.queues:
-            # `exec`, so that the signal to stop reaches the worker and not a shell around it.
+            # `exec`, so that the worker receives the signal, and not a shell.
             command = f"exec {python} -m {contract.package} worker {queue.name}"
             manager.add_process(queue.name, command, env=environment, cwd=emulator.PROJECT)
-        command = f"exec {python} -m celery_aws.dev.sender"
-        manager.add_process("(sender)", command, env=environment, cwd=emulator.PROJECT)
+        command = f"exec {python} -m celery_aws.dev.producer"
+        manager.add_process("(producer)", command, env=environment, cwd=emulator.PROJECT)
         manager.loop()
-    stopped_by_hand = manager.returncode in (130, 143)
-    return 0 if stopped_by_hand else int(manager.returncode or 0)
+    was_interrupted = manager.returncode in (130, 143)
+    return 0 if was_interrupted else int(manager.returncode or 0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Writes compose.yaml: the image of this service, at work on the emulator, in containers.
+"""Generates compose.yaml: the service's image with the emulator, in containers.
 
-`make compose.yaml` runs it whenever the contract has changed. What is your own goes into
-compose.override.yaml, which Compose merges by itself.
+`make compose.yaml` runs it after the contract has changed. Put your own settings into
+compose.override.yaml, which Compose merges automatically.
 https://docs.docker.com/compose/how-tos/multiple-compose-files/merge/
 """
 
@@ -17,20 +17,20 @@ from . import brokers, emulator, results
 TARGET = emulator.PROJECT / "compose.yaml"
 PORT = 4566
 HEADER = """\
-# Made from contract.json by `make compose.yaml`; what is your own belongs into compose.override.yaml.
-# `docker compose up --build` runs what `make dev` runs, in the containers that AWS will run.
+# Generated from contract.json by `make compose.yaml`; put your own settings into compose.override.yaml.
+# `docker compose up --build` runs the same as `make dev`, in the containers that AWS runs.
 """
 
 
 def compose(contract: Any) -> dict[str, Any]:
-    """Return the content of compose.yaml: a worker for each queue, as on AWS, the emulator and a sender."""
+    """Return the content of compose.yaml: a worker per queue, the emulator and a producer."""
     url, broker = f"http://emulator:{PORT}", brokers.chosen(contract)
     broker_services, broker_environment, ready = broker.in_containers(contract, url, emulator.ENVIRONMENT)
     result_services, result_environment = results.in_containers(contract)
     environment = {**emulator.environment_of(contract, url), **broker_environment, **result_environment}
     healthy = {"condition": "service_healthy"}
     after_aws = {"depends_on": dict.fromkeys(["emulator", *broker_services, *result_services], healthy)}
-    # As Terraform has it; and without capabilities, of which a worker needs none.
+    # As in Terraform, and without capabilities, which a worker does not need.
     contained = {
         "environment": environment,
         "init": True,
@@ -70,22 +70,22 @@ def compose(contract: Any) -> dict[str, Any]:
             },
             **after_aws,
         }
-    services["sender"] = {**development, "command": ["python", "-m", "celery_aws.dev.sender"], **after_aws}
-    services.update(broker.beside(contract, {**contained, **after_aws}))
+    services["producer"] = {**development, "command": ["python", "-m", "celery_aws.dev.producer"], **after_aws}
+    services.update(broker.tools_in_containers(contract, {**contained, **after_aws}))
     return {"name": service, "services": services}
 
 
 def text() -> str:
-    """Return compose.yaml as it should be."""
+    """Return the text of compose.yaml for the current contract."""
     contract = read(emulator.PROJECT / "contract.json")
     return HEADER + yaml.dump(compose(contract), Dumper=Dumper, sort_keys=False, width=120)
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes as people do: lists in one line, and each service whole rather than by `&id001`."""
+    """Writes lists in one line, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Return that nothing refers to something above."""
+        """Return True, so that repeated values are written in full."""
         return True
 
 

@@ -1,8 +1,8 @@
-"""An emulator of AWS in a process of its own, with what the contract asks for in it.
+"""An emulator of AWS in a separate process, with the resources of the contract.
 
-Use `running()` from Python. `python -m celery_aws.dev.emulator` prints the environment variables that lead a
-service to it, as one line of JSON, and runs until its standard input ends; so it never outlives
-whoever started it, not even one that was killed.
+Use `running()` from Python. `python -m celery_aws.dev.emulator` prints the environment variables for
+a service as one line of JSON, and runs until its standard input ends, so that it never outlives the
+process that started it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..contract import read
 from . import brokers, results
 
 PROJECT = Path.cwd()
-"""The project's root, where `make` and the tests start whatever they start."""
+"""Root of the project, the current directory of `make` and of tests."""
 CONTRACT = Path(os.environ.get("CONTRACT_FILE") or PROJECT / "contract.json")
 
 ENVIRONMENT = "development"
 
-HURRIED: dict[str, float] = {
+FAST_VALUES: dict[str, float] = {
     "wait_time_seconds": 1,
     "dead_letter_retention_seconds": 1_209_600,
     "soft_limit_seconds": 240,
@@ -41,46 +41,46 @@ HURRIED: dict[str, float] = {
     "concurrency": 4,
     "seconds_per_task": 5,
 }
-"""Numbers that somebody can wait for, and that leave room for what is waited for."""
+"""Values for tests and demonstrations: short waiting and backoff, long limits."""
 
 
-def write_hurried_contract(path: Path) -> Path:
-    """Write a contract for those who wait and watch, whatever the numbers in the project's own.
+def write_fast_contract(path: Path) -> Path:
+    """Write the project's contract with values for tests and demonstrations.
 
-    Put the path into `CONTRACT_FILE`, and emulator and service both read it.
+    The emulator and the service read it if `CONTRACT_FILE` is its path.
 
     Raises:
-        ContractError: the project's own breaks rules.
+        ContractError: the project's contract breaks rules.
     """
     read(PROJECT / "contract.json")
     contract = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
-    for home in (contract, *contract["queues"]):
-        home.update({name: number for name, number in HURRIED.items() if name in home})
+    for section in (contract, *contract["queues"]):
+        section.update({name: value for name, value in FAST_VALUES.items() if name in section})
     path.write_text(json.dumps(contract), encoding="utf-8")
     return path
 
 
 def import_path() -> str:
-    """Return a PYTHONPATH with which other processes import what this one can, installed or not."""
+    """Return a PYTHONPATH with which other processes import the same modules as this one."""
     return os.pathsep.join(filter(None, sys.path))
 
 
 class EmulatorError(RuntimeError):
-    """The emulator did not start; the message is what it printed."""
+    """The emulator did not start."""
 
 
 @contextlib.contextmanager
 def running(visibility_timeout_seconds: int | None = None, contract: Path = CONTRACT) -> Iterator[dict[str, str]]:
-    """Run an emulator and yield the environment variables that lead a service to it.
+    """Run an emulator and yield the environment variables for a service.
 
     Args:
-        visibility_timeout_seconds: of every queue, instead of the contract's; for tests that wait
-            for a second delivery.
-        contract: whose queues there are to be.
+        visibility_timeout_seconds: visibility timeout of every queue instead of the contract's, for
+            tests that wait for a redelivery.
+        contract: path of the contract.
 
     Raises:
         ContractError: the contract breaks rules.
-        EmulatorError: it did not start.
+        EmulatorError: the emulator did not start.
     """
     read(contract)
     command = [sys.executable, "-m", "celery_aws.dev.emulator"]
@@ -93,7 +93,7 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Out of reach of the terminal's Ctrl-C: workers that stop still have messages to delete.
+        # Not stopped by Ctrl-C in the terminal: stopping workers still need the emulator.
         start_new_session=True,
     ) as process:
         assert process.stdout is not None and process.stdin is not None
@@ -111,7 +111,7 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
 
 
 def environment_of(contract: Any, url: str) -> dict[str, str]:
-    """Return the environment variables that lead a service to an emulator, but for those of its broker and results."""
+    """Return the environment variables for a service, except those of its broker and result backend."""
     return {
         "ENVIRONMENT": ENVIRONMENT,
         "AWS_ENDPOINT_URL": url,
@@ -124,7 +124,7 @@ def environment_of(contract: Any, url: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def moto(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Run moto in this process, on a free port of this machine alone unless told otherwise, and yield its URL."""
+    """Run moto in this process, by default on a free port of localhost, and yield its URL."""
     from moto.server import ThreadedMotoServer
 
     brokers.chosen(read(CONTRACT)).prepare_moto()
@@ -141,8 +141,8 @@ def main() -> None:
     """Run the emulator until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m celery_aws.dev.emulator", description=__doc__)
     parser.add_argument("--visibility-timeout-seconds", type=int)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; %(default)s unless named")
-    parser.add_argument("--port", type=int, default=0, help="a free one unless named")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; default: a free one")
     arguments = parser.parse_args()
     contract = read(CONTRACT)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -151,9 +151,9 @@ def main() -> None:
         environment = environment_of(contract, url)
         os.environ.update(environment)
         environment.update(results.create(contract, stack))
-        # Last, so that whoever finds the last queue finds everything.
-        broker, hurry = brokers.chosen(contract), arguments.visibility_timeout_seconds
-        environment.update(broker.create(contract, url, ENVIRONMENT, hurry, stack))
+        # Last, because the health check in compose.yaml waits for the last queue.
+        broker, visibility_timeout = brokers.chosen(contract), arguments.visibility_timeout_seconds
+        environment.update(broker.create(contract, url, ENVIRONMENT, visibility_timeout, stack))
         print(json.dumps(environment), flush=True)
         sys.stdin.read()
 
@@ -161,5 +161,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (FileNotFoundError, TimeoutError) as error:  # What it runs is not here, or does not start.
+    except (FileNotFoundError, TimeoutError) as error:  # A server is not installed, or did not start.
         sys.exit(str(error))

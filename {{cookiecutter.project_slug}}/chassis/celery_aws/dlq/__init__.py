@@ -1,6 +1,6 @@
-"""Dead-letter queues: what is in them, why, and sending it back; a folder for each broker.
+"""Dead-letter queues: peek at messages, resend, export, import and purge them. One package per broker.
 
-Peeking consumes nothing: what was received is released again. Nothing is deleted before it is safe elsewhere.
+Peeking releases all messages again. A message is deleted only after its copy is confirmed.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ from .message import Message, Sent
 
 
 class Peek(Protocol):
-    """All messages of a dead-letter queue, page by page, held until the `with` block ends and then released."""
+    """All messages of a dead-letter queue, page by page; released at the end of the `with` block."""
 
     seen: int
-    """Messages seen so far."""
+    """Number of messages seen so far."""
 
     def pages(self) -> Iterator[Sequence[Any]]:
-        """Yield the messages, until there are no more."""
+        """Yield pages of messages until the queue is exhausted."""
 
     def delete(self, messages: Sequence[Any]) -> object:
-        """Delete messages that are safe elsewhere."""
+        """Delete messages."""
 
 
 class DeadLetterQueue(Protocol):
-    """The dead-letter queue of one queue; each broker's package has one."""
+    """The interface of a dead-letter queue; each broker's package has one."""
 
     PAGE: int
-    """Messages that are sent at a time."""
+    """Number of messages to send at a time."""
     name: str
-    """Its name at the broker."""
+    """Name of the dead-letter queue at the broker."""
     target: str
-    """Name of the queue that its messages came from."""
+    """Name of the queue that its messages come from."""
     depth: int
-    """About how many messages there are."""
+    """Approximate number of messages."""
     unseen: int
-    """Messages that a peek did not show, though they are there."""
+    """Number of messages that a peek did not show."""
 
     @property
     def why_unseen(self) -> str:
-        """Why a peek does not show everything."""
+        """Why a peek may not show all messages."""
 
     def peek(self) -> AbstractContextManager[Peek]:
         """Return a peek at all messages."""
 
     def resend(self, messages: Any) -> Sent[Any]:
-        """Send messages to the queue they came from, to be tried as if new."""
+        """Send messages to their original queue, with a receive count of 0."""
 
     def put(self, messages: Any, *, to_dead: bool) -> Sent[Any]:
-        """Send exported messages to the dead-letter queue, or to the queue."""
+        """Send exported messages to the dead-letter queue, or to the original queue."""
 
     def imported(self, line: str) -> Message:
-        """Read a line that `Message.exported` wrote.
+        """Parse a line that `Message.exported` wrote.
 
         Raises:
-            ValueError: it is no such line, or no message that this queue takes.
+            ValueError: the line is invalid, or the queue does not accept the message.
         """
 
     def purge(self) -> tuple[int, str]:
-        """Delete all messages; return how many, and a sentence about it."""
+        """Delete all messages; return their number and a message for the operator."""
 
 
 def find(queue: str, environment: str) -> DeadLetterQueue:
@@ -70,11 +70,11 @@ def find(queue: str, environment: str) -> DeadLetterQueue:
 
     Args:
         queue: short name of the queue.
-        environment: where, such as production.
+        environment: name of the environment, such as production.
 
     Raises:
         KeyError: the contract has no such queue.
     """
-    place = environments.find(environment)
-    found = options.load(__name__, place.contract.broker).DeadLetterQueue(place, place.contract.queue(queue))
+    env = environments.find(environment)
+    found = options.load(__name__, env.contract.broker).DeadLetterQueue(env, env.contract.queue(queue))
     return cast(DeadLetterQueue, found)

@@ -1,4 +1,4 @@
-"""Dead letters, whatever the broker: whose task, how old, delivered how often, and why; and which of them are meant."""
+"""Dead-letter messages and their selection, independent of the broker."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 LONGEST_UNPACKED_BYTES = 16 * 1_048_576
-"""Of a compressed body no more is unpacked, so that a hostile one does no harm."""
+"""Maximum size of a decompressed body, as a protection against zip bombs."""
 
 _COMPRESSED = ("application/x-gzip", "application/gzip", "application/zlib")
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a Celery message asks for."""
+    """The task call in a Celery message."""
 
     task: str
     task_id: str
     args: str
-    """Its positional arguments, as JSON where they can be read."""
+    """Positional arguments, as JSON if they can be decoded."""
     kwargs: str
-    """And those by name."""
+    """Keyword arguments, as JSON if they can be decoded."""
     retries: int
     eta: str
 
 
 def read_call(headers: Any, content: Any) -> Call | None:
-    """Return what a message asks for, or nothing if it is none of Celery's.
+    """Return the call in a message, or None if it is not a Celery message.
 
     Args:
-        headers: of Celery, as they were found.
-        content: JSON of the arguments, which may be compressed, or what that says.
+        headers: Celery's headers, not validated.
+        content: the arguments, decoded or as JSON, which may be compressed.
     """
     if not isinstance(headers, dict) or not isinstance(headers.get("task"), str):
         return None
@@ -41,8 +41,8 @@ def read_call(headers: Any, content: Any) -> Call | None:
     return Call(
         task=headers["task"],
         task_id=str(headers.get("id") or ""),
-        args=args if args is not None else str(headers.get("argsrepr") or "cannot be read"),
-        kwargs=kwargs if kwargs is not None else str(headers.get("kwargsrepr") or "cannot be read"),
+        args=args if args is not None else str(headers.get("argsrepr") or "cannot be decoded"),
+        kwargs=kwargs if kwargs is not None else str(headers.get("kwargsrepr") or "cannot be decoded"),
         retries=headers["retries"] if isinstance(headers.get("retries"), int) else 0,
         eta=str(headers.get("eta") or ""),
     )
@@ -62,7 +62,7 @@ def _arguments(headers: dict[str, Any], content: Any) -> tuple[str | None, str |
 
 
 def parsed(text: str | bytes | None) -> Any:
-    """Return what JSON says, or nothing if it is none."""
+    """Return the decoded JSON, or None if it is invalid."""
     if text is None:
         return None
     try:
@@ -73,54 +73,54 @@ def parsed(text: str | bytes | None) -> Any:
 
 @dataclass(frozen=True)
 class Message:
-    """A message in a dead-letter queue; each broker's own says the rest."""
+    """A message in a dead-letter queue; each broker has a subclass."""
 
     message_id: str
-    """What the broker calls it."""
+    """Id of the message at the broker."""
     sent_at_seconds: float
-    """When it was sent, as seconds since 1970; 0 if nobody knows."""
+    """When it was sent, in seconds since 1970; 0 if unknown."""
     receive_count: int
     group: str
     call: Call | None
-    """What it asks for, if it is a message of Celery."""
+    """The task call; None if it is not a Celery message."""
 
     @property
     def id(self) -> str:
-        """The task's id, or else the message's."""
+        """Id of the task, or of the message if it is not a Celery message."""
         return (self.call and self.call.task_id) or self.message_id
 
     @property
     def task(self) -> str:
-        """Name of its task; empty for a foreign message."""
+        """Name of the task; empty if it is not a Celery message."""
         return self.call.task if self.call else ""
 
     @property
     def age_seconds(self) -> float | None:
-        """How long ago it was sent, if that is known."""
+        """Seconds since it was sent; None if unknown."""
         return time.time() - self.sent_at_seconds if self.sent_at_seconds else None
 
     @property
     def text(self) -> str:
-        """Its body, for people."""
+        """The body as text."""
         raise NotImplementedError
 
     def failure(self, name: str) -> str:
-        """Return what the worker noted when it dead-lettered the message: Exception, Traceback, Host or Attempt."""
+        """Return a part of the reason that the worker stored: Exception, Traceback, Host or Attempt."""
         raise NotImplementedError
 
     @property
     def reason(self) -> str:
-        """Why it is here, in one line."""
-        said = self.failure("Exception") or self.cause
-        return said if self.call else f"foreign message, {said}: {self.text[:60]}"
+        """Why it was dead-lettered, in one line."""
+        why = self.failure("Exception") or self.cause
+        return why if self.call else f"not a Celery message, {why}: {self.text[:60]}"
 
     @property
     def cause(self) -> str:
-        """Why it is here, where no worker said so."""
-        return f"delivered {self.receive_count} times"
+        """Why it was dead-lettered, if no worker stored a reason."""
+        return f"received {self.receive_count} times"
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list says of it."""
+        """Return the fields of `dlq list`."""
         return {
             "id": self.id,
             "message_id": self.message_id,
@@ -132,23 +132,23 @@ class Message:
         }
 
     def exported(self) -> dict[str, Any]:
-        """Return all of it, for a line of JSON; `imported` reads it back."""
+        """Return the message as JSON data for `dlq export`; `imported` parses it."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which messages a command is about; all of them, unless told otherwise."""
+    """Criteria for messages; by default all messages."""
 
     ids: tuple[str, ...] = ()
-    """Beginnings of the ids of tasks or messages."""
+    """Prefixes of ids of tasks or messages."""
     task: str = ""
-    """Name of the task, in full or its end: `high.send_invoice`."""
+    """Name of the task, full or short: `high.send_invoice`."""
     older_than_seconds: float = 0
 
     @property
     def everything(self) -> bool:
-        """Whether it leaves nothing out."""
+        """Whether it selects all messages."""
         return self == Selection()
 
     def has(self, message: Message) -> bool:
@@ -165,8 +165,8 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 @dataclass(frozen=True)
 class Sent(Generic[AnyMessage]):
-    """What became of messages that were to be sent."""
+    """The result of sending messages."""
 
     accepted: tuple[AnyMessage, ...]
     refused: tuple[tuple[AnyMessage, str], ...]
-    """Those the broker did not take, with its reason."""
+    """Messages that were not sent, with the reason."""

@@ -1,6 +1,6 @@
-"""What an environment has, compared with the contract; a module for each broker and result backend.
+"""Compares an environment with the contract; one module per broker and result backend.
 
-It changes nothing and sends no message.
+The checks change nothing and send no messages.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from .. import options
 from .findings import Finding
 
 ROLES = ("operator", "worker", "producer")
-"""Whose permissions can be looked at."""
+"""The roles whose permissions can be checked."""
 
 
-def findings(here: Any, role: str) -> Iterator[Finding]:
-    """Make all checks of an environment, one after the other.
+def findings(env: Any, role: str) -> Iterator[Finding]:
+    """Run all checks of an environment.
 
     Args:
-        here: the environment.
-        role: one of `ROLES`.
+        env: the environment.
+        role: the role whose permissions are checked; one of `ROLES`.
     """
-    yield from options.load(__name__, here.contract.broker).findings(here, role)
+    yield from options.load(__name__, env.contract.broker).findings(env, role)

@@ -1,4 +1,4 @@
-"""The table of the results: is it there, does it forget, what does it cost."""
+"""Checks of the DynamoDB table for results."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from .findings import Finding, unknown, well, wrong
 
 
 def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Finding]:
-    """Look at the table (D401) and its TTL (D402)."""
+    """Check the table (D401) and its TTL (D402)."""
     try:
-        table = Variables().results_table  # type: ignore[call-arg]  # It comes from the environment.
+        table = Variables().results_table  # type: ignore[call-arg]  # From the environment variables.
     except ValidationError:
-        yield unknown(
-            "D401", "results", "RESULTS_TABLE is not set, or is no table's name", "set it as the service does"
-        )
+        yield unknown("D401", "results", "RESULTS_TABLE is missing or invalid", "set it to the value of the service")
         return
     dynamodb = client("dynamodb")
     try:
         described = dynamodb.describe_table(TableName=table)["Table"]
         expiry = dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
     except Exception as error:
-        if not (said := explanation(error)):
+        if not (reason := explanation(error)):
             raise
-        yield wrong("D401", "results", said, "apply Terraform, or correct RESULTS_TABLE or the rights")
+        yield wrong("D401", "results", reason, "apply Terraform, or correct RESULTS_TABLE or the permissions")
         return
     keys = [(key["AttributeName"], key["KeyType"]) for key in described["KeySchema"]]
     if keys == [("id", "HASH")]:
         yield well("D401", "results", f"table {table}")
     else:
-        yield wrong("D401", "results", f"the key of {table} is {keys}", "Celery needs a table with the hash key `id`")
+        yield wrong(
+            "D401", "results", f"the key of {table} is {keys}", "Celery requires a table with the hash key `id`"
+        )
     if expiry.get("TimeToLiveStatus") in ("ENABLED", "ENABLING") and expiry.get("AttributeName") == "ttl":
         yield well("D402", "results", f"TTL {contract.result_expires_seconds} s")
     else:
-        yield wrong("D402", "results", f"TTL of {table} is off, or not on `ttl`", "apply Terraform")
+        yield wrong("D402", "results", f"TTL of {table} is off, or not on the attribute `ttl`", "apply Terraform")

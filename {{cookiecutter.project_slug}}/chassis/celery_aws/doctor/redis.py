@@ -1,4 +1,4 @@
-"""The server of the results: does it answer, does it forget."""
+"""Checks of the Redis or Valkey for results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .findings import Finding, unknown, well, wrong
 
 
 def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Finding]:
-    """Ask the server (D401); results expire by themselves (D402), unless it throws away what is young."""
+    """Check the server (D401), and that it evicts no results before they expire (D402)."""
     import redis
 
     try:
-        variables = Variables()  # type: ignore[call-arg]  # It comes from the environment.
+        variables = Variables()  # type: ignore[call-arg]  # From the environment variables.
     except ValidationError:
-        yield unknown("D401", "results", "RESULTS_URL is not set, or does not fit", "set it as the service does")
+        yield unknown("D401", "results", "RESULTS_URL is missing or invalid", "set it to the value of the service")
         return
     server: Any = redis.Redis.from_url(
         celery_settings(contract, variables)["result_backend"], socket_connect_timeout=5, socket_timeout=5
@@ -28,10 +28,10 @@ def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Findi
         server.ping()
         memory = server.info("memory")
     except redis.RedisError as error:
-        # Its message has host and port, and no password.
-        yield wrong("D401", "results", f"Redis does not answer: {error}", "look at the network and RESULTS_URL")
+        # The message has the host and the port, but no password.
+        yield wrong("D401", "results", f"Redis does not respond: {error}", "check the network and RESULTS_URL")
         return
-    yield well("D401", "results", "Redis answers")
+    yield well("D401", "results", "Redis responds")
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     if policy in ("noeviction", "volatile-ttl", "volatile-lru", "volatile-lfu"):
         yield well("D402", "results", f"after {contract.result_expires_seconds} s; when memory is full: {policy}")
@@ -39,6 +39,6 @@ def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Findi
         yield wrong(
             "D402",
             "results",
-            f"when memory is full: {policy}, which drops young results",
+            f"when memory is full: {policy}, which evicts recent results",
             "set maxmemory-policy to volatile-ttl",
         )

@@ -1,4 +1,4 @@
-"""The bucket of the results: is it there, does it forget, what does it cost."""
+"""Checks of the S3 bucket for results."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from .findings import Finding, unknown, well, wrong
 
 
 def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Finding]:
-    """Look at the bucket (D401) and its lifecycle rules (D402)."""
+    """Check the bucket (D401) and its lifecycle rules (D402)."""
     from botocore.exceptions import ClientError
 
     try:
-        bucket = Variables().results_bucket  # type: ignore[call-arg]  # It comes from the environment.
+        bucket = Variables().results_bucket  # type: ignore[call-arg]  # From the environment variables.
     except ValidationError:
-        yield unknown(
-            "D401", "results", "RESULTS_BUCKET is not set, or is no bucket's name", "set it as the service does"
-        )
+        yield unknown("D401", "results", "RESULTS_BUCKET is missing or invalid", "set it to the value of the service")
         return
     s3 = client("s3")
     try:
@@ -33,8 +31,8 @@ def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Findi
     except Exception as error:
         if isinstance(error, ClientError) and error_code(error) == "NoSuchLifecycleConfiguration":
             rules = []
-        elif said := explanation(error):
-            yield wrong("D401", "results", said, "apply Terraform, or correct RESULTS_BUCKET or the rights")
+        elif reason := explanation(error):
+            yield wrong("D401", "results", reason, "apply Terraform, or correct RESULTS_BUCKET or the permissions")
             return
         else:
             raise

@@ -1,4 +1,4 @@
-"""An environment of the service (staging, production), as operators reach it."""
+"""Access of operator commands to an environment of the service, such as staging or production."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..contract import Contract, Queue
 
 @dataclass
 class Environment:
-    """Where a command looks; each broker's own knows the way to its queues."""
+    """An environment of the service; each broker has a subclass with access to its queues."""
 
     contract: Contract
     environment: str
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client that gives up within half a minute."""
+        """Return a boto3 client with short timeouts, cached by service."""
         if service not in self._clients:
             import boto3
             from botocore.config import Config
@@ -28,17 +28,17 @@ class Environment:
             try:
                 self._clients[service] = boto3.client(service, region_name=self.contract.region, config=config)
             except ValueError as error:
-                raise Failure(f"AWS could not be asked: {error}; is AWS_ENDPOINT_URL right?") from error
+                raise Failure(f"invalid configuration of AWS: {error}; check AWS_ENDPOINT_URL") from error
         return self._clients[service]
 
     def name(self, queue: Queue, *, dead: bool = False) -> str:
-        """Return the name at the broker of a queue or of its dead-letter queue."""
+        """Return the name of a queue, or of its dead-letter queue, at the broker."""
         naming = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
         return naming(queue, self.environment)
 
 
 def find(environment: str) -> Any:
-    """Return an environment of the service, with the way to its broker.
+    """Return an environment of the service, of the class for its broker.
 
     Raises:
         ContractError: the contract breaks rules.

@@ -1,4 +1,4 @@
-"""One environment of the service at its broker: connections, and the management API."""
+"""Access to an environment on RabbitMQ: connections and the management API."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ from ..brokers.rabbitmq import Variables, celery_settings, transport
 from ..settings import read_settings
 from . import Environment as Base
 
-# Its published type knows little of it.
+# The published type lacks what is overridden here.
 BaseTransport: Any = pyamqp.Transport
 
 
 class BrokerError(OSError):
-    """The broker could not be asked, or says no; the message says what to do."""
+    """A request to the broker failed; the message says what to do."""
 
 
 class Transport(BaseTransport):  # type: ignore[misc]
-    """kombu's own, since the service's would declare what the commands are to look for; with the service's channels."""
+    """A transport with the service's channels that does not declare queues, which commands must not do."""
 
     Connection = transport.Connection
 
 
 class Environment(Base):
-    """Where a command looks. It needs those variables of the service that lead to its broker."""
+    """An environment on RabbitMQ. It needs the service's environment variables of the broker."""
 
     @cached_property
     def variables(self) -> Variables:
-        """Where the broker is, and who asks.
+        """The environment variables of the broker.
 
         Raises:
-            SettingsError: variables are missing or wrong.
+            SettingsError: variables are missing or invalid.
         """
         return read_settings(Variables)[0]
 
     @property
     def virtual_host(self) -> str:
-        """The virtual host, which is this environment's own."""
+        """The virtual host of this environment."""
         return unquote(urlsplit(self.variables.broker_url).path[1:]) or "/"
 
     def connect(self) -> Any:
         """Connect as the service does, but declare nothing.
 
         Raises:
-            BrokerError: that cannot be done.
+            BrokerError: the connection failed.
         """
         conf = celery_settings(self.contract, self.variables, self.environment)
         connection = Connection(
             conf["broker_url"],
             ssl=conf["broker_use_ssl"],
             connect_timeout=conf["broker_connection_timeout"],
-            # What is long looked at, or asked about, is no reason to lose the connection.
+            # A command may be idle for long, for example while it prompts.
             heartbeat=0,
             transport=Transport,
             transport_options=conf["broker_transport_options"],
@@ -74,19 +74,19 @@ class Environment(Base):
             return connection.transport.establish_connection()
 
     def ask(self, path: str, *more: str) -> Any:
-        """Ask the management API.
+        """Send a GET request to the management API.
 
         Args:
-            path: which of its collections, or what is in one; `vhosts` for example.
-            more: names that follow, as they are.
+            path: path of a collection, such as `vhosts`.
+            more: further path segments, which are quoted.
 
         Raises:
-            BrokerError: it cannot be reached, or says no.
+            BrokerError: the API is unavailable or refused the request.
         """
         return self.ask_with_date(path, *more)[0]
 
     def ask_with_date(self, path: str, *more: str) -> tuple[Any, str]:
-        """Ask the management API; return when it answered, too."""
+        """Send a GET request to the management API; return the response and its `Date` header."""
         held = self.variables
         base = held.broker_management_url or f"https://{urlsplit(held.broker_url).hostname}"
         given = f"{held.broker_username}:{held.broker_password.get_secret_value()}"
@@ -101,15 +101,15 @@ class Environment(Base):
                 raise BrokerError(_refused(error, url)) from None
             except (OSError, ValueError) as error:
                 why = getattr(error, "reason", error)
-                raise BrokerError(f"the management API at {base} does not answer: {why}") from None
+                raise BrokerError(f"the management API at {base} does not respond: {why}") from None
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Say what an error of the broker means.
+    """Turn errors of the broker into explanations.
 
     Raises:
-        BrokerError: with what to do about it.
+        BrokerError: says what the error means and what to do.
     """
     try:
         yield
@@ -120,24 +120,24 @@ def explained() -> Iterator[None]:
 
 
 def explanation(error: Exception) -> str:
-    """Return what an error of the broker, or on the way to it, means and what to do."""
-    said = str(getattr(error, "reply_text", "") or error or repr(error))
+    """Return what an error of the broker or the connection means and what to do."""
+    reply = str(getattr(error, "reply_text", "") or error or repr(error))
     if isinstance(error, ssl.SSLError):
-        return f"BROKER_URL leads to a broker whose certificate is not to be trusted: {said}"
-    if isinstance(error, AccessRefused) and "Login" in said:
-        return f"the broker does not take BROKER_USERNAME and BROKER_PASSWORD: {said}"
+        return f"the certificate of the broker in BROKER_URL is not trusted: {reply}"
+    if isinstance(error, AccessRefused) and "Login" in reply:
+        return f"the broker does not accept BROKER_USERNAME and BROKER_PASSWORD: {reply}"
     if isinstance(error, AccessRefused):
-        return f"this user may not do that: {said}; docs/operations.md lists what each command needs"
+        return f"the user lacks a permission: {reply}; docs/operations.md lists what each command needs"
     if isinstance(error, NotAllowed):
-        return f"the virtual host in BROKER_URL is not there, or not for this user: {said}"
+        return f"the virtual host in BROKER_URL does not exist, or the user has no access to it: {reply}"
     if isinstance(error, NotFound):
-        return f"{said}. Is BROKER_URL right, and has a worker or a sender ever connected, which declares the queues?"
+        return f"{reply}. Check BROKER_URL; workers and producers declare the queues when they connect"
     if isinstance(error, AMQPError):
-        return f"the broker says: {said}"
-    return f"the broker in BROKER_URL does not answer: {said}"
+        return f"error of the broker: {reply}"
+    return f"the broker in BROKER_URL does not respond: {reply}"
 
 
 def _refused(error: HTTPError, url: str) -> str:
     if error.code == 401:
-        return "the management API does not take BROKER_USERNAME and BROKER_PASSWORD, or the user has no tag for it"
-    return f"the management API says {error.code} {error.reason} to {urlsplit(url).path}"
+        return "the management API does not accept BROKER_USERNAME and BROKER_PASSWORD, or the user lacks a tag for it"
+    return f"the management API responded {error.code} {error.reason} to {urlsplit(url).path}"

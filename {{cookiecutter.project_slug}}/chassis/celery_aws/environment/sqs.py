@@ -1,4 +1,4 @@
-"""One environment of the service in AWS: queue URLs, queue attributes."""
+"""Access to an environment on SQS: queue URLs and attributes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from . import Environment as Base
 
 @dataclass
 class Environment(Base):
-    """Where a command looks. It needs credentials and the environment's name, and no other variable of the service."""
+    """An environment on SQS. It needs AWS credentials, but none of the service's environment variables."""
 
     _urls: dict[str, str] = field(default_factory=dict)
 
     @property
     def sqs(self) -> Any:
-        """A client of SQS."""
+        """A boto3 client of SQS."""
         return self.client("sqs")
 
     def url(self, queue: Queue, *, dead: bool = False) -> str:
-        """Return the URL of a queue or of its dead-letter queue, as SQS tells it."""
+        """Return the URL of a queue or of its dead-letter queue, from SQS."""
         name = self.name(queue, dead=dead)
         if name not in self._urls:
             self._urls[name] = self.sqs.get_queue_url(QueueName=name)["QueueUrl"]
         return self._urls[name]
 
     def urls_at_sqs(self) -> dict[str, str]:
-        """Return the URL of each queue of this service and environment at SQS by its name, in the contract or not.
+        """Return the URLs of all queues of this service and environment by name, in the contract or not.
 
-        A queue of another service is among them if its name begins the same.
+        This includes queues of other services whose names have the same prefix.
         """
-        # Without a page size, SQS returns 1,000 queues and does not say that there are more.
+        # Without a page size, SQS returns at most 1,000 queues and no token for the next page.
         # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ListQueues.html
         pages = self.sqs.get_paginator("list_queues").paginate(
             QueueNamePrefix=self.queue_name_prefix, PaginationConfig={"PageSize": 1000}
@@ -42,11 +42,11 @@ class Environment(Base):
 
     @property
     def queue_name_prefix(self) -> str:
-        """What the name of each queue of this service and environment begins with."""
+        """Prefix of the names of all queues of this service and environment."""
         return f"{self.contract.service}-{self.environment}-"
 
     def attributes(self, queue: Queue, *names: str, dead: bool = False) -> dict[str, str]:
-        """Return attributes of a queue or of its dead-letter queue; all of them, if none is named."""
+        """Return attributes of a queue or of its dead-letter queue; all attributes by default."""
         answer = self.sqs.get_queue_attributes(
             QueueUrl=self.url(queue, dead=dead), AttributeNames=list(names or ("All",))
         )
@@ -57,7 +57,7 @@ class Environment(Base):
         return self.attributes(queue, "QueueArn", dead=dead)["QueueArn"]
 
     def depth(self, queue: Queue, *, dead: bool = False) -> int:
-        """Return about how many messages there are, hidden ones included."""
+        """Return the approximate number of messages, including those in flight."""
         return sum(
             map(
                 int,

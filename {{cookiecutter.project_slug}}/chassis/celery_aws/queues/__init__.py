@@ -1,4 +1,4 @@
-"""How full the queues are; a module for each broker."""
+"""The depth of the queues, with one module per broker."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from .. import options
 
 
 class Depth(Protocol):
-    """How full a queue is; each broker knows something else."""
+    """The depth of a queue; the other fields depend on the broker."""
 
     @property
     def is_well(self) -> bool:
-        """Whether no operator need look."""
+        """Whether the queue needs no attention."""
 
 
 class Depths(Protocol):
-    """What each broker's module has."""
+    """The interface of a broker's module."""
 
     HELP: str
-    """What the command has to say of the columns."""
+    """Help text about the columns and the exit code."""
 
-    def depths(self, place: Any) -> Sequence[Depth]:
-        """Return how full every queue of an environment is."""
+    def depths(self, env: Any) -> Sequence[Depth]:
+        """Return the depth of every queue of an environment."""
 
-    def drawn(self, found: Any, title: str) -> Table:
+    def rendered(self, found: Any, title: str) -> Table:
         """Return a table of the queues."""
 
 
 def chosen(broker: str) -> Depths:
-    """Return what knows the queues of a broker, named as in the contract."""
+    """Return the module of a broker, named as in the contract."""
     return cast(Depths, options.load(__name__, broker))

@@ -1,4 +1,4 @@
-"""How full the queues are, as the broker's management API tells it."""
+"""The depth of the queues, from the management API of RabbitMQ."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from ..environment.rabbitmq import BrokerError, Environment
 from ..terminal import plain, table
 
 HELP = """
-The counts are some seconds old. A countdown waits in queues of Celery's for all of them, so that what is DELAYED is
-known in total only. Exits with 1 if a dead-letter queue is not empty, or messages wait and no worker is there.
+The counts are some seconds old. Delayed messages are in shared queues of Celery, so only their total is known.
+Exits with 1 if a dead-letter queue is not empty, or if messages wait in a queue without consumers.
 """
 
 DELAYED = "celery_delayed_"
-"""What the names of Celery's queues for countdowns begin with."""
+"""Prefix of the names of Celery's queues for delayed messages."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How full a queue is."""
+    """The depth of a queue."""
 
     queue: str
     waiting: int
     in_flight: int
     workers: int
-    """Who takes messages from it."""
+    """Number of consumers."""
     dead: int
     delayed_of_all: int
-    """Messages that are not due yet, of all queues together; failed ones that wait for their next delivery as well."""
+    """Delayed messages of all queues together, including those in a backoff."""
 
     @property
     def is_well(self) -> bool:
-        """Whether nobody need look."""
+        """Whether there are no dead-letter messages, and consumers if messages wait."""
         return not self.dead and not (self.waiting and not self.workers)
 
 
-def depths(place: Environment) -> list[Depth]:
-    """Return how full every queue is.
+def depths(env: Environment) -> list[Depth]:
+    """Return the depth of every queue.
 
     Raises:
-        BrokerError: the broker does not tell, or has no such queue.
+        BrokerError: the management API failed, or a queue does not exist.
     """
-    found = {each["name"]: each for each in place.ask("queues", place.virtual_host)}
+    found = {each["name"]: each for each in env.ask("queues", env.virtual_host)}
     delayed = sum(count(each, "messages") for name, each in found.items() if name.startswith(DELAYED))
-    return [_depth(place, queue, found, delayed) for queue in place.contract.queues]
+    return [_depth(env, queue, found, delayed) for queue in env.contract.queues]
 
 
-def _depth(place: Environment, queue: Queue, found: dict[str, Any], delayed: int) -> Depth:
-    name, dead = place.name(queue), place.name(queue, dead=True)
+def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int) -> Depth:
+    name, dead = env.name(queue), env.name(queue, dead=True)
     if missing := {name, dead} - found.keys():
         raise BrokerError(
-            f"there is no queue {min(missing)} in the virtual host {place.virtual_host}. Is BROKER_URL right, and has "
-            f"a worker or a sender ever connected, which declares the queues?"
+            f"there is no queue {min(missing)} in the virtual host {env.virtual_host}. Check BROKER_URL; workers and "
+            f"producers declare the queues when they connect"
         )
     live = found[name]
     return Depth(
@@ -70,13 +70,13 @@ def _depth(place: Environment, queue: Queue, found: dict[str, Any], delayed: int
 
 
 def count(queue: Mapping[str, Any], what: str) -> int:
-    """Return one of the counts that the management API gives of a queue."""
-    return int(queue.get(what) or 0)  # A queue that has just been made has no counts yet.
+    """Return a count of a queue from the management API."""
+    return int(queue.get(what) or 0)  # A new queue has no counts yet.
 
 
-def drawn(found: list[Depth], title: str) -> Table:
+def rendered(found: list[Depth], title: str) -> Table:
     """Return a table of the queues."""
-    delayed = f"{found[0].delayed_of_all:,} messages of all queues are delayed" if found else ""
+    delayed = f"{found[0].delayed_of_all:,} delayed messages in all queues" if found else ""
     made = table(title=title, title_justify="left", title_style="", caption=delayed, caption_justify="left")
     made.caption_style = ""
     made.add_column("QUEUE", overflow="fold")

@@ -1,4 +1,4 @@
-"""The result backends: a module for each, of which a service has one."""
+"""The result backends, one module each."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..contract import Contract
 
 
 class Results(Protocol):
-    """What the rest of the library needs of a result backend; each one's module has it."""
+    """The interface of a result backend's module."""
 
     BACKENDS: dict[str, str]
-    """The backend's class, by the scheme of its URL."""
+    """The backend class, by URL scheme."""
 
     @property
     def Variables(self) -> type[BaseSettings]:  # noqa: N802 - a class
-        """The environment variables that lead to this environment's results."""
+        """The environment variables of the result backend."""
 
     def celery_settings(self, contract: Contract, variables: Any) -> Mapping[str, Any]:
-        """Return Celery's settings of the result backend."""
+        """Return Celery's settings for the result backend."""
 
 
 def chosen(contract: Contract) -> Results:
-    """Return the result backend that a contract names."""
+    """Return the module of the contract's result backend."""
     return cast(Results, options.load(__name__, contract.results))

@@ -1,4 +1,4 @@
-"""No results: tasks run for what they do; asking for a result, or a chord, is an error."""
+"""No result backend: reading a result, or sending a chord, is an error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..storing import NoResults
 
 
 class Variables(BaseSettings):
-    """Nothing to set."""
+    """No environment variables."""
 
 
 def celery_settings(contract: Contract, variables: Variables) -> dict[str, Any]:
-    """Return Celery's settings of the result backend.
+    """Return Celery's settings for the result backend.
 
     https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-ignore-result
     """
@@ -23,4 +23,4 @@ def celery_settings(contract: Contract, variables: Variables) -> dict[str, Any]:
 
 
 BACKENDS = {"disabled": f"{NoResults.__module__}:NoResults"}
-"""What Celery is to take where there is no URL."""
+"""The backend class that Celery uses without a URL."""

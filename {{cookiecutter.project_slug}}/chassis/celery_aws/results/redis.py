@@ -1,4 +1,4 @@
-"""Results in Redis or Valkey: quickest, and waiting for a result costs no polling."""
+"""Results in Redis or Valkey: fastest, and waiting for a result needs no polling."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from ..contract import Contract
 from ..storing import ResilientBackend
 
 TEMPORARY = ("OOM", "READONLY", "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
-"""What error replies begin with that are about the server: out of memory, failing over, starting, and the like.
+"""Prefixes of temporary errors of the server, such as out of memory, failover and start-up.
 
 https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
 """
 
 
 class Variables(BaseSettings):
-    """Where this environment keeps its results."""
+    """The Redis or Valkey of this environment's results."""
 
-    results_url: SecretStr = Field(description="rediss:// URL of the results' Redis or Valkey")
+    results_url: SecretStr = Field(description="rediss:// URL of the Redis or Valkey for results")
 
     @field_validator("results_url")
     @classmethod
     def encrypted_unless_local(cls, url: SecretStr) -> SecretStr:
-        """Refuse a connection that leaves the machine in plain text."""
+        """Refuse an unencrypted connection to another machine."""
         parts = urlsplit(url.get_secret_value())
         local = parts.hostname in ("localhost", "127.0.0.1", "::1", "redis")
         if parts.scheme != "rediss" and not (parts.scheme == "redis" and local):
-            raise ValueError("must be rediss://…; plain redis:// is for this machine alone")
+            raise ValueError("must be rediss://…; redis:// is allowed only for localhost")
         return url
 
 
 def celery_settings(contract: Contract, variables: Variables) -> dict[str, Any]:
-    """Return Celery's settings of the result backend.
+    """Return Celery's settings for the result backend.
 
     https://docs.celeryq.dev/en/stable/userguide/configuration.html#redis-backend-settings
     """
     url = variables.results_url.get_secret_value()
     if url.startswith("rediss://") and "ssl_cert_reqs" not in url:
-        # Celery insists that a TLS connection says how it checks the server's certificate.
+        # Celery requires this parameter for TLS.
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
     return {
         "result_backend": url,
         "result_expires": contract.result_expires_seconds,
-        # Whoever sends a task also subscribes to its result. With Celery's 20 tries a sender, a web
-        # request say, would hang for 20 seconds when Redis is out of reach.
+        # A producer also subscribes to the result of the task. With Celery's 20 attempts, a web
+        # request would hang for 20 seconds if Redis is unavailable.
         "result_backend_transport_options": {
             "retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
         },
-        # Without these a connection that a firewall dropped in silence is waited on for ever.
+        # Without timeouts, a connection that a firewall dropped would block for ever.
         "redis_socket_connect_timeout": 5,
         "redis_socket_timeout": 10,
         "redis_socket_keepalive": True,
@@ -66,14 +66,14 @@ def celery_settings(contract: Contract, variables: Variables) -> dict[str, Any]:
 
 
 BACKENDS = {"redis": f"{__name__}:Backend", "rediss": f"{__name__}:Backend"}
-"""What Celery is to take for the scheme of a URL."""
+"""The backend class, by URL scheme."""
 
 
 class Backend(ResilientBackend, RedisBackend):  # type: ignore[misc]
-    """Celery's Redis backend, each of whose commands is repeated while Redis is unavailable."""
+    """Celery's Redis backend, which retries every command while Redis is unavailable."""
 
     def is_unavailable(self, error: Exception) -> bool:
-        """Return whether an error tells of Redis or of the network, and not of the result."""
+        """Return whether an error is due to Redis or the network, and not to the result."""
         if isinstance(error, (BackendStoreError, redis.DataError)):
             return False
         if isinstance(error, redis.ResponseError):
@@ -84,21 +84,21 @@ class Backend(ResilientBackend, RedisBackend):  # type: ignore[misc]
         backend = self
 
         class Client(redis.StrictRedis):
-            """A client for a backend."""
+            """A client that retries commands."""
 
             def execute_command(self, *args: Any, **options: Any) -> Any:
-                """Execute a command."""
+                """Execute a command, with retries."""
                 return backend.with_retries(super().execute_command, *args, **options)
 
             def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
-                """Return a pipeline."""
+                """Return a pipeline that retries."""
                 return Commands(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
         class Commands(Pipeline):
-            """Commands that are executed together."""
+            """A pipeline that retries all of its commands together."""
 
             def execute(self, *args: Any, **options: Any) -> Any:
-                """Execute them; those that failed together are sent together again."""
+                """Execute the commands, with retries."""
                 commands = list(self.command_stack)
 
                 def again() -> Any:
@@ -111,7 +111,7 @@ class Backend(ResilientBackend, RedisBackend):  # type: ignore[misc]
 
     @cached_property
     def _chord_part_return_script(self) -> Any:
-        """Celery's script claims a chord for its caller; repeated, it must not take its own claim for another's."""
+        """Celery's script, which claims a chord for its caller; a retry recognizes its own claim."""
         script = super()._chord_part_return_script  # type: ignore[misc]
 
         def call(keys: Any, args: Any, client: Any) -> Any:

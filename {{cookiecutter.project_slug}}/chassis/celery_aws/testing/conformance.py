@@ -1,7 +1,7 @@
-"""Tests that every service passes, brought by one import: `from celery_aws.testing.conformance import *`.
+"""Tests for every service; add them with `from celery_aws.testing.conformance import *`.
 
-The contract, what copies it, the service's code, its queues and its Terraform agree; and each queue does its work on
-the emulator.
+They check that the generated files, the code and the queues agree with the contract, and run a task
+through each queue on the emulator.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ end_to_end = pytest.mark.end_to_end
 
 
 def test_copies_of_the_contract_are_current() -> None:
-    """`make test` writes both anew, so this tells of what was not committed."""
+    """`make test` updates both files, so this fails in CI if an update was not committed."""
     for target, text in ((compose.TARGET, compose.text()), (timeouts.TARGET, timeouts.text())):
         assert target.read_text(encoding="utf-8") == text, f"run `make {target.name}`"
 
 
 def test_code_when_it_uses_the_chassis_then_by_public_names() -> None:
-    """Any other name may change with the next version of the chassis."""
+    """All other names may change with the next version of the chassis."""
     found = [
         f"{path.relative_to(emulator.PROJECT)}: {name}"
         for path in sorted((emulator.PROJECT / "src").rglob("*.py"))
@@ -68,7 +68,7 @@ def test_code_when_it_uses_the_chassis_then_by_public_names() -> None:
 
 
 def _names_of_the_chassis(path: Path) -> list[str]:
-    """Return what a module uses of the chassis, without `celery_aws.` in front."""
+    """Return the names that a module uses of the chassis, without the prefix `celery_aws.`."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -84,7 +84,7 @@ def _names_of_the_chassis(path: Path) -> list[str]:
 
 
 def test_environment_variables_are_in_the_example() -> None:
-    """Whoever runs the service elsewhere copies `.env.example`."""
+    """`.env.example` documents all environment variables."""
     services.use(CONTRACT.package)
     shown = re.findall(r"^#?([A-Z_]+)=", (emulator.PROJECT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
     kinds = (type(services.app().settings), *apps.variables(CONTRACT))
@@ -102,14 +102,14 @@ def test_modules_of_tasks_are_those_of_queues() -> None:
 
 @each_queue
 def test_queue_has_a_route_and_a_worker(queue: Queue) -> None:
-    """A task of the queue's module goes to the queue, and a worker takes it from there."""
+    """A task in the queue's module is routed to the queue, which has a worker."""
     services.use(CONTRACT.package)
     route = services.app().amqp.router.route({}, f"{CONTRACT.package}.tasks.{queue.module}.anything")
     assert f"--queues={route['queue'].name}" in worker_arguments(CONTRACT, queue.name, "INFO")
 
 
 def send(service: RunningService, task: str, argument: str, queue: Queue) -> Any:
-    """Send one of the tasks for tests to a queue, in a message group of its own."""
+    """Send one of the test tasks to a queue, in its own message group."""
     options = {"queue": service.contract.celery_name(queue), "MessageGroupId": "conformance"}
     return service.app.send_task(f"celery_aws.testing.tasks.{task}", [argument], **options)
 
@@ -117,9 +117,9 @@ def send(service: RunningService, task: str, argument: str, queue: Queue) -> Any
 @each_queue
 @end_to_end
 def test_queue_when_a_task_is_sent_then_is_done_once(service: RunningService, queue: Queue) -> None:
-    """The worker of each queue is there, and deletes what is done."""
+    """A worker runs the task and deletes its message."""
     with service.reached():
-        task_id = send(service, "echo", "here", queue).id
+        task_id = send(service, "echo", "hello", queue).id
     assert eventually(lambda: outcome_in(service.log(queue.name), task_id)) == "succeeded", service.log(queue.name)
     assert eventually(lambda: service.waiting(queue) == 0)
 
@@ -129,7 +129,7 @@ def test_queue_when_a_task_is_sent_then_is_done_once(service: RunningService, qu
 def test_queue_when_a_task_fails_then_is_dead_lettered_and_resent(
     service: RunningService, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each queue has a dead-letter queue, and what was sent back from there is done."""
+    """A failed task is dead-lettered, and succeeds after it is resent."""
     for name, value in service.environment.items():
         monkeypatch.setenv(name, value)
     missing = tmp_path / "missing"

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of a service; its conftest.py says `pytest_plugins = ["celery_aws.testing.plugin"]`."""
+"""Fixtures for tests of a service; put `pytest_plugins = ["celery_aws.testing.plugin"]` into its conftest.py."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ with contextlib.suppress(ContractError):  # The tests report it.
 
 
 class NotDoneError(AssertionError):
-    """A task that was delivered has not been done: it is in the dead-letter queue, or the time is over."""
+    """A task was dead-lettered, or was not done in time."""
 
 
 def outcome_in(log: str, task_id: str) -> str:
-    """Return what a task ended with at last, by a worker's log; nothing while it has not."""
+    """Return the final outcome of a task from a worker's log; empty if there is none yet."""
     for line in reversed(log.splitlines()):
         if f'"{task_id}"' in line and line.startswith("{"):
             outcome = str(json.loads(line).get("outcome", ""))
@@ -54,7 +54,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 @pytest.fixture
 def deliver(service: RunningService) -> Callable[..., Any]:
-    """A function that has a worker do a task, and returns what the task returns."""
+    """A function that runs a task in a worker and returns its result."""
 
     def deliver(
         task: celery.Task[Any, Any] | str,
@@ -63,7 +63,7 @@ def deliver(service: RunningService) -> Callable[..., Any]:
         timeout_seconds: float = TIMEOUT_SECONDS,
         **kwargs: Any,
     ) -> Any:
-        """Send a task, and wait until a worker has done it.
+        """Send a task, and wait until a worker has run it.
 
         Args:
             task: the task, or its name, `<queue>.<function>`.
@@ -73,14 +73,14 @@ def deliver(service: RunningService) -> Callable[..., Any]:
             kwargs: its keyword arguments.
 
         Returns:
-            What it returned; nothing where the service keeps no results.
+            The result of the task; None if the service has no result backend.
 
         Raises:
-            NotDoneError: it was dead-lettered, or is not done in time; the message has the worker's log.
-            Exception: what the task raised at last, where the service keeps results.
+            NotDoneError: the task was dead-lettered or not done in time; the message has the worker's log.
+            Exception: the exception of the task, if the service has a result backend.
         """
         with service.reached():
-            known = services.app()  # It may have been made for another environment than the emulator's.
+            known = services.app()  # Only for names and routes: it may use other environment variables.
             found = known.find(task) if isinstance(task, str) else task
             queue = known.queue_of_task(found.name) or service.contract.default_queue
             options = {"queue": service.contract.celery_name(queue), "MessageGroupId": group}

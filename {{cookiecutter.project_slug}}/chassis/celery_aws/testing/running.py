@@ -1,4 +1,4 @@
-"""A service that really runs, for tests: emulator, workers, and who sends to them."""
+"""A running service for tests: an emulator, workers and a producer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from . import brokers
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 40) -> Any:
-    """Wait until `holds()` is true, and return what it returned."""
+    """Call `holds()` until its value is true or the time is over, and return the last value."""
     end = time.monotonic() + seconds
     while not (found := holds()) and time.monotonic() < end:
         time.sleep(0.1)
@@ -51,27 +51,27 @@ def unreachable(contract: Contract) -> dict[str, str]:
 
 @dataclass
 class RunningService:
-    """The service on the emulator, with its workers as processes."""
+    """A service on the emulator, with its workers as processes."""
 
     environment: dict[str, str]
     logs: Path
     include: tuple[str, ...] = ("celery_aws.testing.tasks",)
-    """Modules of tasks that workers know beside those of the service."""
+    """Modules with further tasks for the workers."""
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.contract = read(Path(self.environment["CONTRACT_FILE"]))
         self.queue = self.contract.queues[0]
-        """The queue that tests use which need just one."""
+        """The first queue, for tests that need only one."""
         with self.reached():
             self.app = build(self.contract, Settings)
 
     def reached(self) -> Any:
-        """Let boto3 find this emulator, in a `with` block: it reads the environment at its first request."""
+        """Return a context manager that sets the emulator's environment variables, which boto3 reads."""
         return mock.patch.dict(os.environ, self.environment)
 
     def client(self, aws: str) -> Any:
-        """Return a boto3 client of a service of the emulated AWS."""
+        """Return a boto3 client of an emulated AWS service."""
         return boto3.client(aws, endpoint_url=self.environment["AWS_ENDPOINT_URL"])
 
     def start_worker(
@@ -82,13 +82,13 @@ class RunningService:
         command: Sequence[str] = (),
         **variables: str,
     ) -> subprocess.Popen[bytes]:
-        """Start the worker of a queue (the first).
+        """Start a worker.
 
         Args:
-            queue: its short name.
-            label: what the worker is called here; the queue's name, if nothing else.
+            queue: short name of its queue; by default the first queue.
+            label: label of the worker, for `log`; by default the name of the queue.
             extra: further arguments.
-            command: instead of the service's own, as arguments of `python -m`.
+            command: arguments of `python -m`, instead of the service's own worker command.
             variables: further environment variables.
         """
         queue = queue or self.queue.name
@@ -104,57 +104,57 @@ class RunningService:
         return worker
 
     def ready(self, label: str = "") -> bool:
-        """Return whether a worker polls, after it was started with that label."""
+        """Wait until the worker with a label is ready; return whether it is."""
         return bool(eventually(lambda: " ready." in self.log(label or self.queue.name), 30))
 
     def stop_workers(self) -> None:
-        """Stop every worker, gently and then not."""
-        for number, patience_seconds in ((signal.SIGTERM, 3), (signal.SIGQUIT, 15), (signal.SIGKILL, 5)):
+        """Stop all workers with SIGTERM, then SIGQUIT, then SIGKILL."""
+        for number, timeout_seconds in ((signal.SIGTERM, 3), (signal.SIGQUIT, 15), (signal.SIGKILL, 5)):
             for worker in self.workers.values():
                 worker.send_signal(number)
-            end = time.monotonic() + patience_seconds
+            end = time.monotonic() + timeout_seconds
             while time.monotonic() < end and any(worker.poll() is None for worker in self.workers.values()):
                 time.sleep(0.05)
 
-    def python(self, *arguments: str, patience_seconds: float = 90) -> subprocess.CompletedProcess[str]:
-        """Run Python as a client of the service."""
+    def python(self, *arguments: str, timeout_seconds: float = 90) -> subprocess.CompletedProcess[str]:
+        """Run Python with the service's environment variables."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=emulator.PROJECT,
             env=self.client_environment(),
             capture_output=True,
             text=True,
-            timeout=patience_seconds,
+            timeout=timeout_seconds,
         )
 
     def client_environment(self) -> dict[str, str]:
-        """Return the environment variables of a process that uses the service."""
+        """Return the environment variables for a process that uses the service."""
         return {**self.environment, "PYTHONPATH": emulator.import_path()}
 
     def log(self, label: str = "") -> str:
-        """Return what a worker has logged."""
+        """Return the log of the worker with a label."""
         return (self.logs / f"{label or self.queue.name}.log").read_text(encoding="utf-8", errors="replace")
 
     def state(self, result: Any) -> str:
-        """Return the state of a result."""
+        """Return the state of a result, from the emulator."""
         with self.reached():
             return str(result.state)
 
     def waiting(self, queue: Any = None) -> int:
-        """Return how many messages a queue (the first) holds, hidden ones included."""
+        """Return the number of messages in a queue (by default the first), including those in flight."""
         return int(brokers.chosen(self.contract).count(self, queue or self.queue, dead=False))
 
     def dead(self, queue: Any = None) -> int:
-        """Return how many messages the dead-letter queue of a queue (the first) holds."""
+        """Return the number of messages in the dead-letter queue of a queue (by default the first)."""
         return int(brokers.chosen(self.contract).count(self, queue or self.queue, dead=True))
 
     def queue_name(self, queue: Any = None, *, dead: bool = False) -> str:
-        """Return the name at the broker of a queue (the first), or of its dead-letter queue."""
+        """Return the name of a queue (by default the first), or of its dead-letter queue, at the broker."""
         name = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
         return str(name(queue or self.queue, "development"))
 
     def url(self, queue: Any = None, *, dead: bool = False) -> str:
-        """Return the URL of a queue (the first), or of its dead-letter queue, where queues have one."""
+        """Return the URL of a queue (by default the first), or of its dead-letter queue; SQS only."""
         return f"{self.environment['QUEUE_URL_BASE']}/{self.queue_name(queue, dead=dead)}"
 
 
@@ -165,20 +165,20 @@ def running_service(
     kind: type[RunningService] = RunningService,
     **numbers: float,
 ) -> Iterator[Any]:
-    """Run an emulator, and no worker yet; stop the workers in the end.
+    """Run an emulator without workers; at the end, stop all workers that were started.
 
     Args:
         logs: folder for the workers' logs.
-        emulated_visibility_seconds: of the emulated queues, where a test cannot wait for the contract's.
-        kind: what is to be returned.
-        numbers: values to change in the contract, in every queue where they are a queue's.
+        emulated_visibility_seconds: visibility timeout of the emulated queues instead of the contract's.
+        kind: class of the running service.
+        numbers: values to change in the contract, and in all of its queues.
     """
-    path = emulator.write_hurried_contract(Path(tempfile.mkdtemp(dir=logs)) / "contract.json")
+    path = emulator.write_fast_contract(Path(tempfile.mkdtemp(dir=logs)) / "contract.json")
     contract = json.loads(path.read_text(encoding="utf-8"))
     for name, value in numbers.items():
-        for home in (contract, *contract["queues"]):
-            if name in home:
-                home[name] = value
+        for section in (contract, *contract["queues"]):
+            if name in section:
+                section[name] = value
     path.write_text(json.dumps(contract), encoding="utf-8")
     brokers.chosen(read(path)).prepare()
     with emulator.running(emulated_visibility_seconds, contract=path) as variables:

@@ -1,4 +1,4 @@
-"""Tasks for tests, which workers under test know beside those of the service; they go to any queue."""
+"""Tasks for tests. The workers of tests know them; they can be sent to any queue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..task import Task
 
 @shared_task
 def echo(value: Any) -> Any:
-    """Return what it was given."""
+    """Return the argument."""
     return value
 
 
 @shared_task(base=Task, permanent_errors=(FileNotFoundError,))
 def read(path: str) -> str:
-    """Return what a file holds; while there is none, the task is dead-lettered at once."""
+    """Return the content of a file; without the file, the task is dead-lettered at once."""
     return Path(path).read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ locals {
     {
       field = "soft_shutdown_seconds"
       holds = local.contract.compute != "ecs" || local.contract.soft_shutdown_seconds + 10 <= 120
-      says  = "must leave room on ecs, which kills after 120 seconds, for 10 seconds to clean up"
+      says  = "must leave 10 seconds for the clean-up on ecs, which kills a worker after 120 seconds"
       try   = 110
     },
     {

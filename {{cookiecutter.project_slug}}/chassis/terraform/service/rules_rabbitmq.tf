@@ -7,13 +7,13 @@ locals {
     {
       field = "max_countdown_seconds"
       holds = queue.max_countdown_seconds <= 268435455
-      says  = "must be at most 268435455, the longest that Celery's delayed delivery can do"
+      says  = "must be at most 268435455, the longest delay of Celery's native delayed delivery"
       try   = 268435455
     },
     {
       field = "visibility_timeout_seconds"
       holds = queue.hard_limit_seconds + 60 <= queue.visibility_timeout_seconds
-      says  = "must be at least hard_limit_seconds (${queue.hard_limit_seconds}) + 60, or tasks are taken back while they run"
+      says  = "must be at least hard_limit_seconds (${queue.hard_limit_seconds}) + 60, or messages of running tasks are redelivered"
       try   = queue.hard_limit_seconds + 60
     },
   ]]

@@ -14,7 +14,7 @@ locals {
     {
       field = "max_countdown_seconds"
       holds = queue.max_countdown_seconds + queue.hard_limit_seconds + 60 <= 43200
-      says  = "plus hard_limit_seconds (${queue.hard_limit_seconds}) plus 60 must fit the longest visibility timeout, 43200"
+      says  = "plus hard_limit_seconds (${queue.hard_limit_seconds}) plus 60 must be at most 43200, SQS's longest timeout"
       try   = 43140 - queue.hard_limit_seconds
     },
     {
@@ -26,7 +26,7 @@ locals {
     {
       field = "visibility_timeout_seconds"
       holds = queue.visibility_timeout_seconds >= 3 * queue.heartbeat_seconds
-      says  = "must be at least 3 times heartbeat_seconds (${queue.heartbeat_seconds}), so that one that fails does no harm"
+      says  = "must be at least 3 times heartbeat_seconds (${queue.heartbeat_seconds}), so that one heartbeat may fail"
       try   = 3 * queue.heartbeat_seconds
     },
     {
@@ -38,13 +38,13 @@ locals {
     {
       field = "max_receive_count"
       holds = queue.max_receive_count * queue.visibility_timeout_seconds < 1209600
-      says  = "times visibility_timeout_seconds (${queue.visibility_timeout_seconds}) must be less than the longest retention, 1209600"
+      says  = "times visibility_timeout_seconds (${queue.visibility_timeout_seconds}) must be less than 1209600, SQS's longest retention"
       try   = floor(1209599 / max(1, queue.visibility_timeout_seconds))
     },
     {
       field = "retention_seconds"
       holds = queue.visibility_timeout_seconds * queue.max_receive_count < queue.retention_seconds
-      says  = "must be more than visibility_timeout_seconds (${queue.visibility_timeout_seconds}) times max_receive_count (${queue.max_receive_count}), or messages expire on their way"
+      says  = "must be more than visibility_timeout_seconds (${queue.visibility_timeout_seconds}) times max_receive_count (${queue.max_receive_count}), or messages expire between attempts"
       try   = min(1209600, queue.visibility_timeout_seconds * queue.max_receive_count + 86400)
     },
     {
@@ -53,13 +53,13 @@ locals {
         queue.retention_seconds < local.contract.dead_letter_retention_seconds ||
         queue.retention_seconds == 1209600 && local.contract.dead_letter_retention_seconds == 1209600
       )
-      says = "must be less than dead_letter_retention_seconds (${local.contract.dead_letter_retention_seconds}), unless both are 1209600: a message keeps its age"
+      says = "must be less than dead_letter_retention_seconds (${local.contract.dead_letter_retention_seconds}), unless both are 1209600: SQS counts from sending"
       try  = "a dead_letter_retention_seconds of 1209600"
     },
     {
       field = "workers_max"
       holds = queue.workers_max * queue.concurrency <= 120000
-      says  = "times concurrency must be at most 120000, the messages SQS lets be in flight"
+      says  = "times concurrency must be at most 120000, SQS's limit of messages in flight"
       try   = floor(120000 / max(1, queue.concurrency))
     },
   ]]

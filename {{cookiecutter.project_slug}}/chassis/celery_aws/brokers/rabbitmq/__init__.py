@@ -1,4 +1,4 @@
-"""RabbitMQ: how Celery reaches it, and the exchanges and queues that the service has there.
+"""RabbitMQ as Celery's broker, and the exchanges and queues of the service.
 
 https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html
 """
@@ -30,79 +30,79 @@ __all__ = [
     "steps",
 ]
 
-TASKS = Exchange("tasks", type="topic", durable=True, no_declare=True)
-"""What everything is sent to. Celery's delayed delivery needs a topic exchange.
+TASK_EXCHANGE = Exchange("tasks", type="topic", durable=True, no_declare=True)
+"""The exchange of all tasks. Celery's native delayed delivery requires a topic exchange.
 
 https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html#native-delayed-delivery
 """
 
-DEAD_LETTERS = Exchange("dead-letters", type="direct", durable=True, no_declare=True)
-"""Where what cannot be done goes, by the name of its queue."""
+DEAD_LETTER_EXCHANGE = Exchange("dead-letters", type="direct", durable=True, no_declare=True)
+"""The exchange of dead-letter messages; the routing key is the name of the queue."""
 
 HEARTBEAT_SECONDS = 10
-"""How often broker and client tell each other that they live; two that are missed end a connection.
+"""AMQP heartbeat; two missed heartbeats close the connection.
 
-Seldom enough not to mistake a pause of the network for its end.
+Long enough to survive a short interruption of the network.
 https://www.rabbitmq.com/docs/heartbeats
 """
 
 
 TRANSPORT = f"{__name__}.transport:Transport"
-"""kombu's own, with fixes; see there."""
+"""kombu's AMQP transport with fixes."""
 
 CONTROL = "celery.app.control:Control"
-"""What Celery's application is to use for remote control: its own works on RabbitMQ."""
+"""Celery's remote control, which works on RabbitMQ."""
 
 
 def steps() -> tuple[type[Any], ...]:
-    """Return what to add to a worker."""
+    """Return the bootsteps to add to a worker's consumer."""
     from .reporting import Reporting
 
     return (Reporting,)
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Return whether an error of sending may pass: the broker or the network is not there just now."""
+    """Return whether a failed send may succeed later: the broker or the network is unavailable."""
     return isinstance(error, (AMQPError, OperationalError, OSError))
 
 
 class Variables(BaseSettings):
-    """Where this environment's broker is, and who the service is to it."""
+    """This environment's broker, and the service's user there."""
 
-    broker_url: str = Field(description="amqps:// URL of the broker, without name and password")
-    broker_username: str = Field(min_length=1, description="The service's name at the broker")
-    broker_password: SecretStr = Field(min_length=1, description="Its password")
+    broker_url: str = Field(description="amqps:// URL of the broker, without user name and password")
+    broker_username: str = Field(min_length=1, description="The service's user name at the broker")
+    broker_password: SecretStr = Field(min_length=1, description="Password of that user")
     broker_management_url: str = Field(
         default="",
-        description="URL of the broker's management API, for the on-call commands; https://<host> unless set",
+        description="URL of the broker's management API, for operator commands; default: https://<host>",
     )
 
     @field_validator("broker_url")
     @classmethod
     def broker_encrypted_unless_local(cls, url: str) -> str:
-        """Refuse a connection that leaves the machine in plain text, and a password where logs could show it."""
+        """Refuse an unencrypted connection to another machine, and a password, which could be logged."""
         parts = urlsplit(url)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1", "broker")
         if not parts.hostname or (parts.scheme != "amqps" and not (parts.scheme == "amqp" and local)):
-            raise ValueError("must be amqps://<host>:5671; plain amqp:// is for this machine alone")
+            raise ValueError("must be amqps://<host>:5671; amqp:// is allowed only for localhost")
         if "@" in parts.netloc:
-            raise ValueError("must hold no name and password: they are BROKER_USERNAME and BROKER_PASSWORD")
+            raise ValueError("must not contain a user name or password; set BROKER_USERNAME and BROKER_PASSWORD")
         return url
 
     @field_validator("broker_management_url")
     @classmethod
     def management_encrypted_unless_local(cls, url: str) -> str:
-        """Refuse to send the password in plain text from one machine to another."""
+        """Refuse an unencrypted connection to another machine."""
         parts = urlsplit(url)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1", "broker")
         if url and (not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and local))):
-            raise ValueError("must be https://<host>; plain http:// is for this machine alone")
+            raise ValueError("must be https://<host>; http:// is allowed only for localhost")
         return url
 
 
 @dataclass(frozen=True, repr=False)
-class Known:
-    """What the transport needs to know, and no worker tells."""
+class ServiceConfig:
+    """The contract and the variables, for the transport. It is part of the transport options."""
 
     contract: Contract
     variables: Variables
@@ -110,36 +110,36 @@ class Known:
     def __repr__(self) -> str:
         return "contract and variables"
 
-    # So that `inspect stats`, which tells all options of the transport as JSON, is answered.
+    # `inspect stats` serializes the transport options as JSON.
     __json__ = __repr__
 
 
 def work_queue(name: str, contract: Contract) -> Queue:
-    """Return a queue of tasks, by its name in the contract, as it is to be declared.
+    """Return the declaration of a queue, by its name in the contract.
 
-    Quorum queues, since they alone survive a lost node of a cluster and count deliveries.
+    Only quorum queues survive the loss of a node of a cluster, and count deliveries.
     https://www.rabbitmq.com/docs/quorum-queues
     """
     queue = contract.queue(name)
     return Queue(
         name,
-        TASKS,
+        TASK_EXCHANGE,
         routing_key=name,
-        no_declare=True,  # By Celery, which would not get over numbers that have changed; see topology.py.
+        no_declare=True,  # Celery fails if an argument has changed; topology.py declares the queue.
         queue_arguments={
             "x-queue-type": "quorum",
-            # A message whose worker dies each time is dead-lettered by the broker; where there is a
-            # worker left to count, it counts. Without an exchange for dead letters it would be dropped.
+            # If the worker dies in every attempt, the broker counts and dead-letters; otherwise the
+            # worker does. Without a dead-letter exchange, the message would be dropped.
             # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
             "x-delivery-limit": queue.max_receive_count - 1,
-            "x-dead-letter-exchange": DEAD_LETTERS.name,
+            "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE.name,
             "x-dead-letter-routing-key": name,
-            # On its way to the dead-letter queue a message is kept until that has it.
+            # Keep a message until the dead-letter queue has confirmed it.
             # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
             "x-message-ttl": queue.retention_seconds * 1000,
-            # A worker that holds a message for longer loses its channel, or from RabbitMQ 4.3 on its consumer.
+            # A worker that holds a message longer loses its channel, or its consumer since RabbitMQ 4.3.
             # https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
             "x-consumer-timeout": queue.visibility_timeout_seconds * 1000,
         },
@@ -147,15 +147,15 @@ def work_queue(name: str, contract: Contract) -> Queue:
 
 
 def dead_letter_queue(name: str, contract: Contract) -> Queue:
-    """Return the dead-letter queue of a queue, by that queue's name in the contract."""
+    """Return the declaration of a dead-letter queue, by the name of its queue in the contract."""
     return Queue(
         contract.dead_letter_queue_name(contract.queue(name), ""),
-        DEAD_LETTERS,
+        DEAD_LETTER_EXCHANGE,
         routing_key=name,
         no_declare=True,
         queue_arguments={
             "x-queue-type": "quorum",
-            # Who looks takes messages and gives them back, which counts; RabbitMQ 4 drops after 20.
+            # Peeking receives and releases messages, which counts; by default RabbitMQ 4 drops after 20.
             "x-delivery-limit": 1_000_000,
             "x-overflow": "reject-publish",
             "x-message-ttl": contract.dead_letter_retention_seconds * 1000,
@@ -164,58 +164,58 @@ def dead_letter_queue(name: str, contract: Contract) -> Queue:
 
 
 def celery_settings(contract: Contract, variables: Variables, environment: str) -> dict[str, Any]:
-    """Return Celery's settings of broker and queues."""
+    """Return Celery's settings for the broker and the queues."""
     parts = urlsplit(variables.broker_url)
     return {
-        # No name and no password, which could end in a log; the transport knows them.
+        # Without user name and password, which could be logged; the transport adds them.
         "broker_url": variables.broker_url,
         "broker_transport": TRANSPORT,
-        # Left to itself, Celery would not check that the certificate is the host's.
+        # By default Celery does not verify the host name of the certificate.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-use-ssl
         "broker_use_ssl": {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": parts.hostname}
         if parts.scheme == "amqps"
         else False,
         "broker_transport_options": {
-            # A send has succeeded when the broker says so. What this costs is one answer for each
-            # message, or for a hundred of a batch.
+            # A send succeeds when the broker confirms it. This costs one round trip per message, or
+            # per hundred messages of a batch.
             # https://www.rabbitmq.com/docs/confirms#publisher-confirms
             "confirm_publish": True,
-            "known": Known(contract, variables),
-            # Nobody waits for ever on a broker that has gone in silence.
+            "service_config": ServiceConfig(contract, variables),
+            # Timeouts in case the broker stops responding.
             "connect_timeout": 5,
             "read_timeout": 15,
             "write_timeout": 15,
             "client_properties": {"connection_name": contract.service},
         },
         "broker_heartbeat": HEARTBEAT_SECONDS,
-        # A sender that runs many threads shares this many connections.
+        # The threads of a producer share this many connections.
         "broker_pool_limit": 10,
         "broker_connection_timeout": 5,
-        # A broker that restarts is waited for, however long that takes; meanwhile the worker's health
-        # check fails, so whatever runs it may replace it.
+        # Wait for a broker that restarts, without a limit; meanwhile the worker's health check fails,
+        # so that ECS or systemd may replace it.
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # When the connection is lost, the broker gives what the worker held to others at once. What
-        # still runs here would run twice, and its acknowledgement would count for nothing.
+        # After a lost connection, the broker redelivers the worker's messages at once. Tasks that
+        # continue here would run twice, and could not acknowledge their messages.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "task_queues": [work_queue(queue.name, contract) for queue in contract.queues],
         "task_default_queue": contract.celery_name(contract.default_queue),
-        "task_default_exchange": TASKS.name,
-        "task_default_exchange_type": TASKS.type,
-        # A queue nobody knows is a mistake of the sender, not a queue to create.
+        "task_default_exchange": TASK_EXCHANGE.name,
+        "task_default_exchange_type": TASK_EXCHANGE.type,
+        # An unknown queue is an error of the producer, not a queue to create.
         "task_create_missing_queues": False,
-        # Celery keeps what is not due yet in such queues of its own, instead of in a worker.
+        # Celery keeps delayed messages in queues of this type, instead of in a worker.
         "broker_native_delayed_delivery_queue_type": "quorum",
-        # `celery inspect` and `celery control` work, and so does Flower.
+        # For `celery inspect`, `celery control` and Flower.
         "worker_enable_remote_control": True,
         "worker_send_task_events": True,
         "task_send_sent_event": False,
-        # An exclusive queue is locked until the broker has noticed that its connection is gone, and a
-        # worker that connects again meanwhile would end over it; RabbitMQ 4.3 takes no other but durable ones.
+        # An exclusive queue stays locked until the broker notices a lost connection, and a worker that
+        # reconnects before would exit. RabbitMQ 4.3 requires durable queues otherwise.
         "control_queue_exclusive": False,
         "control_queue_durable": True,
-        # Whoever listens to events, Flower for example, has a queue of a new name each time.
+        # Event listeners, such as Flower, use a new queue name for each connection.
         "event_queue_exclusive": True,
     }

@@ -1,4 +1,4 @@
-"""Sending many messages with few waits for the broker, and none that is too large for it."""
+"""Sending messages in batches, and checking their size."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from ...errors import MessageTooLargeError, NotAllSentError
 
 logger = logging.getLogger(__name__)
 
-MESSAGES_PER_WAIT = 100
-"""How many are sent before the broker is waited for: so many that waiting costs little, so few that repeating does."""
+MESSAGES_PER_CONFIRM = 100
+"""Messages sent before waiting for confirms: enough to make waiting cheap, few enough to make retries cheap."""
 
 ATTEMPTS = 4
-FIRST_PAUSE_SECONDS = 0.1
+FIRST_BACKOFF_SECONDS = 0.1
 
 
 def check_size(message: Any, max_message_bytes: int) -> None:
-    """Refuse a message that is too large: large messages fill the broker's memory, which then takes none at all.
+    """Refuse a message that is too large; a broker that runs out of memory accepts no messages at all.
 
     Raises:
-        MessageTooLargeError: it has more than `max_message_bytes`.
+        MessageTooLargeError: it is larger than `max_message_bytes`.
     """
     headers = message.properties.get("application_headers") or {}
     size = len(message.body) + len(str(headers))
     if size > max_message_bytes:
         raise MessageTooLargeError(
-            f"{headers.get('task')} was not sent: its message has {size:,} bytes, and max_message_bytes in "
-            f"contract.json is {max_message_bytes:,}. Keep what is large elsewhere, and send where it is."
+            f"{headers.get('task')} was not sent: its message has {size:,} bytes, but max_message_bytes in "
+            f"contract.json is {max_message_bytes:,}. Store large data elsewhere, and send its location."
         )
 
 
 class Batch:
-    """Messages that are sent together when the `with` block around them ends, or not at all if it raises.
+    """Messages that are sent together at the end of a `with` block, or discarded if it raises.
 
-    kombu's `Producer.batch` makes and drives it.
+    kombu's `Producer.batch` creates and uses it.
     """
 
     def __init__(self, channel: Any) -> None:
@@ -46,50 +46,50 @@ class Batch:
         self._waiting: list[tuple[Any, str, str]] = []
 
     def publish(self, message: Any, exchange: str = "", routing_key: str = "", **options: Any) -> None:
-        """Take a message up.
+        """Add a message.
 
         Raises:
-            MessageTooLargeError: it has more than the contract's `max_message_bytes`.
+            MessageTooLargeError: it is larger than the contract's `max_message_bytes`.
         """
         check_size(message, self.channel.connection.contract.max_message_bytes)
         self._waiting.append((message, exchange, routing_key))
 
     def discard(self) -> None:
-        """Forget what has not been sent."""
+        """Discard the messages."""
         self._waiting.clear()
 
     close = discard
 
     def flush(self) -> None:
-        """Send everything.
+        """Send all messages.
 
         Raises:
-            NotAllSentError: some could not be sent; all others were.
+            NotAllSentError: some messages could not be sent; all others were.
         """
         waiting, self._waiting = self._waiting, []
         failed: list[tuple[str, str, str]] = []
-        for start in range(0, len(waiting), MESSAGES_PER_WAIT):
+        for start in range(0, len(waiting), MESSAGES_PER_CONFIRM):
             try:
-                failed += self._send(waiting[start : start + MESSAGES_PER_WAIT])
+                failed += self._send(waiting[start : start + MESSAGES_PER_CONFIRM])
             except (AMQPError, OSError) as error:
-                # Of these nothing is known, and thousands more would each wait for the same.
+                # Give up: it is unknown whether these were sent, and each further wait would time out, too.
                 failed += [_named(message, error) for message, _, _ in waiting[start:]]
                 break
         if failed:
             raise NotAllSentError(failed)
 
     def _send(self, messages: list[tuple[Any, str, str]]) -> list[tuple[str, str, str]]:
-        """Send messages, and again what the broker could not keep; return those that were not sent, and why."""
+        """Send messages, and retry those that the broker rejected; return those not sent, with the reason."""
         failed: list[tuple[str, str, str]] = []
         for attempt in range(ATTEMPTS):
             if attempt:
-                logger.warning("The broker could not keep %d messages", len(messages))
-                time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
+                logger.warning("the broker rejected %d messages, retrying", len(messages))
+                time.sleep(FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
             refused = self.channel.publish_all(messages)
             last = attempt == ATTEMPTS - 1
-            final = {place for place, error in refused.items() if last or not isinstance(error, MessageNacked)}
-            failed += [_named(messages[place][0], refused[place]) for place in sorted(final)]
-            messages = [messages[place] for place in sorted(refused.keys() - final)]
+            final = {index for index, error in refused.items() if last or not isinstance(error, MessageNacked)}
+            failed += [_named(messages[index][0], refused[index]) for index in sorted(final)]
+            messages = [messages[index] for index in sorted(refused.keys() - final)]
             if not messages:
                 break
         return failed

@@ -1,6 +1,7 @@
-"""Messages on RabbitMQ: a group only says whom a message is for, and the broker itself can delay.
+"""Message properties on RabbitMQ: the broker delays messages, and groups have no effect.
 
-The group goes with the message and into the logs, so that a service may change its broker without changing its tasks.
+The group is still part of messages and logs, so that a service can change its broker without
+changing its tasks.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from ...contract import Contract
 
 
 def longest_delay_seconds(contract: Contract) -> int:
-    """Return for how long the broker delays a message, whatever the contract says: not at all."""
+    """Return 0: the longest delay is `max_countdown_seconds` of the contract."""
     return 0
 
 
 def message_properties(
     contract: Contract, task: str, task_id: str, attempt: str, group: str | None, delay_seconds: float
 ) -> dict[str, Any]:
-    """Return what goes with a message; see `Broker`.
+    """Return the properties of a message; see `Broker.message_properties`.
 
-    Celery's delayed delivery counts whole seconds and rounds down, so that a task would be early; this rounds up.
+    Delays are rounded up to whole seconds: Celery's delayed delivery rounds down, which is too early.
     """
     properties: dict[str, Any] = {"MessageGroupId": group} if group else {}
     if delay_seconds > 0:

@@ -1,7 +1,7 @@
-"""Tells CloudWatch how full the queue of a worker is, since Amazon MQ does not.
+"""Publishes metrics of a worker's queue to CloudWatch, since Amazon MQ does not.
 
-Of RabbitMQ 4, Amazon MQ gives CloudWatch no metric of single queues, and scaling and alarms need them. So each worker
-tells once a minute how many messages wait, and how many workers there are.
+For RabbitMQ 4, Amazon MQ has no metrics of single queues, which scaling and alarms need. So each
+worker publishes the number of waiting messages and of workers once a minute.
 https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-4.html
 """
 
@@ -22,17 +22,17 @@ from ...contract import Contract, Queue
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60
-"""What AWS recommends to ask for queues at the most, and the period of the alarms."""
+"""The shortest interval that AWS recommends for queries of queues, and the period of the alarms."""
 
 FIRST_AFTER_SECONDS = 5
-"""Until then a worker that has just started counts itself as well."""
+"""Delay of the first report, so that a new worker is a consumer by then."""
 
-PATIENCE = Config(connect_timeout=5, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
-"""A minute later there are newer numbers."""
+CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+"""Short timeouts: there are newer values a minute later."""
 
 
 class Reporting(bootsteps.StartStopStep):
-    """Reports in a thread of its own: CloudWatch may take its time, and the work must not wait for it.
+    """Publishes metrics in a separate thread, because CloudWatch may be slow.
 
     https://docs.celeryq.dev/en/stable/userguide/extending.html
     """
@@ -41,7 +41,7 @@ class Reporting(bootsteps.StartStopStep):
     _thread: threading.Thread | None = None
 
     def start(self, worker_consumer: Any) -> None:
-        """Begin when the worker has begun to consume; it does so anew after each lost connection."""
+        """Start when the worker first starts to consume; it restarts consuming after a lost connection."""
         app = worker_consumer.app
         served = [app.queue_served(queue.name) for queue in worker_consumer.task_consumer.queues]
         if not Reporting._thread:
@@ -51,7 +51,7 @@ class Reporting(bootsteps.StartStopStep):
 
 
 class Reporter:
-    """Knows how full the queues of a worker are, and says so."""
+    """Publishes the metrics of a worker's queues."""
 
     def __init__(self, app: Any, contract: Contract, queues: list[Queue]) -> None:
         self.app = app
@@ -59,38 +59,38 @@ class Reporter:
         self.queues = queues
 
     def run(self) -> None:
-        """Report again and again, for as long as the worker lives."""
-        pause = threading.Event()
-        pause.wait(FIRST_AFTER_SECONDS)
+        """Report every `EVERY_SECONDS`, for the life of the worker."""
+        timer = threading.Event()
+        timer.wait(FIRST_AFTER_SECONDS)
         while True:
             self.report()
-            pause.wait(EVERY_SECONDS)
+            timer.wait(EVERY_SECONDS)
 
     def report(self) -> None:
-        """Report once; that it cannot be done must not stop the work."""
+        """Report once; errors are logged only."""
         try:
-            client = boto3.client("cloudwatch", region_name=self.contract.region, config=PATIENCE)
+            client = boto3.client("cloudwatch", region_name=self.contract.region, config=CLIENT_CONFIG)
             namespace = f"{self.contract.service}-{self.app.settings.environment}"
             client.put_metric_data(Namespace=namespace, MetricData=self.measured())
         except (BotoCoreError, ClientError, OperationalError, OSError) as error:
-            logger.warning("CloudWatch does not hear how full the queues are: %r", error)
+            logger.warning("queue metrics not published to CloudWatch: %r", error)
 
     def measured(self) -> list[dict[str, Any]]:
-        """Return what there is to tell: of each queue and dead-letter queue what waits, and of queues who takes it.
+        """Return waiting messages of each queue and dead-letter queue, and the workers of each queue.
 
         Raises:
-            OSError: the broker is out of reach.
-            kombu.exceptions.OperationalError: the same.
+            OSError: the broker is unavailable.
+            kombu.exceptions.OperationalError: the broker is unavailable.
         """
         found = []
         with self.app.connection_for_write() as connection:
             channel = connection.default_channel
             for queue in self.queues:
                 for name in (queue.name, self.contract.dead_letter_queue_name(queue, "")):
-                    told = channel.queue_declare(name, passive=True)
-                    found.append(_metric("MessagesWaiting", name, told.message_count))
+                    counts = channel.queue_declare(name, passive=True)
+                    found.append(_metric("MessagesWaiting", name, counts.message_count))
                     if name == queue.name:
-                        found.append(_metric("Workers", name, told.consumer_count))
+                        found.append(_metric("Workers", name, counts.consumer_count))
         return found
 
 

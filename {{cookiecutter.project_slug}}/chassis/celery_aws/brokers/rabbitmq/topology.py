@@ -1,4 +1,4 @@
-"""Declares the exchanges and queues of the service, for whoever connects first: a worker, a sender or a command."""
+"""Declares the exchanges and queues of the service; every worker and producer does so when it connects."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from kombu.transport.native_delayed_delivery import (
 )
 
 from ...contract import Contract
-from . import DEAD_LETTERS, TASKS, dead_letter_queue, work_queue
+from . import DEAD_LETTER_EXCHANGE, TASK_EXCHANGE, dead_letter_queue, work_queue
 
 logger = logging.getLogger(__name__)
 
 
 def declare(connection: Any, contract: Contract) -> None:
-    """Declare what is missing; what is there stays as it is.
+    """Declare missing exchanges and queues, and leave existing ones unchanged.
 
-    The numbers of a queue that exists cannot be changed. So a contract with other numbers is told of in the log, and
-    `doctor` tells how to make the queue anew; until then the old numbers hold, but for those that workers see to.
+    RabbitMQ cannot change the arguments of an existing queue. If they differ from the contract, a
+    warning is logged, and `doctor` explains how to recreate the queue. Until then the old arguments
+    apply; workers enforce time limits and receive counts of the contract.
 
     Args:
-        connection: of py-amqp.
-        contract: whose queues there are to be.
+        connection: a connection of py-amqp.
+        contract: the contract with the queues.
 
     Raises:
-        amqp.exceptions.AMQPError: the broker refuses, for want of rights for example.
+        amqp.exceptions.AMQPError: the broker refused, for example because a permission is missing.
     """
     channel = connection.channel()
-    for exchange in (TASKS, DEAD_LETTERS):
+    for exchange in (TASK_EXCHANGE, DEAD_LETTER_EXCHANGE):
         channel.exchange_declare(exchange.name, exchange.type, durable=True, auto_delete=False)
     if not _exists(connection, CELERY_DELAYED_DELIVERY_EXCHANGE):
         declare_native_delayed_delivery_exchanges_and_queues(_Opened(connection), "quorum")
@@ -41,9 +42,9 @@ def declare(connection: Any, contract: Contract) -> None:
         for wanted in (dead_letter_queue(queue.name, contract), work_queue(queue.name, contract)):
             _declare_queue(connection, wanted)
             channel.queue_bind(wanted.name, wanted.exchange.name, wanted.routing_key)
-        # What is due comes back by the exchange that it was sent to.
-        channel.exchange_bind(TASKS.name, CELERY_DELAYED_DELIVERY_EXCHANGE, f"#.{queue.name}")
-        channel.queue_bind(queue.name, TASKS.name, f"#.{queue.name}")
+        # Messages that are due return to the exchange that they were sent to.
+        channel.exchange_bind(TASK_EXCHANGE.name, CELERY_DELAYED_DELIVERY_EXCHANGE, f"#.{queue.name}")
+        channel.queue_bind(queue.name, TASK_EXCHANGE.name, f"#.{queue.name}")
     channel.close()
 
 
@@ -51,8 +52,8 @@ def _declare_queue(connection: Any, queue: Queue) -> None:
     channel = connection.channel()
     try:
         channel.queue_declare(queue.name, durable=True, auto_delete=False, arguments=queue.queue_arguments)
-    except PreconditionFailed as error:  # Which has closed the channel.
-        logger.warning("%s keeps the numbers that it was made with: %s", queue.name, error.reply_text)
+    except PreconditionFailed as error:  # The broker has closed the channel.
+        logger.warning("queue %s keeps its old arguments: %s", queue.name, error.reply_text)
     else:
         channel.close()
 
@@ -68,12 +69,12 @@ def _exists(connection: Any, exchange: str) -> bool:
 
 
 class _Opened(Connection):
-    """What kombu takes for a connection, around one of py-amqp that is open already."""
+    """A kombu connection that wraps an open connection of py-amqp."""
 
     def __init__(self, opened: Any) -> None:
         super().__init__("amqp://")
         self._opened = opened
 
     def channel(self) -> Any:
-        """Open a channel."""
+        """Open a channel of the wrapped connection."""
         return self._opened.channel()

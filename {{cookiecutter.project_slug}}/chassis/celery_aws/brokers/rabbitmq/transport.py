@@ -1,10 +1,10 @@
-"""kombu's RabbitMQ transport, with what the service promises of failures: backoff, and a count of deliveries.
+"""kombu's RabbitMQ transport with backoff, receive counts, dead-lettering and confirms.
 
-What stock Celery does, and this does not: redeliver a failed task at once and for ever, or delete it; take a message
-that no queue would take for sent; lose count when it waits for an answer of the broker.
+With Celery alone, a failed task is redelivered at once and for ever, or deleted; a message that no
+queue accepts counts as sent; and confirms are lost while it waits for another response.
 
-It replaces methods that kombu and py-amqp do not promise to keep. Hence the narrow range of versions in pyproject.toml,
-and tests/library/test_relied_on.py of the template.
+This module overrides private methods of kombu and py-amqp. Therefore pyproject.toml pins a narrow
+range of versions, and tests/library/test_relied_on.py of the template checks them.
 """
 
 from __future__ import annotations
@@ -23,92 +23,95 @@ from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing
 from kombu.utils.json import dumps
 
 from ...failures import fitting
-from . import DEAD_LETTERS, HEARTBEAT_SECONDS, TASKS, Known, topology
+from . import DEAD_LETTER_EXCHANGE, HEARTBEAT_SECONDS, TASK_EXCHANGE, ServiceConfig, topology
 from .batching import Batch, check_size
-from .courier import Parcel, courier
+from .republisher import OutgoingMessage, republisher
 
 logger = logging.getLogger(__name__)
 
-# Their published types know little of what is replaced here.
+# The published types lack what is overridden here.
 BaseMessage: Any = pyamqp.Message
 BaseChannel: Any = pyamqp.Channel
 BaseConnection: Any = pyamqp.Connection
 BaseTransport: Any = pyamqp.Transport
 
 CONFIRM_WITHIN_SECONDS = 10
-"""What the broker may take to answer that it has a message; one that is out of memory or disk does not answer."""
+"""Timeout of a confirm; a broker that is out of memory or disk does not confirm."""
 
 DELAYED = level_name(MAX_LEVEL)
-"""The exchange where Celery's delayed delivery begins."""
+"""The first exchange of Celery's native delayed delivery."""
 
 EARLIER_DELIVERIES = "x-earlier-deliveries"
-"""Header of a message that came back: how often it had been delivered before it was sent anew for its pause."""
+"""Header of a republished message: how often it had been delivered before."""
 
-OF_ONE_WAY = frozenset({EARLIER_DELIVERIES, "x-delivery-count", "x-acquired-count", "x-death", "CC", "BCC"})
-"""Headers that tell of one way through the broker; with the next, new ones begin."""
+TRANSIT_HEADERS = frozenset({EARLIER_DELIVERIES, "x-delivery-count", "x-acquired-count", "x-death", "CC", "BCC"})
+"""Headers of one passage through the broker, which are removed when a message is sent again."""
 
-OWN_EXCHANGES = frozenset({TASKS.name, DEAD_LETTERS.name, DELAYED})
+OWN_EXCHANGES = frozenset({TASK_EXCHANGE.name, DEAD_LETTER_EXCHANGE.name, DELAYED})
 
 MAX_HEADERS_BYTES = 100_000
-"""What all headers may have together: they must fit into one frame, which has 131,072 bytes."""
+"""Maximum total size of the headers: they must fit into one AMQP frame of 131,072 bytes."""
 
-TROUBLE = (AMQPError, OSError, OperationalError)
-"""What a request to the broker can end with, other than an answer."""
+BROKER_ERRORS = (AMQPError, OSError, OperationalError)
+"""Errors of a request to the broker."""
 
 
 class QueueMissingError(LookupError):
-    """The broker has no queue for a message."""
+    """No queue is bound for a message."""
 
 
 class TaskMessage(BaseMessage):  # type: ignore[misc]
-    """A message, which knows how often it was delivered, and is released after a backoff or dead-lettered."""
+    """A message with a receive count, which can be released after a backoff, or dead-lettered."""
 
     def __init__(self, msg: Any, channel: Any = None, **options: Any) -> None:
         super().__init__(msg, channel, **options)
-        # RabbitMQ 4.3 counts a message that it takes back, because its consumer held it for too long, as acquired only.
-        # What comes for the first time has no counts but such as somebody moved along with it.
+        # RabbitMQ 4.3 counts a message that it redelivers after the consumer timeout only as acquired.
+        # On a first delivery, counts are from another queue.
         # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
         counts = [int(self.headers.get(header) or 0) for header in ("x-delivery-count", "x-acquired-count")]
         by_broker = max(counts) if self.delivery_info.get("redelivered") else 0
         counted = int(self.headers.get(EARLIER_DELIVERIES) or 0) + by_broker + 1
-        # What is sent by this task, its own retry for example, begins its way anew.
-        self.headers: dict[str, Any] = {name: self.headers[name] for name in self.headers if name not in OF_ONE_WAY}
+        # A retry, which copies these headers, must not inherit the transit headers.
+        self.headers: dict[str, Any] = {
+            name: self.headers[name] for name in self.headers if name not in TRANSIT_HEADERS
+        }
         if group := self.headers.get("MessageGroupId"):
             self.properties: dict[str, Any] = {**self.properties, "MessageGroupId": group}
-        # Where it is, which is not how it was sent if it was delayed; Celery sends retries there.
+        # The name of the queue; the routing key of a delayed message has its delay. Retries go there.
         queue = str(self.delivery_info["routing_key"]).rpartition(".")[2]
         self.delivery_info.update(exchange="", routing_key=queue, receive_count=counted, received_at=time.monotonic())
 
     def reject(self, requeue: bool = False) -> None:
         """Release the message, or move it to the dead-letter queue.
 
-        Its `delivery_info` may say after how many seconds it is to be delivered again (`release_after_seconds`), and
-        why it is dead-lettered (`reason`). Either is made by sending it anew, and then acknowledging this one; were the
-        worker killed in between, it would be delivered twice.
+        Its `delivery_info` has the delay of the redelivery (`release_after_seconds`), or why it is
+        dead-lettered (`reason`). Both republish the message and then acknowledge this one. If the
+        worker is killed in between, the message is delivered twice.
         """
         if self.acknowledged:
             raise self.MessageStateError(f"Message already acknowledged with state: {self._state}")
         channel: Any = self.channel
         info = self.delivery_info
         if channel.connection is None:
-            logger.warning("message of %s is delivered again, as its connection is lost", info["routing_key"])
+            logger.warning("connection lost, message of queue %s will be redelivered", info["routing_key"])
             return
         headers = {**self.headers, EARLIER_DELIVERIES: info["receive_count"]}
         if not requeue:
-            # Released, it would run again.
-            told = {**headers, **fitting(info.get("reason") or {}, MAX_HEADERS_BYTES - len(dumps(headers)))}
-            parcel = Parcel(self, told, DEAD_LETTERS.name, info["routing_key"], channel.held_until(info))
+            with_reason = {**headers, **fitting(info.get("reason") or {}, MAX_HEADERS_BYTES - len(dumps(headers)))}
+            # Retried until then, because the task would run again if the message were released.
+            retry_until = channel.held_until(info)
+            outgoing = OutgoingMessage(self, with_reason, DEAD_LETTER_EXCHANGE.name, info["routing_key"], retry_until)
         elif channel.is_stopping:
-            super().reject(requeue=True)  # At once: another worker may have a slot for it.
+            super().reject(requeue=True)  # Without a backoff: another worker may have a free slot.
             return
         elif seconds := int(info.get("release_after_seconds") or 0):
-            parcel = Parcel(self, headers, DELAYED, calculate_routing_key(seconds, info["routing_key"]))
+            outgoing = OutgoingMessage(self, headers, DELAYED, calculate_routing_key(seconds, info["routing_key"]))
         else:
-            parcel = Parcel(self, headers, TASKS.name, info["routing_key"])
-        courier.send(parcel, self._sent, wait=channel.is_stopping)
+            outgoing = OutgoingMessage(self, headers, TASK_EXCHANGE.name, info["routing_key"])
+        republisher.send(outgoing, self._republished, wait=channel.is_stopping)
 
-    def _sent(self, sent: bool) -> None:
-        """Acknowledge the message, as the broker has the new one; or have it delivered again at once."""
+    def _republished(self, sent: bool) -> None:
+        """Acknowledge the message if the new one was sent, or release it at once."""
         if self.acknowledged:
             return
         try:
@@ -116,8 +119,8 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
                 self.ack()
             else:
                 super().reject(requeue=True)
-        except (*TROUBLE, AttributeError) as error:  # Its connection is gone, so it is delivered again anyway.
-            logger.warning("a message of %s is delivered again: %r", self.delivery_info["routing_key"], error)
+        except (*BROKER_ERRORS, AttributeError) as error:  # The connection is lost, so it is redelivered.
+            logger.warning("message of queue %s will be redelivered: %r", self.delivery_info["routing_key"], error)
 
     def requeue(self) -> None:
         """Release the message."""
@@ -125,54 +128,54 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
 
 
 class Channel(BaseChannel):  # type: ignore[misc]
-    """A channel that knows what became of each message it sent, and decides when those not done come back."""
+    """A channel that tracks confirms, and releases and dead-letters messages."""
 
     Message = TaskMessage
 
     answer_due_seconds = 3 * HEARTBEAT_SECONDS
-    """When a heartbeat of the broker is overdue."""
+    """Seconds after which a heartbeat of the broker is overdue."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._confirm_selected = False
         self._sent = 0
-        """Messages sent since the broker was asked to confirm them; it numbers them as well."""
+        """Messages sent in confirm mode; also the delivery tag of the last one."""
         self._unconfirmed: set[int] = set()
         self._nacked: set[int] = set()
         self._returned: dict[str, str] = {}
-        """Why messages found no queue, by task id."""
+        """Why messages were returned as unroutable, by task id."""
         super().__init__(*args, **options)
-        self.events["basic_ack"].add(self._confirmed)
-        self.events["basic_nack"].add(self._refused)
-        self.events["basic_return"].add(self._sent_back)
+        self.events["basic_ack"].add(self._on_confirmed)
+        self.events["basic_nack"].add(self._on_rejected)
+        self.events["basic_return"].add(self._on_returned)
 
     # Receiving
 
     def held_until(self, info: Mapping[str, Any]) -> float:
-        """Return the monotonic time until which a message may be held, by its `delivery_info`."""
+        """Return the monotonic time until which a message may be held, from its `delivery_info`."""
         if self.connection is None:
             return 0
         contract = self.connection.contract
-        hidden = {contract.celery_name(queue): queue.hidden_seconds for queue in contract.queues}
-        return float(info["received_at"] + hidden.get(info["routing_key"], 0))
+        seconds = {contract.celery_name(queue): queue.hold_seconds for queue in contract.queues}
+        return float(info["received_at"] + seconds.get(info["routing_key"], 0))
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the worker has cancelled its consumers, as it does when it is told to stop."""
+        """Whether the worker is stopping: it has cancelled its consumers."""
         return not self.callbacks
 
     @property
     def awaits_answers(self) -> bool:
-        """Whether the broker has to be heard of; a busy worker hears its heartbeats, too."""
+        """Whether heartbeats are due; a busy worker receives them, too."""
         return not self.is_stopping
 
     @property
     def last_answer(self) -> float | None:
-        """When the broker was heard of last, in seconds of the monotonic clock."""
+        """Monotonic time of the broker's last heartbeat."""
         return self.connection.last_heartbeat_received if self.connection else None
 
     def close(self, *args: Any, **options: Any) -> None:
-        """Close the channel, when what it has released and dead-lettered is on its way."""
-        courier.finish()
+        """Close the channel after its messages were republished."""
+        republisher.finish()
         super().close(*args, **options)
 
     # Sending
@@ -186,10 +189,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         headers: Mapping[str, Any] | None = None,
         properties: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Make a message: its group is a header, and the time when it expires is for workers to see to.
+        """Create a message, with its group as a header, a timestamp, and no expiration.
 
-        RabbitMQ would dead-letter what expires in a queue; a worker drops it, as it does with any broker. When it was
-        sent, RabbitMQ does not note, and the on-call commands want to know.
+        RabbitMQ would dead-letter an expired message; workers drop it, as on any broker. RabbitMQ does
+        not record when a message was sent, which the operator commands show.
         """
         kept = {"timestamp": int(time.time()), **(properties or {})}
         kept.pop("expiration", None)
@@ -198,46 +201,46 @@ class Channel(BaseChannel):  # type: ignore[misc]
         return super().prepare_message(body, priority, content_type, content_encoding, headers, kept)
 
     def create_publish_batch(self, max_size: int) -> Batch:
-        """Return what gathers messages that are to be sent together; `Producer.batch` calls this."""
+        """Return a batch of messages; `Producer.batch` calls this."""
         return Batch(self)
 
     def basic_publish_confirm(self, msg: Any, exchange: str = "", routing_key: str = "", **options: Any) -> None:
-        """Send a message; one of a task is only sent when the broker has it in a queue.
+        """Send a message; for a task, wait until the broker has confirmed it.
 
         Raises:
-            MessageNacked: the broker could not keep it.
-            MessageTooLargeError: it has more than `max_message_bytes`.
-            QueueMissingError: there is no queue for it.
-            RecoverableConnectionError: the broker has not answered in time.
+            MessageNacked: the broker rejected the message.
+            MessageTooLargeError: it is larger than `max_message_bytes`.
+            QueueMissingError: no queue is bound for it.
+            RecoverableConnectionError: the broker did not respond in time.
         """
-        if exchange not in OWN_EXCHANGES:  # Remote control and events, which may get lost.
+        if exchange not in OWN_EXCHANGES:  # Remote control and events, which may be lost.
             self._basic_publish(msg, exchange, routing_key, **{**options, "confirm_timeout": None})
             return
-        # What the broker has had already is not refused on its way back, though the reason has made it larger.
+        # A republished message may be larger, because it has the reason of the failure.
         if EARLIER_DELIVERIES not in (msg.properties.get("application_headers") or {}):
             check_size(msg, self.connection.contract.max_message_bytes)
         for error in self.publish_all([(msg, exchange, routing_key)]).values():
             raise error
 
     def publish_all(self, messages: Iterable[tuple[Any, str, str]]) -> dict[int, Exception]:
-        """Send messages, and wait until the broker has told of each what became of it.
+        """Send messages, and wait for the confirms of all.
 
         Args:
-            messages: each with its exchange and routing key.
+            messages: messages with exchange and routing key.
 
         Returns:
-            What went wrong with those that were not sent, by their place.
+            The error of each message that was not sent, by its index.
 
         Raises:
-            RecoverableConnectionError: the broker has not answered in time.
+            RecoverableConnectionError: the broker did not respond in time.
         """
         if not self._confirm_selected:
             self.confirm_select()
             self._confirm_selected = True
         sent: dict[int, tuple[int, Any]] = {}
-        for place, (message, exchange, routing_key) in enumerate(messages):
+        for index, (message, exchange, routing_key) in enumerate(messages):
             self._basic_publish(message, exchange, routing_key, mandatory=True)
-            sent[self._sent] = (place, message)
+            sent[self._sent] = (index, message)
             self._unconfirmed.add(self._sent)
         end = time.monotonic() + CONFIRM_WITHIN_SECONDS
         while not self._unconfirmed.isdisjoint(sent):
@@ -246,15 +249,15 @@ class Channel(BaseChannel):  # type: ignore[misc]
             except TimeoutError:
                 self._unconfirmed.clear()
                 raise RecoverableConnectionError(
-                    f"the broker has not confirmed a message within {CONFIRM_WITHIN_SECONDS} seconds; "
-                    f"it may be out of memory or disk"
+                    f"the broker did not confirm a message within {CONFIRM_WITHIN_SECONDS} seconds; "
+                    f"it may be out of memory or disk space"
                 ) from None
         failed: dict[int, Exception] = {}
-        for number, (place, message) in sent.items():
+        for number, (index, message) in sent.items():
             if why := self._returned.pop(str(message.properties.get("correlation_id")), ""):
-                failed[place] = QueueMissingError(f"not sent, as no queue would have it: {why}")
+                failed[index] = QueueMissingError(f"not sent, no queue is bound for it: {why}")
             elif number in self._nacked:
-                failed[place] = MessageNacked("the broker could not keep it")
+                failed[index] = MessageNacked("the broker rejected it")
             self._nacked.discard(number)
         return failed
 
@@ -262,10 +265,10 @@ class Channel(BaseChannel):  # type: ignore[misc]
         super()._basic_publish(*args, **options)
         self._sent += self._confirm_selected
 
-    def _confirmed(self, delivery_tag: int, multiple: bool) -> None:
+    def _on_confirmed(self, delivery_tag: int, multiple: bool) -> None:
         self._unconfirmed -= self._settled(delivery_tag, multiple)
 
-    def _refused(self, delivery_tag: int, multiple: bool) -> None:
+    def _on_rejected(self, delivery_tag: int, multiple: bool) -> None:
         settled = self._settled(delivery_tag, multiple)
         self._unconfirmed -= settled
         self._nacked |= settled
@@ -274,19 +277,19 @@ class Channel(BaseChannel):  # type: ignore[misc]
         earliest = 0 if multiple else delivery_tag
         return {number for number in self._unconfirmed if earliest <= number <= delivery_tag}
 
-    def _sent_back(self, error: Any, exchange: str, routing_key: str, message: Any) -> None:
+    def _on_returned(self, error: Any, exchange: str, routing_key: str, message: Any) -> None:
         self._returned[str(message.properties.get("correlation_id"))] = (
             f"{error.reply_text} ({routing_key} of {exchange})"
         )
 
 
 class Connection(BaseConnection):  # type: ignore[misc]
-    """A connection whose channels are those above, and know the contract."""
+    """A connection that creates channels of the class above, and has the contract."""
 
     Channel = Channel
 
-    def __init__(self, *args: Any, known: Known, **options: Any) -> None:
-        self.contract = known.contract
+    def __init__(self, *args: Any, service_config: ServiceConfig, **options: Any) -> None:
+        self.contract = service_config.contract
         super().__init__(*args, **options)
         _connections.add(self)
 
@@ -294,31 +297,31 @@ class Connection(BaseConnection):  # type: ignore[misc]
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
-def _leave_sockets_to_parent() -> None:
-    """Forget, in a process that was forked, the sockets of its parent's connections.
+def _close_inherited_sockets() -> None:
+    """Close the sockets of the parent's connections in a forked process.
 
-    kombu and py-amqp end there what they find, and so end the parent's own: a worker that starts another process just
-    when it sends a task back would hear no answer, and send it twice.
+    kombu and py-amqp would shut them down, and so also disconnect the parent. A worker that forks
+    while it republishes a message would get no confirm, and send the message twice.
     """
     for connection in _connections:
         transport = connection._transport
         if transport and transport.sock:
-            transport.sock.close()  # This process's handle; only a shutdown would reach the broker.
+            transport.sock.close()  # Closes the descriptor of this process only.
             transport.sock = None
 
 
-os.register_at_fork(after_in_child=_leave_sockets_to_parent)
+os.register_at_fork(after_in_child=_close_inherited_sockets)
 
 
 class Transport(BaseTransport):  # type: ignore[misc]
-    """The transport to name in `broker_transport`."""
+    """The transport class for Celery's `broker_transport`."""
 
     Connection = Connection
     implements = BaseTransport.implements.extend(batch_publish=True)
 
     def establish_connection(self) -> Any:
-        """Connect, and see that all is there that the service needs."""
-        variables = self.client.transport_options["known"].variables
+        """Connect, and declare the exchanges and queues of the service."""
+        variables = self.client.transport_options["service_config"].variables
         self.client.userid = variables.broker_username
         self.client.password = variables.broker_password.get_secret_value
         connection = super().establish_connection()

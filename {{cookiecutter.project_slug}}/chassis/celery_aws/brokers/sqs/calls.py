@@ -1,9 +1,9 @@
-"""Requests to SQS from a worker's event loop, which none of them holds up.
+"""Requests to SQS from a worker's event loop, without blocking it.
 
-boto3 waits for each answer, at each read anew, so that one that drips in holds up everything for as long as it drips;
-and where credentials are to be renewed, it waits for these as well. Here curl sends requests, on the event loop, each
-within a time that is kept; credentials are renewed in a thread; and whatever comes back that is not an answer of SQS is
-a `Failure`. boto3's parts still build, sign and parse.
+boto3 blocks until a response is complete. Its timeout restarts with every read, so a slow response
+can block for any time, and so can the renewal of credentials. Here curl makes the requests on the
+event loop, each with a total timeout, and a thread renews the credentials. Anything that is not a
+response of SQS is a `Failure`. Parts of boto3 still build, sign and parse.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ BaseClient: Any = KombuCurlClient
 
 CONNECT_TIMEOUT_SECONDS = 5
 CALL_SECONDS = 10
-"""What a request that is no long poll may take, from its first to its last byte."""
+"""Total timeout of a request that is not a long poll."""
 
 POLL = "ReceiveMessage"
 
-LOOK_EVERY_SECONDS = 1
-"""How often kombu's client looks by itself, so that a later time that curl asks for needs no timer."""
+KOMBU_CHECK_SECONDS = 1
+"""Interval at which kombu's client checks its requests anyway; longer timeouts of curl need no timer."""
 
 MAX_REQUESTS = 64
-"""Requests at the same time: a long poll of each queue, and those that delete and release."""
+"""Maximum number of concurrent requests: a long poll per queue, and requests that delete and release."""
 
 WAIT_FOR_CREDENTIALS_SECONDS = 5
 """How long the first request waits for credentials."""
 
-RENEW_AGAIN_AFTER_SECONDS = 5
-
+RETRY_RENEWAL_AFTER_SECONDS = 5
+"""Minimum time between attempts to renew credentials."""
 
 BAD_CREDENTIALS = frozenset(
     {
@@ -61,7 +61,7 @@ BAD_CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-"""Error codes of credentials that SQS does not take, or no longer.
+"""Error codes of credentials that are invalid or have expired.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
 """
@@ -69,7 +69,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErro
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that brought no answer."""
+    """A request that failed, or whose response was not from SQS."""
 
     code: str
     text: str
@@ -83,43 +83,43 @@ Then = Callable[["Answer | Failure"], None]
 
 
 class CurlClient(BaseClient):  # type: ignore[misc]
-    """kombu's client, whose timer takes curl's milliseconds for seconds and is never cancelled.
+    """kombu's client with a fix for its timer, which treats curl's milliseconds as seconds.
 
-    So each poll would leave an entry that is kept for more than an hour.
+    Without it, each poll would leave a timer that lives for more than an hour.
     """
 
     is_closed = False
 
-    def look(self) -> None:
-        """See what has come."""
+    def check(self) -> None:
+        """Process what has been received."""
         self._timeout_check()
 
     def close(self) -> None:
-        """Close it, as the event loop does that it belongs to."""
+        """Close the client; its event loop calls this when it ends."""
         self.is_closed = True
         super().close()
 
     def _set_timeout(self, msecs: int) -> None:
-        if 0 <= msecs < LOOK_EVERY_SECONDS * 1000:
+        if 0 <= msecs < KOMBU_CHECK_SECONDS * 1000:
             self.hub.call_later(msecs / 1000, self._timeout_check)
 
 
 class CredentialsMissingError(RuntimeError):
-    """There are no credentials just now; the message says why."""
+    """No valid credentials are available; the message has the reason."""
 
 
 class Credentials:
-    """The newest credentials that are known, renewed in a thread: whoever hands them out may take their time."""
+    """The latest credentials, renewed in a thread because their provider may be slow."""
 
     def __init__(self) -> None:
         self._source: Any = None
         self._frozen: Any = None
-        self._why = "not asked for yet"
+        self._why = "not requested yet"
         self._renewing: threading.Thread | None = None
         self._renewed_at = float("-inf")
 
     def now(self) -> Any:
-        """Return credentials, without waiting but for the first.
+        """Return the current credentials; wait only for the first ones.
 
         Raises:
             CredentialsMissingError: there are none yet, or they have expired.
@@ -133,7 +133,7 @@ class Credentials:
         return self._frozen
 
     def rejected(self) -> None:
-        """Have other credentials looked for, as SQS does not take these; keys may have been replaced in their file."""
+        """Load the credentials again, since SQS rejected the current ones; a key file may have changed."""
         self._source = None
         self._renew()
 
@@ -142,14 +142,14 @@ class Credentials:
         return bool(needed and (needed() if within_seconds is None else needed(within_seconds)))
 
     def _renew(self) -> threading.Thread | None:
-        """Begin to renew them, unless that is going on or was tried just now."""
+        """Start to renew the credentials, unless a renewal is in progress or was tried recently."""
         alive = self._renewing is not None and self._renewing.is_alive()
-        if not alive and time.monotonic() - self._renewed_at >= RENEW_AGAIN_AFTER_SECONDS:
-            self._renewing = threading.Thread(target=self._ask, name="credentials", daemon=True)
+        if not alive and time.monotonic() - self._renewed_at >= RETRY_RENEWAL_AFTER_SECONDS:
+            self._renewing = threading.Thread(target=self._load, name="credentials", daemon=True)
             self._renewing.start()
         return self._renewing
 
-    def _ask(self) -> None:
+    def _load(self) -> None:
         try:
             source = self._source
             if source is None:
@@ -158,7 +158,7 @@ class Credentials:
                 self._why = "no credentials found"
             else:
                 self._frozen = source.get_frozen_credentials()
-        except Exception as error:  # noqa: BLE001 - botocore raises many kinds, and RuntimeError for expired ones
+        except Exception as error:  # noqa: BLE001 - botocore raises many types
             self._why = f"{type(error).__name__}: {error}"
         finally:
             self._renewed_at = time.monotonic()
@@ -169,7 +169,7 @@ class Calls:
 
     def __init__(self, hub: Any, region: str) -> None:
         self.hub = hub
-        # Only its knowledge of SQS is used; with keys given, it looks for none.
+        # Used only for its model of SQS; the keys keep it from searching credentials.
         client = boto3.client("sqs", region_name=region, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106
         self._url = str(client.meta.endpoint_url)
         self._model = client.meta.service_model
@@ -179,22 +179,22 @@ class Calls:
         self._credentials = Credentials()
         self._client: CurlClient | None = None
         self._open = 0
-        """Requests that are not answered yet, polls left aside."""
+        """Number of requests without a response, except polls."""
 
     def call(self, operation: str, parameters: Answer, then: Then, within_seconds: float = CALL_SECONDS) -> None:
         """Make a request on the event loop.
 
         Args:
-            operation: its name, such as `ReceiveMessage`.
-            parameters: as boto3 takes them.
-            then: gets the answer, or a `Failure`.
-            within_seconds: what it may take altogether.
+            operation: name of the operation, such as `ReceiveMessage`.
+            parameters: parameters, as for boto3.
+            then: is called with the response or a `Failure`.
+            within_seconds: total timeout.
         """
         if operation != POLL:
             self._open += 1
         try:
             signed = self._signed(operation, parameters)
-        except Exception as error:  # noqa: BLE001 - credentials are missing, for many reasons
+        except Exception as error:  # noqa: BLE001 - credentials can be missing for many reasons
             self.hub.call_later(0, self._then, operation, then, Failure(type(error).__name__, str(error)))
             return
         request = Request(
@@ -210,7 +210,7 @@ class Calls:
         self._http().add_request(request)
 
     def call_now(self, operation: str, parameters: Answer, within_seconds: float = CALL_SECONDS) -> Answer | Failure:
-        """Make a request and wait for it, where there is no event loop that it could hold up: a worker is stopping."""
+        """Make a request and wait for it, when there is no event loop: the worker is stopping."""
         received, headers = io.BytesIO(), HeadersDict()
         curl = pycurl.Curl()
         try:
@@ -243,15 +243,15 @@ class Calls:
         return request.prepare()
 
     def _ready(self, operation: str, then: Then, response: Any) -> None:
-        """Hand on what came; nothing that goes wrong here may reach the event loop, and so the worker's end."""
-        if response.code == 599:  # kombu's number for what curl could not do at all.
-            answer: Answer | Failure = Failure("no answer", str(getattr(response.error, "message", response.error)))
+        """Pass on a response; an exception in the event loop would end the worker, so all are logged."""
+        if response.code == 599:  # kombu's code for errors of curl.
+            answer: Answer | Failure = Failure("no response", str(getattr(response.error, "message", response.error)))
         else:
             answer = self._parsed(operation, response.code, HeadersDict(response.headers), response.body or b"")
         try:
             self._then(operation, then, answer)
         except Exception:
-            logger.exception("answer to %s could not be handled", operation)
+            logger.exception("response to %s could not be processed", operation)
 
     def _then(self, operation: str, then: Then, answer: Answer | Failure) -> None:
         if operation != POLL:
@@ -259,27 +259,27 @@ class Calls:
         then(answer)
 
     def finish(self, within_seconds: float) -> None:
-        """Wait for the answers that are due, but for those to polls, when the event loop has ended."""
+        """Wait for outstanding responses, except to polls, after the event loop has ended."""
         end = time.monotonic() + within_seconds
         while self._open > 0 and self._client is not None and not self._client.is_closed and time.monotonic() < end:
-            self._client.look()
+            self._client.check()
             time.sleep(0.01)
 
     def _parsed(self, operation: str, status: int, headers: Any, body: bytes) -> Answer | Failure:
-        """Read an answer; take nothing for one that is none."""
+        """Parse a response; return a `Failure` if it is an error or not a response of SQS."""
         shape = self._model.operation_model(operation).output_shape
         try:
             if status == 200:
-                said = json.loads(body) if body or shape is not None else {}
-                if not isinstance(said, dict):
-                    raise ValueError(f"no JSON object, but {type(said).__name__}")
+                decoded = json.loads(body) if body or shape is not None else {}
+                if not isinstance(decoded, dict):
+                    raise ValueError(f"not a JSON object, but {type(decoded).__name__}")
             parsed = self._parser.parse({"headers": headers, "status_code": status, "body": body}, shape)
             if status == 200:
                 check(operation, parsed)
                 return dict(parsed)
             error = parsed.get("Error") or {}
-        except Exception as unreadable:  # noqa: BLE001 - whatever came, it was no answer of SQS
-            return Failure(f"HTTP {status}", f"not an answer of SQS: {unreadable!r:.200}")
+        except Exception as unreadable:  # noqa: BLE001 - any content is possible
+            return Failure(f"HTTP {status}", f"not a response of SQS: {unreadable!r:.200}")
         failure = Failure(str(error.get("Code") or f"HTTP {status}"), str(error.get("Message") or "no reason given"))
         if status in (400, 401, 403) and failure.code in BAD_CREDENTIALS:
             self._credentials.rejected()
@@ -287,13 +287,13 @@ class Calls:
 
 
 def check(operation: str, answer: Answer) -> None:
-    """Refuse an answer whose parts are not what they should be.
+    """Validate the structure of a response.
 
     Raises:
-        ValueError: what is not.
+        ValueError: a part is missing or has the wrong type.
     """
     if operation == "SendMessage" and not isinstance(answer.get("MessageId"), str):
-        raise ValueError("no MessageId, so the message may not be there")
+        raise ValueError("no MessageId, so the message may not have been sent")
     wanted: dict[str, tuple[str, ...]] = {
         "ReceiveMessage": ("Messages",),
         "DeleteMessageBatch": ("Successful", "Failed"),
@@ -303,7 +303,7 @@ def check(operation: str, answer: Answer) -> None:
     for name in wanted.get(operation, ()):
         items = answer.get(name) or []
         if not isinstance(items, list):
-            raise ValueError(f"{name} is no list")
+            raise ValueError(f"{name} is not a list")
         for item in items:
             if not isinstance(item, dict) or not all(isinstance(item.get(text), str) for text in texts):
                 raise ValueError(f"an item of {name} lacks one of {', '.join(texts)}")

@@ -1,4 +1,4 @@
-"""Remote control: SQS has no broadcast, so nobody can reach a worker."""
+"""Remote control, which SQS does not support because it has no broadcast."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ... import delivery, errors
 
 
 class Control(CeleryControl):
-    """Refuses what would return in silence and do nothing: `revoke`, `ping`, `inspect` and the like."""
+    """Refuses commands that would silently have no effect, such as `revoke`, `ping` and `inspect`."""
 
     def broadcast(self, command: str, *args: Any, **options: Any) -> Any:
         """Refuse to send a command to workers.
 
         Raises:
-            RemoteControlUnavailableError: always, but where Celery itself revokes what a failed chord has left over.
+            RemoteControlUnavailableError: always, unless Celery itself revokes the rest of a failed chord.
         """
         attempt = delivery.current
         if attempt is not None and attempt.store_until:
             return None
         raise errors.RemoteControlUnavailableError(
-            f"{command!r} was not sent: workers on SQS cannot be reached, as SQS has no broadcast. To end a task that "
-            f"runs, have it look for that; see 'Progress, and cancelling' in docs/delivery.md. What workers do is in "
-            f"their logs, and what waits in the command `queues`."
+            f"{command!r} was not sent: SQS has no broadcast, so workers cannot be reached. To cancel a running task, "
+            f"let it check for that; see 'Progress, and cancelling' in docs/delivery.md. For the state of workers, see "
+            f"their logs; for the depth of queues, the command `queues`."
         )

@@ -1,11 +1,11 @@
-"""Receiving from Amazon SQS without ending, stalling or waiting.
+"""Receiving from Amazon SQS, with fixes for crashes and stalls of kombu 5.7.
 
-What stock kombu 5.7 does, and this does not: one HTTP 503 or refused connection ends the worker, one poll that is never
-answered stops all polling for good, one message that cannot be read ends the worker again and again, a freed slot
-waits for the polling interval, and messages of one FIFO group run side by side.
+With kombu alone, one HTTP 503 or refused connection ends the worker, one poll without a response
+stops all polling, one undecodable message ends every worker that receives it, a free slot waits for
+the polling interval, and messages of one FIFO group run in parallel.
 
-It replaces methods that kombu does not promise to keep. Hence the narrow range of versions in pyproject.toml, and
-tests/library/test_relied_on.py of the template.
+This module overrides private methods of kombu. Therefore pyproject.toml pins a narrow range of
+versions, and tests/library/test_relied_on.py of the template checks them.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from .calls import Answer, Calls, Failure
 
 logger = logging.getLogger(__name__)
 
-# Its published type says nothing of what is replaced here.
+# The published type lacks what is overridden here.
 BaseChannel: Any = SQS.Channel
 
 ANSWER_MARGIN_SECONDS = 5
-"""What a long poll may take beyond the time it asked for; kombu waits for ever."""
+"""Timeout of a long poll beyond its wait time; kombu has no timeout."""
 
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 10
-"""Pauses after failed polls double from the first to the longest, so that recovery takes less than one long poll."""
+FIRST_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 10
+"""The backoff after failed polls doubles up to this; it is shorter than a long poll, for a fast recovery."""
 
 POLL_MARGIN_SECONDS = 20
-"""What a poll may take beyond a long poll's time: a late answer, and the longest pause after one that failed."""
+"""A worker is not alive if no poll succeeded for the wait time plus this: a timeout and the longest backoff."""
 
-WHAT_TO_DO = {
+REMEDIES = {
     "AWS.SimpleQueueService.NonExistentQueue": "create the queue, or check ENVIRONMENT and QUEUE_URL_BASE",
     "QueueDoesNotExist": "create the queue, or check ENVIRONMENT and QUEUE_URL_BASE",
-    "AccessDenied": "let this role or user receive, delete and hide messages of this queue",
-    "AccessDeniedException": "let this role or user receive, delete and hide messages of this queue",
+    "AccessDenied": "allow ReceiveMessage, DeleteMessage and ChangeMessageVisibility for this role or user",
+    "AccessDeniedException": "allow ReceiveMessage, DeleteMessage and ChangeMessageVisibility for this role or user",
     "InvalidClientTokenId": "check the credentials",
     "UnrecognizedClientException": "check the credentials",
     "SignatureDoesNotMatch": "check the credentials, and this machine's clock",
 }
-"""Errors that do not heal by waiting when a worker has just started, and the cure of each."""
+"""Permanent errors when a worker starts, and how to fix each."""
 
 
 class PollingChannel(BaseChannel):  # type: ignore[misc]
-    """A channel that keeps polling, as often as there is room and no oftener."""
+    """A channel that polls whenever the worker has room for messages."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.last_answer: float | None = None
-        """When a poll was answered last, in seconds of the monotonic clock."""
+        """Monotonic time of the last successful poll."""
         self._calls: Calls | None = None
         self._consumers_of: dict[str, tuple[str, Callable[[Any], object]]] = {}
-        """Of each queue it receives from the consumer's tag, and what takes its messages."""
+        """Consumer tag and callback of each queue that is being consumed."""
         self._polling: set[str] = set()
         self._waiting_for_room: set[str] = set()
         self._failures: dict[str, int] = {}
@@ -67,60 +67,60 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     @property
     def calls(self) -> Calls:
-        """What makes requests to SQS."""
+        """The client for requests to SQS."""
         if self._calls is None:
             self._calls = Calls(self.hub, self.region)
         return self._calls
 
     @property
     def consuming(self) -> bool:
-        """Whether it receives from any queue; a worker that stops has cancelled its consumers."""
+        """Whether it has consumers; a worker that is stopping has cancelled them."""
         return bool(self._consumers_of)
 
     @property
     def awaits_answers(self) -> bool:
-        """Whether it polls: the worker is not stopping, and does not hold all the messages it may."""
+        """Whether it polls: the worker is not stopping, and has room for messages."""
         return self.consuming and not self._waiting_for_room
 
     @property
     def answer_due_seconds(self) -> float:
-        """When the answer to a poll is overdue."""
+        """Seconds after which a successful poll is overdue."""
         return float(self.wait_time_seconds + POLL_MARGIN_SECONDS)
 
     def soon(self, call: Any, *args: Any) -> None:
-        """Have the event loop call something next.
+        """Call a function in the next turn of the event loop.
 
-        Not by `hub.call_soon`: what that is told by something that it calls itself, it calls after the next event only.
+        `hub.call_soon` would wait for another event if it is called from a callback.
         """
         self.hub.call_later(0, call, *args)
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
-        """Begin to receive from a queue."""
+        """Start to consume a queue."""
         self._consumers_of[queue] = (consumer_tag, callback)
         return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
 
     def basic_cancel(self, consumer_tag: str) -> Any:
-        """Receive no more for a consumer."""
+        """Cancel a consumer."""
         self._consumers_of = {queue: of for queue, of in self._consumers_of.items() if of[0] != consumer_tag}
         return super().basic_cancel(consumer_tag)
 
     def cancel_all(self) -> None:
-        """Receive no more."""
+        """Cancel all consumers."""
         for consumer_tag, _ in list(self._consumers_of.values()):
             self.basic_cancel(consumer_tag)
 
     def _schedule_queue(self, queue: str) -> None:
-        """Poll a queue if there is room for messages; kombu calls this to begin with."""
+        """Poll a queue if there is room for messages; kombu calls this when consuming starts."""
         if queue not in self._consumers_of or queue in self._polling:
             return
         if not self._has_room(queue):
-            # No timer: whatever makes room starts the next poll at once.
+            # No timer: `_room_made` starts the next poll.
             self._waiting_for_room.add(queue)
             return
         self._polling.add(queue)
-        # One receive may bring several messages of one group, which would run side by side. SQS
-        # brings no other of a group that is being worked on, so one at a time keeps the order, and
-        # groups still run in parallel.
+        # One receive may return several messages of one FIFO group, which would run in parallel. SQS
+        # returns no message of a group that has one in flight, so one message per receive keeps the
+        # order, and groups still run in parallel.
         count = 1 if queue.endswith(".fifo") else min(ENTRIES_PER_REQUEST, self._room() or ENTRIES_PER_REQUEST)
         url = self.predefined_queues[queue]["url"]
         request = {
@@ -128,7 +128,7 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             "MaxNumberOfMessages": count,
             "WaitTimeSeconds": self.wait_time_seconds,
             "MessageSystemAttributeNames": ["ApproximateReceiveCount", "MessageGroupId"],
-            # Whoever sent them may need them, once the message has been in the dead-letter queue.
+            # So that they can be kept when the message is dead-lettered.
             "MessageAttributeNames": ["All"],
         }
         self.calls.call(
@@ -136,12 +136,12 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         )
 
     def _room(self) -> int | None:
-        """Return how many more messages may be held; nothing if that is not limited."""
+        """Return how many more messages may be held; None if that is unlimited."""
         room: int | None = self.qos.can_consume_max_estimate()
         return room
 
     def _has_room(self, queue: str) -> bool:
-        """Tell whether a poll is worth its request."""
+        """Return whether there is room for `messages_per_poll` messages."""
         room = self._room()
         return room is None or room >= self.predefined_queues[queue]["messages_per_poll"]
 
@@ -151,7 +151,7 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             self._poll_failed(queue, outcome)
             return
         if self._failures.pop(queue, 0):
-            logger.info("Polls of %s are answered again", queue)
+            logger.info("polls of queue %s succeed again", queue)
         self._ever_answered.add(queue)
         self.last_answer = time.monotonic()
         received = outcome.get("Messages") or []
@@ -162,22 +162,22 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             self.hub.call_later(self.connection.polling_interval, self._schedule_queue, queue)
 
     def _poll_failed(self, queue: str, failure: Failure) -> None:
-        if failure.code in WHAT_TO_DO and queue not in self._ever_answered:
+        if failure.code in REMEDIES and queue not in self._ever_answered:
             self.give_up(queue, failure.code, str(failure))
             return
         count = self._failures[queue] = self._failures.get(queue, 0) + 1
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(count - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311
-        logger.warning("Poll %d of %s failed, next in %.1f s: %s", count, queue, pause, failure)
-        self.hub.call_later(pause, self._schedule_queue, queue)
+        backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        logger.warning("poll of queue %s failed %d times, retrying in %.1f s: %s", queue, count, backoff, failure)
+        self.hub.call_later(backoff, self._schedule_queue, queue)
 
     def give_up(self, queue: str, code: str, text: str) -> None:
-        """End the worker over what does not heal by itself, with a word on what to do."""
-        logger.critical("Cannot work on %s: %s. To fix it, %s", queue, text, WHAT_TO_DO[code])
+        """Log a permanent error and its remedy, and end the worker."""
+        logger.critical("cannot consume queue %s: %s. To fix it, %s", queue, text, REMEDIES[code])
         self.soon(_end_worker)
 
     def _take(self, queue: str, url: str, received: list[dict[str, Any]]) -> None:
-        """Hand messages to the worker."""
-        if queue not in self._consumers_of:  # It has stopped consuming while the poll was under way.
+        """Pass messages to the worker."""
+        if queue not in self._consumers_of:  # The consumer was cancelled during the poll.
             self.release_all({message["ReceiptHandle"]: (queue, url) for message in received})
             return
         _, callback = self._consumers_of[queue]
@@ -186,36 +186,39 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
                 payload = self._message_to_python(message, queue, url)
                 now = time.monotonic()
                 payload["properties"]["delivery_info"].update(
-                    # Where it was received, which is not where it was sent once somebody has moved it.
+                    # The queue that it was received from; a redriven message was sent elsewhere.
                     routing_key=queue,
                     received_at=now,
                     visible_at=now + self.predefined_queues[queue]["visibility_timeout_seconds"],
                     receive_count=receive_count(message),
                 )
-                taken = self.Message(payload, channel=self)
-                self.qos.append(taken, taken.delivery_tag)
-                callback(taken)
+                kombu_message = self.Message(payload, channel=self)
+                self.qos.append(kombu_message, kombu_message.delivery_tag)
+                callback(kombu_message)
             except Exception:
-                # It must not take the worker down: left alone, it is delivered again, and goes to
-                # the dead-letter queue in the end.
-                logger.exception("message %s of queue %s cannot be read", message.get("MessageId"), queue)
+                # It must not end the worker; it is released, and finally dead-lettered.
+                logger.exception("message %s of queue %s cannot be decoded", message.get("MessageId"), queue)
                 self.release_unread(queue, url, message)
 
     def release_unread(self, queue: str, url: str, message: dict[str, Any]) -> None:
-        """Release a message that cannot be read."""
+        """Release a message that cannot be decoded."""
         raise NotImplementedError
 
     def release_all(self, held: dict[str, tuple[str, str]]) -> None:
-        """Release messages at once, by receipt handle, each with its queue and that queue's URL."""
+        """Release messages without a backoff.
+
+        Args:
+            held: queue and queue URL of each message, by receipt handle.
+        """
         raise NotImplementedError
 
     def basic_qos(self, *args: Any, **kwargs: Any) -> None:
-        """Change how many messages may be held."""
+        """Change the prefetch count."""
         super().basic_qos(*args, **kwargs)
         self._room_made()
 
     def _room_made(self) -> None:
-        """Poll at once the queues that waited for room."""
+        """Poll the queues that waited for room."""
         if self.hub:
             for queue in [queue for queue in self._waiting_for_room if self._has_room(queue)]:
                 self._waiting_for_room.discard(queue)
@@ -223,7 +226,7 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
 
 def receive_count(message: dict[str, Any]) -> int:
-    """Return how often SQS has delivered a message, this time included."""
+    """Return the receive count of a message, including this receive."""
     return int((message.get("Attributes") or {}).get("ApproximateReceiveCount", 1))
 
 

@@ -1,7 +1,7 @@
-"""What SQS gets to know about a message: on standard queues delay and fairness, on FIFO queues order.
+"""Message properties on SQS: delay and fairness on standard queues, order on FIFO queues.
 
-On a standard queue a message group is optional: SQS lets no group (a tenant, say) hold up the others by a flood of
-messages of its own. On a FIFO queue SQS delivers the messages of one group strictly in order.
+On a standard queue a message group is optional. SQS shares the consumers fairly between groups, such
+as tenants. On a FIFO queue SQS delivers the messages of a group strictly in order.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
@@ -14,16 +14,16 @@ from ...contract import Contract
 from ...errors import MessageGroupMissingError
 
 LONGEST_DELAY_SECONDS = 900
-"""For how long SQS itself delays a message of a standard queue.
+"""Longest delay of a message of a standard queue in SQS.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-delay-queues.html
 """
 
 
 def longest_delay_seconds(contract: Contract) -> int:
-    """Return for how long SQS itself delays a message.
+    """Return the longest delay of a single message in SQS, in seconds.
 
-    It delays no single message of a FIFO queue; a worker holds it, and with it its group.
+    FIFO queues do not support it; there a worker holds the message, and thereby blocks its group.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
     """
     return 0 if contract.is_fifo else LONGEST_DELAY_SECONDS
@@ -32,19 +32,19 @@ def longest_delay_seconds(contract: Contract) -> int:
 def message_properties(
     contract: Contract, task: str, task_id: str, attempt: str, group: str | None, delay_seconds: float
 ) -> dict[str, str | int]:
-    """Return what SQS gets to know about a message; see `Broker`."""
+    """Return the properties of a message; see `Broker.message_properties`."""
     if contract.is_fifo:
         return fifo_properties(task, task_id, attempt, group)
     return standard_properties(group, delay_seconds)
 
 
 def standard_properties(group: str | None, delay_seconds: float = 0) -> dict[str, str | int]:
-    """Return what goes with a message to a standard queue.
+    """Return the properties of a message to a standard queue.
 
     Args:
-        group: whom the message is for.
-        delay_seconds: how long it is to be delayed. What SQS does of it costs no slot of a
-            worker, and its visibility timeout has not begun.
+        group: message group, for fairness.
+        delay_seconds: delay. SQS delays up to `LONGEST_DELAY_SECONDS`, which occupies no slot of a
+            worker; a worker delays the rest.
     """
     properties: dict[str, str | int] = {}
     if group:
@@ -55,24 +55,24 @@ def standard_properties(group: str | None, delay_seconds: float = 0) -> dict[str
 
 
 def fifo_properties(task: str, task_id: str, attempt: str, group: str | None) -> dict[str, str | int]:
-    """Return what goes with a message to a FIFO queue, whose delay is the worker's to do.
+    """Return the properties of a message to a FIFO queue; a worker handles its delay.
 
     Raises:
-        MessageGroupMissingError: there is no group. kombu would put the message into one group named
-            `default` with all others of its kind, and so run the whole queue one by one.
+        MessageGroupMissingError: there is no group. kombu would use one group `default` for all
+            such messages, which would run the whole queue serially.
     """
     if not group and task.startswith("celery."):
-        group = task_id  # Celery's own helpers, such as the one that ends a chord.
+        group = task_id  # Celery's internal tasks, such as `celery.chord_unlock`.
     if not group:
         raise MessageGroupMissingError(
-            f"{task} was sent to a FIFO queue without a message group. Name what its order matters "
-            f"to: send(task, ..., group='customer-7'), or "
+            f"{task} was not sent: a FIFO queue requires a message group, within which tasks run in order: "
+            f"send(task, ..., group='customer-7'), or "
             f"task.apply_async(..., MessageGroupId='customer-7')."
         )
     return {
         "MessageGroupId": group,
-        # SQS drops a second message of the same id for five minutes. So a client that repeats a
-        # request must repeat the id, and a retry of the task must not.
+        # SQS drops messages with the same id for five minutes. So a repeated request must have the
+        # same id, and a retry of the task another one.
         # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
         "MessageDeduplicationId": f"{task_id}:{attempt}",
     }

@@ -1,7 +1,9 @@
-"""kombu's SQS transport with fixes for lost, duplicated and stalled messages: what is received is deleted, or not.
+"""kombu's SQS transport with fixes for lost, duplicated and stalled messages.
 
-It replaces methods that kombu does not promise to keep. Hence the narrow range of versions in pyproject.toml, and
-tests/library/test_relied_on.py of the template.
+polling.py receives messages; this module deletes, releases and dead-letters them, and sends.
+
+This module overrides private methods of kombu. Therefore pyproject.toml pins a narrow range of
+versions, and tests/library/test_relied_on.py of the template checks them.
 """
 
 from __future__ import annotations
@@ -22,31 +24,31 @@ from ...backoff import backoff_seconds
 from ...failures import fitting
 from .batching import ENTRIES_PER_REQUEST, Batch, check_size, entry, size_bytes
 from .calls import CALL_SECONDS, Answer, Failure
-from .polling import WHAT_TO_DO, PollingChannel, receive_count
+from .polling import REMEDIES, PollingChannel, receive_count
 
 logger = logging.getLogger(__name__)
 
 BaseQoS: Any = base.QoS
 
 DELETE_WITHIN_SECONDS = 0.2
-"""How long a message that is done may wait for others, to be deleted in one request with them.
+"""How long a finished message may wait to be deleted in one request with others.
 
-Were the worker killed meanwhile, its task would run again, as it would if it were killed just before it ended.
+If the worker is killed in this time, the task runs again.
 """
 
-DELETE_AGAIN_AFTER_SECONDS = 1
+RETRY_DELETE_AFTER_SECONDS = 1
 
 DEAD_LETTER_MAX_BACKOFF_SECONDS = 30
-"""The longest backoff between two requests that dead-letter a message; the first is a second."""
+"""Maximum backoff between attempts to dead-letter a message; the first backoff is 1 second."""
 
 MAX_DEAD_LETTERING = 100
-"""So many messages may wait for their dead-letter queue without taking the place of others."""
+"""Number of messages that may wait to be dead-lettered without counting as held."""
 
 CLOSE_WITHIN_SECONDS = 8
-"""What a worker that stops may take to delete and release what it still holds: less than its margin for stopping."""
+"""Time for a stopping worker to delete and release its messages; less than `STOP_MARGIN_SECONDS`."""
 
-MOST_ATTRIBUTES = 10
-"""Of a message.
+MAX_ATTRIBUTES = 10
+"""Maximum number of attributes of a message.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
@@ -58,56 +60,57 @@ Held = Mapping[str, Any]
 
 
 class QoS(BaseQoS):  # type: ignore[misc]
-    """What a channel holds, and whether it may hold more.
+    """The messages that a channel holds, and its prefetch limit.
 
-    kombu's own writes what it cannot release into files, whole bodies included, and goes on returning what was acked.
+    kombu's class writes messages that it cannot release to files, with their bodies, and `get` still
+    returns messages that were acknowledged.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.held: dict[str, Any] = {}
-        """Messages that were neither deleted nor released yet, by receipt handle."""
+        """Messages that have been neither deleted nor released, by receipt handle."""
 
     def can_consume(self) -> bool:
         """Return whether another message may be held."""
         return not self.prefetch_count or len(self.held) < self.prefetch_count
 
     def can_consume_max_estimate(self) -> int | None:
-        """Return how many more messages may be held; nothing if that is not limited."""
+        """Return how many more messages may be held; None if that is unlimited."""
         return max(0, self.prefetch_count - len(self.held)) if self.prefetch_count else None
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message."""
+        """Add a message to those held."""
         self.held[delivery_tag] = message
 
     def get(self, delivery_tag: str) -> Any:
         """Return a message that is held.
 
         Raises:
-            KeyError: it is not.
+            KeyError: no such message is held.
         """
         return self.held[delivery_tag]
 
     def ack(self, delivery_tag: str) -> None:
-        """Hold a message no longer."""
+        """Remove a message from those held."""
         self.held.pop(delivery_tag, None)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Hold a message no longer; whoever calls this has released it."""
+        """Remove a message from those held; the caller releases it."""
         self.held.pop(delivery_tag, None)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Release everything that is held; what cannot be released becomes visible by itself."""
+        """Release all messages that are held; the others become visible after their visibility timeout."""
         held, self.held = self.held, {}
         infos = {tag: message.delivery_info for tag, message in held.items()}
         try:
             self.channel.release_all({tag: (info["routing_key"], info["sqs_queue"]) for tag, info in infos.items()})
-        except Exception:  # A worker that stops must stop.
-            logger.exception("%d messages become visible only after their visibility timeout", len(held))
+        except Exception:  # An error must not prevent that the worker stops.
+            logger.exception("%d messages not released; redelivery after their visibility timeout", len(held))
 
 
 class Channel(PollingChannel):
-    """A channel that deletes what is done, and decides when the rest is delivered again."""
+    """A channel that deletes, releases and dead-letters messages."""
 
     QoS = QoS
 
@@ -116,20 +119,20 @@ class Channel(PollingChannel):
         self._done: dict[str, Any] = {}
         """Messages to delete, by receipt handle."""
         self._deleting: dict[str, Any] = {}
-        """Those that SQS has been asked to delete, and has not answered."""
+        """Messages whose delete request has no response yet."""
         self._dead_lettering: dict[str, Any] = {}
-        """Those that could not be dead-lettered yet; they are not counted as held, so that the worker works on."""
-        self._done_lock = threading.Lock()  # While a worker stops, timers run in a thread of their own.
+        """Messages that wait to be dead-lettered; they do not count as held, so that the worker continues."""
+        self._done_lock = threading.Lock()  # While a worker stops, timers run in another thread.
         self._timer: Any = None
-        """What will delete them, if not ten of them do earlier."""
+        """Timer of the next delete request, unless ten messages trigger it earlier."""
         self._deletes_fail = False
         self._close_by: float | None = None
-        """When it is to be closed at the latest, once that has begun."""
+        """Monotonic time by which `close` must end."""
 
     # Requests
 
     def request(self, operation: str, parameters: Answer, then: Callable[[Answer | Failure], None]) -> None:
-        """Make a request to SQS: on the event loop while it runs, else now."""
+        """Make a request to SQS, on the event loop if it runs, or synchronously."""
         if self.hub and self.consuming:
             self.calls.call(operation, parameters, then)
             return
@@ -139,20 +142,20 @@ class Channel(PollingChannel):
     # Done: deleted
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        """Delete a message that is done, together with others that are done at about the same time."""
+        """Delete a message, in one request with others that end at about the same time."""
         try:
             message = self.qos.get(delivery_tag)
         except KeyError:
-            logger.debug("Nothing is held under %s", delivery_tag)
+            logger.debug("no message is held with receipt handle %s", delivery_tag)
             return
-        self._is_done(delivery_tag, message)
+        self._mark_done(delivery_tag, message)
 
-    def _is_done(self, delivery_tag: str, message: Any) -> None:
+    def _mark_done(self, delivery_tag: str, message: Any) -> None:
         with self._done_lock:
             self._done[delivery_tag] = message
         self._dead_lettering.pop(delivery_tag, None)
         self.qos.ack(delivery_tag)
-        # The rest of a FIFO group waits for this one.
+        # A FIFO group is blocked until this message is deleted.
         at_once = message.delivery_info["routing_key"].endswith(".fifo") or len(self._done) >= ENTRIES_PER_REQUEST
         if (at_once and not self._deletes_fail) or not self.hub:
             self.delete_done()
@@ -161,16 +164,16 @@ class Channel(PollingChannel):
         self._room_made()
 
     def delete_done(self) -> None:
-        """Delete what is done; what cannot be deleted now is tried again until it would be delivered anyway."""
+        """Delete finished messages; retry failed deletes until the messages become visible."""
         with self._done_lock:
             done, self._done = self._done, {}
-            if not self.consuming:  # Whether the last requests will be answered, nobody will see.
+            if not self.consuming:  # Responses to earlier requests may be lost, so repeat these.
                 done, self._deleting = {**self._deleting, **done}, {}
             else:
                 self._deleting.update(done)
             timer, self._timer = self._timer, None
         if timer:
-            timer.cancel()  # Else it would cut the next ten short.
+            timer.cancel()  # Otherwise it would trigger the next request too early.
         for queue, url, messages in _by_queue(done):
             for handles in _chunks(messages):
                 entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
@@ -179,21 +182,21 @@ class Channel(PollingChannel):
                 self.request("DeleteMessageBatch", {"QueueUrl": url, "Entries": entries}, then)
 
     def _deleted(self, queue: str, asked: Held, outcome: Answer | Failure) -> None:
-        """See to those messages of a request that SQS has not deleted."""
+        """Process the response to a delete request; keep the messages that were not deleted."""
         handles = list(asked)
         if isinstance(outcome, Failure):
-            if outcome.code in DENIED:  # Or every task would run until it is dead-lettered.
+            if outcome.code in DENIED:  # Otherwise every task would run until its message is dead-lettered.
                 self.give_up(queue, outcome.code, str(outcome))
-            logger.warning("%d done messages of %s could not be deleted: %s", len(handles), queue, outcome)
+            logger.warning("%d messages of queue %s not deleted, retrying: %s", len(handles), queue, outcome)
             settled = set()
         else:
             settled = {item["Id"] for item in outcome.get("Successful") or ()}
             for failed in outcome.get("Failed") or ():
-                logger.warning("a done message of %s could not be deleted: %s", queue, failed.get("Code"))
-                if failed.get("SenderFault"):  # Its receipt handle has expired, and it is delivered again.
+                logger.warning("message of queue %s not deleted: %s", queue, failed.get("Code"))
+                if failed.get("SenderFault"):  # Its receipt handle has expired, and it is redelivered.
                     settled.add(failed["Id"])
         now = time.monotonic()
-        # Of what the answer does not tell, if it was half an answer, nothing is known.
+        # Messages that are missing in the response may not have been deleted.
         kept = {
             handle: asked[handle]
             for index, handle in enumerate(handles)
@@ -205,20 +208,20 @@ class Channel(PollingChannel):
             self._done.update(kept)
         self._deletes_fail = bool(kept)
         if kept and self.hub and self.consuming and not self._timer:
-            self._timer = self.hub.call_later(DELETE_AGAIN_AFTER_SECONDS, self.delete_done)
+            self._timer = self.hub.call_later(RETRY_DELETE_AFTER_SECONDS, self.delete_done)
 
-    # Not done: released, or dead-lettered
+    # Not done: released or dead-lettered
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Release a message, or move it to the dead-letter queue.
 
-        Its `delivery_info` may say after how many seconds it is to be delivered again (`release_after_seconds`), and
-        why it is dead-lettered (`reason`).
+        Its `delivery_info` has the delay of the redelivery (`release_after_seconds`), or why it is
+        dead-lettered (`reason`).
         """
         try:
             message = self.qos.get(delivery_tag)
         except KeyError:
-            logger.debug("Nothing is held under %s", delivery_tag)
+            logger.debug("no message is held with receipt handle %s", delivery_tag)
             return
         if requeue:
             self._release(delivery_tag, message)
@@ -229,21 +232,21 @@ class Channel(PollingChannel):
     def _release(self, delivery_tag: str, message: Any) -> None:
         info = message.delivery_info
         self._dead_lettering.pop(delivery_tag, None)
-        # A worker that is stopping has cancelled its consumers; what it releases, it releases at once.
+        # A stopping worker, which has cancelled its consumers, releases without a backoff.
         stopping = not self.consuming
         seconds = 0 if stopping else math.ceil(info.get("release_after_seconds") or 0)
         self._change_visibility(info["routing_key"], info["sqs_queue"], delivery_tag, seconds)
         self.qos.reject(delivery_tag, requeue=False)
 
     def release_unread(self, queue: str, url: str, message: dict[str, Any]) -> None:
-        """Release a message that cannot be read, like one whose task failed."""
+        """Release a message that cannot be decoded, with the backoff of a failed task."""
         handle = message["ReceiptHandle"]
         seconds = backoff_seconds(self.predefined_queues[queue]["queue"], receive_count(message))
         self._change_visibility(queue, url, handle, seconds)
         self.qos.reject(handle, requeue=False)
 
     def release_all(self, held: Mapping[str, tuple[str, str]]) -> None:
-        """Release messages at once, in few requests: a worker that stops has little time."""
+        """Release messages without a backoff, in batches, since a stopping worker has little time."""
         queues: dict[tuple[str, str], list[str]] = {}
         for handle, where in held.items():
             queues.setdefault(where, []).append(handle)
@@ -252,30 +255,32 @@ class Channel(PollingChannel):
                 self._change_visibilities(queue, url, dict.fromkeys(handles, 0))
 
     def _change_visibility(self, queue: str, url: str, receipt_handle: str, seconds: int) -> None:
-        """Keep a message invisible for some seconds more; failing that, its visibility timeout goes on."""
+        """Set the visibility timeout of a message; if that fails, the old one continues."""
 
         def then(outcome: Answer | Failure) -> None:
             if isinstance(outcome, Failure):
-                logger.warning("a message of %s is redelivered only after its visibility timeout: %s", queue, outcome)
+                logger.warning("message of queue %s not released before its visibility timeout: %s", queue, outcome)
 
         parameters = {"QueueUrl": url, "ReceiptHandle": receipt_handle, "VisibilityTimeout": seconds}
         self.request("ChangeMessageVisibility", parameters, then)
 
     def _dead_letter(self, delivery_tag: str, message: Any, backoff: float = 1) -> None:
-        """Move a message to its dead-letter queue; what fails is tried again for as long as it is invisible.
+        """Move a message to its dead-letter queue; retry while it is invisible.
 
-        It is sent there as it was received, with the reason as further message attributes, and then deleted from its
-        queue; were the worker killed in between, it would be delivered once more. Released, it would run again.
+        The message is sent as it was received, with the reason as message attributes, and then deleted
+        from its queue. If the worker is killed in between, the message is redelivered once more.
         """
         info = message.delivery_info
         queue = info["routing_key"]
 
         def then(outcome: Answer | Failure) -> None:
             if not isinstance(outcome, Failure):
-                self._is_done(delivery_tag, message)
+                self._mark_done(delivery_tag, message)
             elif self.hub and self.consuming and time.monotonic() + backoff < info["visible_at"]:
-                level = logging.ERROR if outcome.code in WHAT_TO_DO else logging.WARNING
-                logger.log(level, "message of %s not dead-lettered, retrying in %g s: %s", queue, backoff, outcome)
+                level = logging.ERROR if outcome.code in REMEDIES else logging.WARNING
+                logger.log(
+                    level, "message of queue %s not dead-lettered, retrying in %g s: %s", queue, backoff, outcome
+                )
                 if len(self._dead_lettering) < MAX_DEAD_LETTERING:
                     self._dead_lettering[delivery_tag] = message
                     self.qos.ack(delivery_tag)
@@ -283,7 +288,7 @@ class Channel(PollingChannel):
                 following = min(DEAD_LETTER_MAX_BACKOFF_SECONDS, backoff * 2)
                 self.hub.call_later(backoff, self._dead_letter, delivery_tag, message, following)
             else:
-                logger.warning("message of %s not dead-lettered, and released: %s", queue, outcome)
+                logger.warning("message of queue %s not dead-lettered, released: %s", queue, outcome)
                 self._release(delivery_tag, message)
                 self._room_made()
 
@@ -293,7 +298,7 @@ class Channel(PollingChannel):
     # Held: kept invisible
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
-        """Begin to receive from a queue, and where the contract says so, to keep what is received invisible."""
+        """Start to consume a queue, and its heartbeat if the contract has one."""
         consuming = super().basic_consume(queue, *args, **kwargs)
         interval = self.predefined_queues[queue]["heartbeat_seconds"]
         if interval and self.hub:
@@ -301,7 +306,7 @@ class Channel(PollingChannel):
         return consuming
 
     def extend_visibility(self) -> None:
-        """Start the visibility timeout anew of all that is held: running, waiting for a slot, or for its time."""
+        """Extend the visibility timeout of all held messages: running, prefetched or delayed."""
         now = time.monotonic()
         held = {**self.qos.held, **self._dead_lettering}
         for queue, url, messages in _by_queue(held):
@@ -319,7 +324,14 @@ class Channel(PollingChannel):
     def _change_visibilities(
         self, queue: str, url: str, seconds: Mapping[str, int], messages: Held | None = None
     ) -> None:
-        """Keep messages of one queue invisible for so many seconds, by receipt handle."""
+        """Set the visibility timeout of messages of one queue.
+
+        Args:
+            queue: name of the queue in Celery.
+            url: URL of the queue.
+            seconds: the new timeout of each message, by receipt handle.
+            messages: the messages, if their `visible_at` is to be updated.
+        """
         entries = [
             {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": chosen}
             for index, (handle, chosen) in enumerate(seconds.items())
@@ -328,12 +340,12 @@ class Channel(PollingChannel):
 
         def then(outcome: Answer | Failure) -> None:
             if isinstance(outcome, Failure):
-                logger.warning("visibility of %d messages of %s was not changed: %s", len(seconds), queue, outcome)
+                logger.warning("visibility of %d messages of queue %s not changed: %s", len(seconds), queue, outcome)
                 return
             failed = {item["Id"]: item.get("Code") for item in outcome.get("Failed") or ()}
             for index, (handle, chosen) in enumerate(seconds.items()):
                 if str(index) in failed:
-                    logger.warning("visibility of a message of %s was not changed: %s", queue, failed[str(index)])
+                    logger.warning("visibility of a message of queue %s not changed: %s", queue, failed[str(index)])
                 elif messages:
                     messages[handle].delivery_info["visible_at"] = asked_at + chosen
 
@@ -342,11 +354,11 @@ class Channel(PollingChannel):
     # Sending
 
     def create_publish_batch(self, max_size: int) -> Batch:
-        """Return what gathers messages that are to be sent together; `Producer.batch` calls this."""
+        """Return a batch of messages; `Producer.batch` calls this."""
         return Batch(self)
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Send one message, or put it to the others of a batch."""
+        """Send one message, or add it to a batch."""
         gathering: Batch | None = kwargs.pop("gathering", None)
         made = entry(queue, message)
         check_size(message, made, self.transport_options["max_message_bytes"])
@@ -355,10 +367,10 @@ class Channel(PollingChannel):
         else:
             answer = self.sqs(queue=queue).send_message(QueueUrl=self.predefined_queues[queue]["url"], **made)
             if not answer.get("MessageId"):
-                raise AnswerError("SQS did not confirm that it has the message")
+                raise AnswerError("SQS did not confirm the message")
 
     def close(self) -> None:
-        """Delete what is done, release the rest, and close."""
+        """Delete finished messages, release the others, and close."""
         if self._calls is not None:
             self._close_by = time.monotonic() + CLOSE_WITHIN_SECONDS
             self.cancel_all()
@@ -371,12 +383,12 @@ class Channel(PollingChannel):
 
 
 def dead_letter_of(message: Any, url: str, max_message_bytes: int) -> dict[str, Any]:
-    """Return the request that sends a message, as it was received, to its dead-letter queue.
+    """Return the parameters of the SendMessage request that dead-letters a message.
 
     Args:
-        message: which was received.
-        url: of its dead-letter queue.
-        max_message_bytes: the most that queue takes, with the reason.
+        message: the message as received, with the reason in its `delivery_info`.
+        url: URL of the dead-letter queue.
+        max_message_bytes: maximum size of the message with the reason.
     """
     info = message.delivery_info
     received = info["sqs_message"]
@@ -385,19 +397,19 @@ def dead_letter_of(message: Any, url: str, max_message_bytes: int) -> dict[str, 
     reason = fitting(info.get("reason") or {}, max_message_bytes - size_bytes(held))
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in reason.items()}
     for name, value in held["MessageAttributes"].items():
-        if len(attributes) < MOST_ATTRIBUTES:
+        if len(attributes) < MAX_ATTRIBUTES:
             attributes.setdefault(name, value)
     request["MessageAttributes"] = attributes
     if group := (received.get("Attributes") or {}).get("MessageGroupId"):
         request["MessageGroupId"] = group
     if info["routing_key"].endswith(".fifo"):
-        # A message that was redriven has another id, so SQS does not take it for a repetition.
+        # A redriven message has another id, so that SQS does not drop it as a duplicate.
         request["MessageDeduplicationId"] = f"{received['MessageId']}:dead"
     return request
 
 
 def _by_queue(messages: Held) -> list[tuple[str, str, dict[str, Any]]]:
-    """Sort messages by the queue they came from: name, URL, messages by receipt handle."""
+    """Group messages by their queue: name, URL, messages by receipt handle."""
     sorted_out: dict[tuple[str, str], dict[str, Any]] = {}
     for handle, message in messages.items():
         info = message.delivery_info
@@ -411,7 +423,7 @@ def _chunks(handles: Iterable[str]) -> list[list[str]]:
 
 
 class Transport(SQS.Transport):
-    """The transport to name in `broker_transport`."""
+    """The transport class for Celery's `broker_transport`."""
 
     Channel = Channel
     implements = SQS.Transport.implements.extend(batch_publish=True)

@@ -1,4 +1,4 @@
-"""`cost`: dollars a month, from the broker's size and a load; it asks nobody."""
+"""`cost`: estimate dollars per month from the size of the broker and the load; makes no requests."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ...terminal import Command, console, json_option, plain, table
 
 HOURS_PER_MONTH = 730
 MILLION = 1_000_000
-MOST_TASKS = 10**12
-"""A month; what is more is a mistake."""
+MAX_TASKS = 10**12
+"""Upper limit of tasks per month."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is there, and what the service does in a month."""
+    """The broker, and the tasks per month."""
 
     nodes: int
-    """Machines of the broker: one, or a cluster of three."""
+    """Instances of the broker: one, or a cluster of three."""
     storage_gb: float
-    """What lies on the disk of each."""
+    """Storage of each instance."""
     tasks: int
     deliveries_per_task: float
-    """More than 1 where tasks fail and come back."""
+    """More than 1 if tasks are retried."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Line:
     what: str
     formula: str
     count: float
-    """What is paid for, a month."""
+    """Units per month."""
     dollars_each: float
     source: str
 
     @property
     def dollars(self) -> float:
-        """What it costs a month."""
+        """Cost per month."""
         return self.count * self.dollars_each
 
 
 def lines(load: Load, dollars_per_hour: float, prices: Mapping[str, Any]) -> list[Line]:
-    """Return what is used a month; messages cost nothing, whoever sends how many."""
+    """Return the items of a month's bill; Amazon MQ does not charge for messages."""
     hour, storage = prices["broker_hour"], prices["broker_storage"]
     found = [
         Line(
@@ -88,11 +88,11 @@ def lines(load: Load, dollars_per_hour: float, prices: Mapping[str, Any]) -> lis
 @click.command(
     name="cost", cls=Command, examples=("cost", "cost --nodes 3 --storage-gb 20", "cost --tasks-per-month 5000000")
 )
-@click.option("--nodes", type=click.Choice(["1", "3"]), default="1", show_default=True, help="The broker's machines.")
-@click.option("--dollars-per-hour", type=Number(0), metavar="PRICE", help="Of one, if it is of another size.")
-@click.option("--storage-gb", type=Number(0), default=5, show_default=True, help="On the disk of each.")
-@click.option("--tasks-per-month", type=click.IntRange(0, MOST_TASKS), default=1_000_000, show_default=True)
-@click.option("--deliveries", type=Number(1, 1_000), default=1, show_default=True, help="Per task, with failures.")
+@click.option("--nodes", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Broker instances.")
+@click.option("--dollars-per-hour", type=Number(0), metavar="PRICE", help="Of an instance of another size.")
+@click.option("--storage-gb", type=Number(0), default=5, show_default=True, help="Of each instance.")
+@click.option("--tasks-per-month", type=click.IntRange(0, MAX_TASKS), default=1_000_000, show_default=True)
+@click.option("--deliveries", type=Number(1, 1_000), default=1, show_default=True, help="Average per task.")
 @json_option
 def command(
     nodes: str,
@@ -102,9 +102,9 @@ def command(
     deliveries: float,
     as_json: bool,
 ) -> None:
-    """Tell what broker and results cost a month, and how that is worked out.
+    """Estimate the monthly cost of the broker and the results, with the calculation.
 
-    Workers, alarms, logs and data transfer come on top. It asks nobody, and so needs no credentials.
+    It does not include workers, alarms, logs and data transfer. It makes no requests, and needs no credentials.
     """
     prices = read_prices(service.contract())
     hour = prices["prices"]["broker_hour"]
@@ -131,18 +131,18 @@ def command(
         )
         return
     made = table()
-    made.add_column("A MONTH", overflow="fold")
-    made.add_column("HOW", overflow="fold")
+    made.add_column("PER MONTH", overflow="fold")
+    made.add_column("CALCULATION", overflow="fold")
     made.add_column("DOLLARS", justify="right", no_wrap=True)
     for line in found:
         made.add_row(plain(line.what), plain(line.formula), f"{line.dollars:,.2f}")
     console().print(made)
     if dollars_per_hour is None:
-        click.echo(f"The hour is one of {hour['instance']}; name that of another with --dollars-per-hour.")
+        click.echo(f"The hourly price is for {hour['instance']}; set another one with --dollars-per-hour.")
     for source in dict.fromkeys(line.source for line in found):
         click.echo(source)
     for price in prices["prices"].values():
         if "seen" in price:
-            console().print(plain(f"The price of {price['what']} was seen {price['seen']}."))
-    click.echo(f"${total:,.2f} a month, at the prices of {prices['region']} on {prices['date']}")
+            console().print(plain(f"Price of {price['what']}: {price['seen']}."))
+    click.echo(f"${total:,.2f} per month, at prices of {prices['region']} on {prices['date']}")
     click.echo(prices["note"])

@@ -1,4 +1,4 @@
-"""`metrics`: the last hours of the broker, drawn."""
+"""`metrics`: charts of the broker."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ TITLES = {
     Metric("PublishRate", "Average"): "sent, /s",
     Metric("AckRate", "Average"): "done, /s",
 }
-"""What each metric is called here.
+"""Display name of each metric.
 
-Of a broker of RabbitMQ 4, Amazon MQ measures all queues together; `queues` tells them apart.
+For RabbitMQ 4, Amazon MQ has no metrics per queue; the command `queues` shows each queue.
 https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-4.html
 https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-logging-monitoring.html
 """
 
 
 @click.command(name="metrics", cls=Command, examples=("metrics", "metrics --hours 24 --html metrics.html"))
-@click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="How far back.")
-@click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Write a page with curves, too.")
+@click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="Time span.")
+@click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Also write an HTML page.")
 @live_options
 def command(hours: float, file: str | None, environment: str, as_json: bool) -> None:
-    """Draw depth, consumers and throughput of the broker in the last hours, dead letters and delayed messages included.
+    """Show charts of depth, consumers and throughput of the broker, over all queues.
 
-    They come from CloudWatch, which is some minutes late.
+    The data is from CloudWatch, and some minutes old.
     """
-    here = find(environment)
-    broker = f"{here.contract.service}-{environment}"
+    env = find(environment)
+    broker = f"{env.contract.service}-{environment}"
     dimensions = {"Broker": broker}
     series = metrics.read(
-        here.client("cloudwatch"),
+        env.client("cloudwatch"),
         "AWS/AmazonMQ",
         {broker: dimensions},
         list(TITLES),

@@ -1,4 +1,4 @@
-"""`dlq redrive`: everything is moved back, page by page."""
+"""`dlq redrive`: move all dead-letter messages back, page by page."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ...terminal import Command, finish, live_options, printable, progress, say
 
 @click.command(name="redrive", cls=Command, examples=("dlq redrive high", "dlq redrive high --rate 10"))
 @click.argument("queue")
-@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second, at the most.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
+@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Maximum number of messages per second.")
+@click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @live_options
 def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_json: bool) -> None:
-    """Move all dead-letter messages back to QUEUE, to be tried as if new; Ctrl-C stops it after a page.
+    """Move all dead-letter messages back to QUEUE, with a receive count of 0; Ctrl-C stops after a page.
 
-    A message is deleted after the new one is confirmed. Exits with 1 if not all were moved.
+    A message is deleted after its copy is confirmed. Exits with 1 if not all were moved.
     """
-    place = find(environment)
-    dlq = DeadLetterQueue(place, place.contract.queue(queue))
+    env = find(environment)
+    dlq = DeadLetterQueue(env, env.contract.queue(queue))
     if dry_run or not dlq.depth:
-        would = "would be moved" if dry_run else "are there to move"
+        would = "would be moved" if dry_run else "to move"
         say(as_json, f"{dlq.depth} messages {would} to {dlq.target}", moved=0, there=dlq.depth)
         return
     moved = 0
@@ -54,19 +54,19 @@ def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_js
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait until a page is moved, but not the second; yield what tells whether one came."""
-    came: list[int] = []
+    """Delay the first Ctrl-C or SIGTERM; yield a function that returns whether there was one."""
+    received: list[int] = []
 
-    def note(number: int, frame: object) -> None:
-        came.append(number)
+    def record(number: int, frame: object) -> None:
+        received.append(number)
         signal.signal(number, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Commands whose options are those of the broker."""
+"""Commands for SQS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cost`: requests and dollars a month, from the contract and a load; it asks nobody."""
+"""`cost`: estimate requests and dollars per month from the contract and the load; makes no requests."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ...contract import Contract
 from ...cost import read_prices
 from ...terminal import Command, console, json_option, plain, table
 
-MOST_TASKS = 10**12
-"""A month; what is more is a mistake."""
+MAX_TASKS = 10**12
+"""Upper limit of tasks per month."""
 KIB_PER_REQUEST = 64
-"""What one request pays for; more of payload counts as more requests."""
+"""Payload that SQS bills as one request."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the service does in a month."""
+    """The tasks per month."""
 
     tasks: int
     message_kib: float
-    """Size of one message."""
+    """Size of a message."""
     deliveries_per_task: float
-    """More than 1 where tasks fail and come back."""
+    """More than 1 if tasks are retried."""
     sent_in_batches: bool
-    """Whether senders use `batching` or `send_many`."""
+    """Whether producers use `batching` or `send_many`."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,22 @@ class Line:
     what: str
     formula: str
     count: float
-    """Requests, or units of what is paid for, a month."""
+    """Units per month."""
     price: str
-    """Name of its price."""
+    """Name of the unit's price."""
 
 
 def lines(contract: Contract, load: Load, prices: Mapping[str, Any]) -> list[Line]:
-    """Return what is used a month, before anything that is free.
+    """Return the items of a month's bill, including the free tier.
 
-    The least workers poll all month: more is not paid for while messages keep them busy.
+    Idle polls are those of the minimum number of workers.
     """
     chunks = math.ceil(load.message_kib / KIB_PER_REQUEST)
     fitting = max(1, min(10, int(KIB_PER_REQUEST / load.message_kib)))
     per_batch = fitting if load.sent_in_batches else 1
     sends = load.tasks * chunks / per_batch
     received = load.tasks * load.deliveries_per_task
-    # A worker takes as many as it has room for; with one task per slot, one.
+    # A worker receives as many messages as it has room for: one, if it prefetches none.
     per_receive = min(fitting, *(contract.messages_per_poll(queue) for queue in contract.queues))
     failures = load.tasks * (load.deliveries_per_task - 1)
     idle = contract.idle_requests_per_month
@@ -70,15 +70,15 @@ def lines(contract: Contract, load: Load, prices: Mapping[str, Any]) -> list[Lin
             idle,
             "sqs_request",
         ),
-        Line("sent", f"{per_task} {chunks} of 64 KiB / {per_batch} a request", sends, "sqs_request"),
+        Line("sent", f"{per_task} {chunks} of 64 KiB / {per_batch} per request", sends, "sqs_request"),
         Line(
             "received",
-            f"{per_task} {load.deliveries_per_task:g} deliveries x {chunks} of 64 KiB / {per_receive} a request",
+            f"{per_task} {load.deliveries_per_task:g} deliveries x {chunks} of 64 KiB / {per_receive} per request",
             received * chunks / per_receive,
             "sqs_request",
         ),
-        Line("deleted", f"{per_task} 1 request, at the most", load.tasks, "sqs_request"),
-        Line("hidden on failure", f"{per_task} {load.deliveries_per_task - 1:g} failures", failures, "sqs_request"),
+        Line("deleted", f"{per_task} at most 1 request", load.tasks, "sqs_request"),
+        Line("released", f"{per_task} {load.deliveries_per_task - 1:g} failures", failures, "sqs_request"),
     ]
     for name, price in prices.items():
         if units := price.get("per_result"):
@@ -87,7 +87,7 @@ def lines(contract: Contract, load: Load, prices: Mapping[str, Any]) -> list[Lin
 
 
 def bill(found: list[Line], prices: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
-    """Return, for each price: its name, what is used, what of it is free, and dollars a month."""
+    """Return for each price: its name, units used, free units, and dollars per month."""
     made = []
     for name in dict.fromkeys(line.price for line in found):
         used = sum(line.count for line in found if line.price == name)
@@ -97,15 +97,15 @@ def bill(found: list[Line], prices: Mapping[str, Any]) -> list[tuple[str, float,
 
 
 @click.command(name="cost", cls=Command, examples=("cost", "cost --tasks-per-month 5000000 --message-kib 80 --batches"))
-@click.option("--tasks-per-month", type=click.IntRange(0, MOST_TASKS), default=1_000_000, show_default=True)
-@click.option("--message-kib", type=Number(0.1, 1_024), default=1, show_default=True, help="Size of one.")
-@click.option("--deliveries", type=Number(1, 1_000), default=1, show_default=True, help="Per task, with failures.")
-@click.option("--batches", is_flag=True, help="Senders use `batching` or `send_many`.")
+@click.option("--tasks-per-month", type=click.IntRange(0, MAX_TASKS), default=1_000_000, show_default=True)
+@click.option("--message-kib", type=Number(0.1, 1_024), default=1, show_default=True, help="Message size.")
+@click.option("--deliveries", type=Number(1, 1_000), default=1, show_default=True, help="Average per task.")
+@click.option("--batches", is_flag=True, help="Producers use `batching` or `send_many`.")
 @json_option
 def command(tasks_per_month: int, message_kib: float, deliveries: float, batches: bool, as_json: bool) -> None:
-    """Tell what requests of a load cost a month, and how that is worked out.
+    """Estimate the monthly cost of requests, with the calculation.
 
-    Workers, alarms, logs and data transfer come on top. It asks nobody, and so needs no credentials.
+    It does not include workers, alarms, logs and data transfer. It makes no requests, and needs no credentials.
     """
     load = Load(tasks_per_month, message_kib, deliveries, batches)
     contract = service.contract()
@@ -127,9 +127,9 @@ def command(tasks_per_month: int, message_kib: float, deliveries: float, batches
         )
         return
     made = table()
-    made.add_column("A MONTH", no_wrap=True)
+    made.add_column("PER MONTH", no_wrap=True)
     made.add_column("COUNT", justify="right", no_wrap=True)
-    made.add_column("HOW", overflow="fold")
+    made.add_column("CALCULATION", overflow="fold")
     for line in found:
         made.add_row(plain(line.what), f"{line.count:,.0f}", plain(line.formula))
     console().print(made)
@@ -139,5 +139,5 @@ def command(tasks_per_month: int, message_kib: float, deliveries: float, batches
         text = f"{price['what']}: ({used:,.0f}{less}) x ${price['dollars_per_million']:g} / million = ${dollars:,.2f}"
         console().print(plain(text))
         console().print(plain(f"  {price['source']}"))
-    click.echo(f"${total:,.2f} a month, at the prices of {prices['region']} on {prices['date']}")
+    click.echo(f"${total:,.2f} per month, at prices of {prices['region']} on {prices['date']}")
     click.echo(prices["note"])

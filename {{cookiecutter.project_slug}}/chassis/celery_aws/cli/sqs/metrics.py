@@ -1,4 +1,4 @@
-"""`metrics`: the last hours of the queues, drawn."""
+"""`metrics`: charts of the queues."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ...queues.sqs.measured import AGE, DEPTH, DONE, SENT, read
 from ...terminal import Command, live_options
 
 TITLES = {DEPTH: "waiting", AGE: "oldest, s", SENT: "sent", DONE: "done"}
-"""What each metric is called here; the last two are counts per period."""
+"""Display name of each metric; the last two are counts per period."""
 
 
 @click.command(name="metrics", cls=Command, examples=("metrics", "metrics high --hours 24 --html metrics.html"))
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
-@click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="How far back.")
-@click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Write a page with curves, too.")
+@click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="Time span.")
+@click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Also write an HTML page.")
 @live_options
 def command(queues: tuple[str, ...], hours: float, file: str | None, environment: str, as_json: bool) -> None:
-    """Draw depth, age and throughput of the last hours, of each QUEUE or of all.
+    """Show charts of depth, age and throughput of each QUEUE, or of all queues.
 
-    They come from CloudWatch, which is some minutes late.
+    The data is from CloudWatch, and some minutes old.
     """
-    here = find(environment)
-    chosen: Sequence[Queue] = [here.contract.queue(name) for name in queues] or here.contract.queues
-    series = read(here, chosen, list(TITLES), round(hours * 3600), period_seconds(hours))
-    show(f"{here.contract.service} {environment}", "queue", series, TITLES, hours, file, as_json=as_json)
+    env = find(environment)
+    chosen: Sequence[Queue] = [env.contract.queue(name) for name in queues] or env.contract.queues
+    series = read(env, chosen, list(TITLES), round(hours * 3600), period_seconds(hours))
+    show(f"{env.contract.service} {environment}", "queue", series, TITLES, hours, file, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`dlq redrive`: SQS moves everything itself."""
+"""`dlq redrive`: have SQS move all dead-letter messages back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...environment import find
 from ...terminal import Command, console, finish, live_options, plain, progress, say, table
 
 POLL_SECONDS = 1
-"""Between two questions how far a redrive is."""
+"""Interval between queries of the progress."""
 
 
 @click.command(
@@ -27,11 +27,11 @@ POLL_SECONDS = 1
     ),
 )
 @click.argument("queue")
-@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second; SQS decides if left out.")
-@click.option("--status", is_flag=True, help="Show how far the last ones are, and start none.")
-@click.option("--cancel", is_flag=True, help="Stop the one that runs; what it moved stays moved.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
+@click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Messages per second; by default SQS decides.")
+@click.option("--status", is_flag=True, help="Show the status of recent redrives; start none.")
+@click.option("--cancel", is_flag=True, help="Cancel a running redrive; moved messages stay moved.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the end.")
+@click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @live_options
 def redrive(
     queue: str,
@@ -45,11 +45,11 @@ def redrive(
 ) -> None:
     """Have SQS move all dead-letter messages back to QUEUE.
 
-    SQS does it, so stopping this command does not stop the redrive. Exits with 1 if not all were moved.
+    Interrupting this command does not stop the redrive. Exits with 1 if not all messages were moved.
     """
-    place = find(environment)
-    dlq = DeadLetterQueue(place, place.contract.queue(queue))
-    sqs, arn = dlq.place.sqs, dlq.place.arn(dlq.queue, dead=True)
+    env = find(environment)
+    dlq = DeadLetterQueue(env, env.contract.queue(queue))
+    sqs, arn = dlq.env.sqs, dlq.env.arn(dlq.queue, dead=True)
     if status:
         _print_moves(_moves(sqs, arn), as_json=as_json)
         return
@@ -58,7 +58,7 @@ def redrive(
         if not running:
             raise Failure(f"no redrive of {dlq.name} is running")
         moved = sqs.cancel_message_move_task(TaskHandle=running["TaskHandle"])["ApproximateNumberOfMessagesMoved"]
-        if not no_wait:  # SQS takes its time, and starts no other one meanwhile.
+        if not no_wait:  # SQS starts no other redrive before this one has ended.
             moved = _follow(sqs, arn, dlq.depth).get("ApproximateNumberOfMessagesMoved", moved)
         say(as_json, f"cancelled after about {moved} messages", cancelled=True, moved=moved)
         return
@@ -66,14 +66,14 @@ def redrive(
         raise Failure(f"a redrive of {dlq.name} is running; --status shows it, --cancel stops it")
     target = dlq.target
     if dry_run or not dlq.depth:
-        would = "would be moved" if dry_run else "are there to move"
+        would = "would be moved" if dry_run else "to move"
         say(as_json, f"about {dlq.depth} messages {would} to {target}", moved=0, there=dlq.depth)
         return
-    # Always with its destination: what a worker dead-lettered by itself has no source that SQS knows of.
-    request = {"SourceArn": arn, "DestinationArn": dlq.place.arn(dlq.queue)}
+    # With a destination, because SQS does not know the source of a message that a worker dead-lettered.
+    request = {"SourceArn": arn, "DestinationArn": dlq.env.arn(dlq.queue)}
     sqs.start_message_move_task(**request, **({"MaxNumberOfMessagesPerSecond": rate} if rate else {}))
     if no_wait:
-        say(as_json, f"started; `dlq redrive {queue} --status` shows how far it is", started=True)
+        say(as_json, f"started; `dlq redrive {queue} --status` shows the progress", started=True)
         return
     last = _follow(sqs, arn, dlq.depth)
     moved, total = (last.get(f"ApproximateNumberOfMessages{what}", 0) for what in ("Moved", "ToMove"))
@@ -84,13 +84,13 @@ def redrive(
 
 
 def _moves(sqs: Any, arn: str) -> list[dict[str, Any]]:
-    """Return the last redrives, newest first."""
+    """Return the recent redrives, newest first."""
     found = sqs.list_message_move_tasks(SourceArn=arn, MaxResults=10).get("Results", [])
     return sorted(found, key=lambda move: -move["StartedTimestamp"])
 
 
 def _follow(sqs: Any, arn: str, total: int) -> dict[str, Any]:
-    """Show how far the newest redrive is until it has ended, and return it."""
+    """Show the progress of the newest redrive until it ends, and return it."""
     try:
         with progress("moving", total) as done:
             while True:
@@ -101,7 +101,7 @@ def _follow(sqs: Any, arn: str, total: int) -> dict[str, Any]:
                         return newest
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        raise Failure("SQS goes on with it; `dlq redrive` shows it by --status, and stops it by --cancel") from None
+        raise Failure("SQS continues the redrive; see `dlq redrive --status` and `--cancel`") from None
 
 
 def _print_moves(moves: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -109,7 +109,7 @@ def _print_moves(moves: list[dict[str, Any]], *, as_json: bool) -> None:
         click.echo(json.dumps([{name: move[name] for name in move if name != "TaskHandle"} for move in moves]))
         return
     made = table()
-    for title in ("STARTED (UTC)", "STATUS", "MOVED", "OF", "RATE", "WHY"):
+    for title in ("STARTED (UTC)", "STATUS", "MOVED", "OF", "RATE", "REASON"):
         made.add_column(title, overflow="fold")
     for move in moves:
         made.add_row(
@@ -120,4 +120,4 @@ def _print_moves(moves: list[dict[str, Any]], *, as_json: bool) -> None:
             str(move.get("MaxNumberOfMessagesPerSecond", "-")),
             plain(move.get("FailureReason", "")),
         )
-    console().print(made if moves else "no redrive is known")
+    console().print(made if moves else "no recent redrives")

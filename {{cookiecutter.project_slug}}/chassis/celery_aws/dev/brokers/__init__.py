@@ -1,4 +1,4 @@
-"""The broker of the emulator; a module for each broker."""
+"""The emulator's brokers, one module each."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ... import options
 
 
 def chosen(contract: Any) -> Any:
-    """Return what emulates the broker that a contract names."""
+    """Return the module that emulates the contract's broker."""
     return options.load(__name__, contract.broker)

@@ -1,4 +1,4 @@
-"""A RabbitMQ: the server that is installed here, or else one in a container."""
+"""RabbitMQ for development and tests: the installed server, or one in a container."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typing import Any
 HOST = "127.0.0.1"
 FLOWER_PORT = 5555
 IMAGE = "docker.io/library/rabbitmq:4.2-management-alpine"
-PATIENCE_SECONDS = 90
+TIMEOUT_SECONDS = 90
 
 URL_IN_CONTAINERS = "amqp://broker:5672"
 MANAGEMENT_IN_CONTAINERS = "http://broker:15672"
@@ -36,10 +36,10 @@ UNREACHABLE: dict[str, str] = {
     "BROKER_PASSWORD": PASSWORD,
     "BROKER_MANAGEMENT_URL": "http://127.0.0.1:9",
 }
-"""Environment variables that fit and lead nowhere, for tests that want no broker."""
+"""Valid environment variables of an unreachable broker, for tests that need none."""
 
 RUNNING = "RABBITMQ_RUNNING"
-"""Environment variable with the address of a server that runs already; tests start one for all of them."""
+"""Environment variable with the address of a running server; all tests share one."""
 
 SETTINGS = """\
 loopback_users = none
@@ -51,50 +51,50 @@ log.file = false
 disk_free_limit.absolute = 50MB
 collect_statistics_interval = 500
 """
-HURRY = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
-"""Counts of messages that are half a second old at the most, instead of five."""
+FAST_STATISTICS = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
+"""Updates message counts every half second, instead of every five seconds."""
 
-# Before what is on the path: Debian's command there wants to become another user.
-PLACES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
+# Searched before PATH, where Debian's wrapper switches to another user.
+PROGRAM_FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 
 
 class NoBrokerError(FileNotFoundError):
-    """There is nothing here that could run RabbitMQ."""
+    """Neither RabbitMQ nor a container engine is installed."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     url: str
     management: str
     """URL of its management API."""
     environment: dict[str, str]
-    """The environment variables that it was started with."""
+    """Environment variables of its process."""
 
     @property
     def address(self) -> str:
-        """What to put into `RUNNING`."""
+        """The value for `RUNNING`."""
         return f"{self.url} {self.management}"
 
     def restart(self) -> None:
-        """Stop the broker inside the server and start it again, which cuts every connection.
+        """Restart the broker inside the server, which closes all connections.
 
         Raises:
-            OSError: there is no rabbitmqctl here.
-            subprocess.CalledProcessError: it failed.
+            OSError: rabbitmqctl is not installed.
+            subprocess.CalledProcessError: rabbitmqctl failed.
         """
         for step in ("stop_app", "start_app"):
             command = [str(_program("rabbitmqctl")), "--quiet", step]
-            subprocess.run(command, env=self.environment, check=True, timeout=PATIENCE_SECONDS)
+            subprocess.run(command, env=self.environment, check=True, timeout=TIMEOUT_SECONDS)
 
 
 def prepare_moto() -> None:
-    """Leave moto as it is: it is not the broker here."""
+    """Do nothing: moto does not emulate this broker."""
 
 
 def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, Any], dict[str, str], str]:
-    """Return services and variables for compose.yaml, and the Python that succeeds if the emulator is ready."""
+    """Return services and environment variables for compose.yaml, and Python code that checks the emulator."""
     ready = "import boto3; boto3.client('sts').get_caller_identity()"
     server = {
         "image": IMAGE,
@@ -118,10 +118,10 @@ def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, 
     return {"broker": server}, variables, ready
 
 
-def beside(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
-    """Return the services for compose.yaml that look at the workers: Flower, if `--profile flower` asks for it."""
-    # The default is for this machine, where alone the port is open. Neither in a URL nor among the
-    # arguments, which all could see: https://flower.readthedocs.io/en/latest/auth.html
+def tools_in_containers(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
+    """Return further services for compose.yaml: Flower, in the profile `flower`."""
+    # The port is open on localhost only. In an environment variable, because arguments and URLs are
+    # visible to other users: https://flower.readthedocs.io/en/latest/auth.html
     password = "${FLOWER_BASIC_AUTH:-developer:this-machine-alone}"  # noqa: S105
     ready = f"import urllib.request; urllib.request.urlopen('http://{HOST}:{FLOWER_PORT}/healthcheck')"
     flower = {
@@ -140,22 +140,22 @@ def beside(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
 def create(
     contract: Any, url: str, environment: str, visibility_timeout_seconds: int | None, stack: ExitStack
 ) -> dict[str, str]:
-    """Run a server, or take one that runs already; return the environment variables that lead there.
+    """Run a server, or use the one in `RUNNING`; return the environment variables for the service.
 
-    The service declares its queues itself. Each caller has a virtual host of its own.
+    Each caller gets its own virtual host, in which the service declares its queues.
 
     Raises:
-        NoBrokerError: neither rabbitmq-server nor a container engine is here.
-        TimeoutError: it did not start in time.
+        NoBrokerError: neither rabbitmq-server nor a container engine is installed.
+        TimeoutError: the server did not start in time.
     """
     address, management = (os.environ.get(RUNNING) or stack.enter_context(server()).address).split()
     if address == URL_IN_CONTAINERS:
-        return {}  # Whoever needs it has been told already.
+        return {}  # compose.yaml has the environment variables.
     virtual_host = uuid.uuid4().hex[:12]
     ask(management, "PUT", f"vhosts/{virtual_host}")
     every = dict.fromkeys(("configure", "write", "read"), ".*")
     ask(management, "PUT", f"permissions/{virtual_host}/{USERNAME}", every)
-    stack.callback(_forget, management, virtual_host)
+    stack.callback(_delete_virtual_host, management, virtual_host)
     return {
         "BROKER_URL": f"{address}/{virtual_host}",
         "BROKER_USERNAME": USERNAME,
@@ -166,24 +166,24 @@ def create(
 
 @contextlib.contextmanager
 def server() -> Iterator[Server]:
-    """Run a server that keeps nothing.
+    """Run a server with temporary storage.
 
     Raises:
-        NoBrokerError: neither rabbitmq-server nor a container engine is here.
-        TimeoutError: it did not start in time.
+        NoBrokerError: neither rabbitmq-server nor a container engine is installed.
+        TimeoutError: the server did not start in time.
     """
     ports = {name: free_port() for name in ("amqp", "management", "distribution")}
     folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
     program = _program("rabbitmq-server")
     engine = next(filter(None, map(shutil.which, ("docker", "podman"))), None)
     if not program and not engine:
-        raise NoBrokerError("neither rabbitmq-server nor docker is here: install one of them to run RabbitMQ")
+        raise NoBrokerError("install rabbitmq-server, Docker or Podman to run RabbitMQ; none of them was found")
     settings = SETTINGS.format(user=USERNAME, password=PASSWORD)
     if program:
         settings += f"listeners.tcp.1 = {HOST}:{ports['amqp']}\n"
         settings += f"management.tcp.ip = {HOST}\nmanagement.tcp.port = {ports['management']}\n"
     (folder / "rabbitmq.conf").write_text(settings, encoding="utf-8")
-    (folder / "advanced.config").write_text(HURRY, encoding="utf-8")
+    (folder / "advanced.config").write_text(FAST_STATISTICS, encoding="utf-8")
     (folder / "plugins").write_text("[rabbitmq_management].\n", encoding="utf-8")
     environment = {
         **os.environ,
@@ -205,7 +205,7 @@ def server() -> Iterator[Server]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Out of reach of the terminal's Ctrl-C, like the emulator.
+            start_new_session=True,  # Not stopped by Ctrl-C in the terminal, like the emulator.
         )
     try:
         management = f"http://{HOST}:{ports['management']}"
@@ -226,23 +226,23 @@ def _container(engine: str, folder: Path, ports: dict[str, int]) -> list[str]:
 
 
 def _wait_for(management: str, process: subprocess.Popen[bytes], output: Path) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             ask(management, "GET", "overview")
             return
         except (OSError, ValueError):
             if process.poll() is not None or time.monotonic() > end:
-                said = output.read_text(encoding="utf-8", errors="replace")[-2000:]
-                raise TimeoutError(f"RabbitMQ did not start:\n{said}") from None
+                output_end = output.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise TimeoutError(f"RabbitMQ did not start:\n{output_end}") from None
             time.sleep(0.2)
 
 
 def ask(management: str, method: str, path: str, content: Any = None) -> Any:
-    """Ask the management API.
+    """Make a request to the management API.
 
     Raises:
-        OSError: it cannot be reached, or says no.
+        OSError: the API is unavailable or refused the request.
     """
     token = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
     request = urllib.request.Request(  # noqa: S310 - a server of this machine
@@ -256,17 +256,17 @@ def ask(management: str, method: str, path: str, content: Any = None) -> Any:
 
 
 def _program(name: str) -> str | None:
-    """Return where a program of an installed RabbitMQ is, if there is one."""
-    return shutil.which(name, path=os.pathsep.join((*PLACES, os.environ.get("PATH", ""))))
+    """Return the path of a program of RabbitMQ, or None if it is not installed."""
+    return shutil.which(name, path=os.pathsep.join((*PROGRAM_FOLDERS, os.environ.get("PATH", ""))))
 
 
-def _forget(management: str, virtual_host: str) -> None:
+def _delete_virtual_host(management: str, virtual_host: str) -> None:
     with contextlib.suppress(OSError):
         ask(management, "DELETE", f"vhosts/{virtual_host}")
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens at."""
+    """Return a free port of localhost."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The result backend of the emulator; a module for each, and none for a service that keeps no results."""
+"""The emulator's result backends, one module each; none for a service without results."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ... import options
 
 
 def unreachable(contract: Any) -> dict[str, str]:
-    """Return environment variables that are valid and lead nowhere, for tests that want no results."""
+    """Return valid environment variables of an unreachable result backend, for tests that need none."""
     return dict(_chosen(contract).UNREACHABLE) if contract.results != "none" else {}
 
 
 def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the services that compose.yaml needs for results, and the environment variables."""
+    """Return services and environment variables of the result backend for compose.yaml."""
     return _chosen(contract).in_containers(contract) if contract.results != "none" else ({}, {})
 
 
 def create(contract: Any, stack: ExitStack) -> dict[str, str]:
-    """Create what keeps the results; return the environment variables that lead to it."""
+    """Create the result backend; return its environment variables."""
     return _chosen(contract).create(contract, stack) if contract.results != "none" else {}
 
 

@@ -6,16 +6,16 @@ from contextlib import ExitStack
 from typing import Any
 
 UNREACHABLE: dict[str, str] = {"RESULTS_TABLE": "unreachable"}
-"""Environment variables that fit and lead nowhere, for tests that want no results."""
+"""Valid environment variables of an unreachable table, for tests that need none."""
 
 
 def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the services that compose.yaml needs for results, none, and the environment variables."""
+    """Return no services, and the environment variables for compose.yaml."""
     return {}, {"RESULTS_TABLE": f"{contract.service}-development-results"}
 
 
 def create(contract: Any, stack: ExitStack) -> dict[str, str]:
-    """Create the table; return the environment variables that lead to it."""
+    """Create the table; return its environment variables."""
     import boto3
 
     _, environment = in_containers(contract)

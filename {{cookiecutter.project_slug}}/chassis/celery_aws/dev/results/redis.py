@@ -1,4 +1,4 @@
-"""A Redis for results: the real server where there is one, and a stand-in in Python where not."""
+"""Redis for results: the installed server, or a fake in Python."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 HOST = "127.0.0.1"
 
 UNREACHABLE: dict[str, str] = {"RESULTS_URL": "redis://127.0.0.1:9/0"}
-"""Environment variables that fit and lead nowhere, for tests that want no results."""
+"""Valid environment variables of an unreachable server, for tests that need none."""
 
 
 def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the services that compose.yaml needs for results, and the environment variables."""
+    """Return services and environment variables of the result backend for compose.yaml."""
     server = {
         "image": "docker.io/valkey/valkey:8-alpine",
         "command": ["valkey-server", "--save", "", "--appendonly", "no"],
@@ -28,20 +28,20 @@ def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def create(contract: Any, stack: ExitStack) -> dict[str, str]:
-    """Start a server; return the environment variables that lead to it."""
+    """Start a server; return its environment variables."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
     if shutil.which("redis-server"):
         start_server(port, stack)
     else:
-        start_stand_in(port, stack)
+        start_fake(port, stack)
     wait_for(port)
     return {"RESULTS_URL": f"redis://{HOST}:{port}/0"}
 
 
 def start_server(port: int, stack: ExitStack) -> None:
-    """Run redis-server, keeping everything in memory."""
+    """Run redis-server without persistence."""
     process = subprocess.Popen(
         ["redis-server", "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"],
         stdin=subprocess.DEVNULL,
@@ -51,8 +51,8 @@ def start_server(port: int, stack: ExitStack) -> None:
     stack.callback(process.terminate)
 
 
-def start_stand_in(port: int, stack: ExitStack) -> None:
-    """Run fakeredis, which speaks enough of the protocol for results."""
+def start_fake(port: int, stack: ExitStack) -> None:
+    """Run fakeredis, which supports enough of Redis for results."""
     from fakeredis import TcpFakeServer
 
     server = TcpFakeServer((HOST, port))
@@ -62,10 +62,10 @@ def start_stand_in(port: int, stack: ExitStack) -> None:
 
 
 def wait_for(port: int, seconds: float = 10) -> None:
-    """Wait until something answers on the port.
+    """Wait until a server listens on a port.
 
     Raises:
-        TimeoutError: nothing does.
+        TimeoutError: there is none after `seconds`.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:

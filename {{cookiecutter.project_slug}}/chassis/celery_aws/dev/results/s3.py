@@ -7,16 +7,16 @@ from contextlib import ExitStack
 from typing import Any
 
 UNREACHABLE: dict[str, str] = {"RESULTS_BUCKET": "unreachable"}
-"""Environment variables that fit and lead nowhere, for tests that want no results."""
+"""Valid environment variables of an unreachable bucket, for tests that need none."""
 
 
 def in_containers(contract: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the services that compose.yaml needs for results, none, and the environment variables."""
+    """Return no services, and the environment variables for compose.yaml."""
     return {}, {"RESULTS_BUCKET": f"{contract.service}-development-results"}
 
 
 def create(contract: Any, stack: ExitStack) -> dict[str, str]:
-    """Create the bucket; return the environment variables that lead to it."""
+    """Create the bucket; return its environment variables."""
     import boto3
 
     _, environment = in_containers(contract)

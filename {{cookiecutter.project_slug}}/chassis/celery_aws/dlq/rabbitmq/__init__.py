@@ -1,4 +1,4 @@
-"""Dead-letter queues at RabbitMQ."""
+"""Dead-letter queues on RabbitMQ."""
 
 from __future__ import annotations
 

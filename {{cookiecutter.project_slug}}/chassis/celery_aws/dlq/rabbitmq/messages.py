@@ -1,4 +1,4 @@
-"""Reading what lies in a queue: Celery's messages, and what is none."""
+"""Decoding of the messages in a dead-letter queue, which may not be Celery messages."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
-from ...brokers.rabbitmq.transport import EARLIER_DELIVERIES, OF_ONE_WAY
+from ...brokers.rabbitmq.transport import EARLIER_DELIVERIES, TRANSIT_HEADERS
 from ...contract import Queue
 from ..message import Message, read_call
 
 COUNTS = ("x-delivery-count", "x-acquired-count")
-"""Headers that the queue itself adds to what it hands out."""
+"""Headers that a queue adds when it delivers a message."""
 
-OF_A_FAILURE = ("x-first-death-", "x-last-death-", "Failure")
-"""What further headers that tell of a failure begin with."""
+FAILURE_HEADER_PREFIXES = ("x-first-death-", "x-last-death-", "Failure")
+"""Prefixes of further headers about a failure."""
 
 CAUSES = {
-    "delivery_limit": "its worker died each time, {} deliveries",
-    "rejected": "delivered {} times",
-    "expired": "waited for longer than its queue keeps messages",
+    "delivery_limit": "its worker died in each of {} attempts",
+    "rejected": "received {} times",
+    "expired": "waited longer than retention_seconds of its queue",
 }
-"""What the broker's reasons for a dead letter mean."""
+"""Explanations of the broker's reasons for dead-lettering."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,24 @@ class RabbitmqMessage(Message):
     body: bytes
     headers: dict[str, Any]
     properties: dict[str, Any]
-    """Those of AMQP, but for the headers."""
+    """AMQP properties without the headers."""
 
     @property
     def text(self) -> str:
-        """Its body, for people."""
+        """The body as text."""
         return self.body.decode(errors="replace")
 
     def failure(self, name: str) -> str:
-        """Return what the worker noted when it dead-lettered the message: Exception, Traceback, Host or Attempt."""
+        """Return a part of the reason that the worker stored: Exception, Traceback, Host or Attempt."""
         return str(self.headers.get(f"Failure{name}", ""))
 
     @property
     def cause(self) -> str:
-        """Why it is here, where no worker said so."""
-        return CAUSES.get(_death(self.headers), "delivered {} times").format(self.receive_count)
+        """Why it was dead-lettered, if no worker stored a reason."""
+        return CAUSES.get(_death(self.headers), "received {} times").format(self.receive_count)
 
     def exported(self) -> dict[str, Any]:
-        """Return all of it, for a line of JSON; `imported` reads it back."""
+        """Return the message as JSON data for `dlq export`; `imported` parses it."""
         try:
             body = {"body": self.body.decode()}
         except UnicodeDecodeError:
@@ -70,51 +70,51 @@ class RabbitmqMessage(Message):
             **body,
         }
 
-    def afresh(self) -> dict[str, Any]:
-        """Return its headers without those that tell how often, and why, it failed: it is to be tried as if new."""
+    def headers_to_resend(self) -> dict[str, Any]:
+        """Return the headers without receive counts and reasons of failures."""
         return {
             name: value
             for name, value in self.headers.items()
-            if name not in OF_ONE_WAY and not name.startswith(OF_A_FAILURE)
+            if name not in TRANSIT_HEADERS and not name.startswith(FAILURE_HEADER_PREFIXES)
         }
 
 
 def received(delivery_tag: int, message: Any, queue: Queue) -> RabbitmqMessage:
-    """Give a message of py-amqp its type.
+    """Convert a message of py-amqp.
 
     Args:
-        delivery_tag: by which it is acknowledged.
-        message: whose body is bytes.
-        queue: whose dead letter it is.
+        delivery_tag: tag for its acknowledgement.
+        message: the message, with its body as bytes.
+        queue: the queue that it was dead-lettered from.
     """
     properties = dict(message.properties)
     headers = {name: value for name, value in properties.pop("application_headers", {}).items() if name not in COUNTS}
-    body = message.body or b""  # py-amqp has text for none.
+    body = message.body or b""  # py-amqp returns an empty str for an empty body.
     return _made(body, headers, properties, _deliveries(headers, queue), delivery_tag)
 
 
 def imported(line: str) -> RabbitmqMessage:
-    """Read a line that `Message.exported` wrote.
+    """Parse a line that `Message.exported` wrote.
 
     Raises:
-        ValueError: it is no such line.
+        ValueError: the line is invalid.
     """
     try:
         data = json.loads(line)
         headers, properties = _read(data["headers"]), _read(data["properties"])
         if not isinstance(headers, dict) or not isinstance(properties, dict):
-            raise TypeError("its headers or properties are none")
+            raise TypeError("headers and properties must be objects")
         body = data["body"].encode() if "body" in data else base64.b64decode(data["body_base64"], validate=True)
         return _made(body, headers, properties, int(data["receive_count"]))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"it is no line that `dlq export` wrote ({error!r})") from None
+        raise ValueError(f"not a line of `dlq export` ({error!r})") from None
 
 
 def _made(
     body: bytes, headers: dict[str, Any], properties: dict[str, Any], receive_count: int, delivery_tag: int = 0
 ) -> RabbitmqMessage:
     return RabbitmqMessage(
-        # RabbitMQ gives none.
+        # RabbitMQ does not assign message ids.
         message_id=str(properties.get("message_id") or hashlib.sha256(body).hexdigest()[:32]),
         sent_at_seconds=float(properties.get("timestamp") or _died_at(headers)),
         receive_count=receive_count,
@@ -128,7 +128,7 @@ def _made(
 
 
 def _last_death(headers: dict[str, Any]) -> dict[str, Any]:
-    """Return what the broker noted when it dead-lettered a message; it puts the last first."""
+    """Return the broker's record of the last dead-lettering, which is the first of `x-death`."""
     deaths = headers.get("x-death")
     return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
 
@@ -143,10 +143,10 @@ def _died_at(headers: dict[str, Any]) -> float:
 
 
 def _deliveries(headers: dict[str, Any], queue: Queue) -> int:
-    """Return how often a message was delivered before it became a dead letter.
+    """Return how often a message was delivered before it was dead-lettered.
 
-    A queue keeps its own count to itself when it dead-letters a message, but that it does so tells the count. The one
-    in a dead-letter queue says how often somebody looked.
+    The broker does not pass on a queue's count, but it follows from the reason. The count of the
+    dead-letter queue is the number of peeks.
     """
     earlier = headers.get(EARLIER_DELIVERIES)
     count = earlier if isinstance(earlier, int) else 0
@@ -156,7 +156,7 @@ def _deliveries(headers: dict[str, Any], queue: Queue) -> int:
 
 
 def _written(value: Any) -> Any:
-    """Return a value of AMQP as JSON can hold it: what JSON has no type for is an object with one key."""
+    """Return an AMQP value as JSON data; types without a JSON equivalent become an object with one key."""
     if isinstance(value, dict):
         made = {name: _written(held) for name, held in value.items()}
         return {"$table": made} if len(made) == 1 and next(iter(made)).startswith("$") else made
@@ -172,7 +172,7 @@ def _written(value: Any) -> Any:
 
 
 def _read(value: Any) -> Any:
-    """Return the value that `_written` made JSON of."""
+    """Return the AMQP value of JSON data that `_written` returned."""
     if isinstance(value, list):
         return [_read(held) for held in value]
     if not isinstance(value, dict):

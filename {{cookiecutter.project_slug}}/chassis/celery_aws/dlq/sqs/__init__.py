@@ -1,4 +1,4 @@
-"""Dead-letter queues at SQS."""
+"""Dead-letter queues on SQS."""
 
 from __future__ import annotations
 

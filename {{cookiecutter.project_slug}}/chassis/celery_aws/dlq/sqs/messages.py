@@ -1,4 +1,4 @@
-"""Reading what lies in a queue: Celery's messages in every encoding, and what is none."""
+"""Decoding of the messages in a dead-letter queue, which may not be Celery messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from ..message import Call, Message, parsed, read_call
 
 
 def decode(body: str) -> Call | None:
-    """Return what a message asks for, or nothing if it is none of Celery's.
+    """Return the call in a message, or None if it is not a Celery message.
 
-    The service writes its messages as JSON. kombu by default, and so an older version of the service, writes them in
-    base64, the arguments inside twice.
+    The service sends plain JSON. kombu's default encodes a message in base64, and its arguments twice.
     """
     envelope = parsed(body)
     if envelope is None:
@@ -42,20 +41,20 @@ class SqsMessage(Message):
     receipt_handle: str
     body: str
     attributes: dict[str, dict[str, Any]]
-    """SqsMessage attributes, as SQS gives them and takes them."""
+    """Message attributes, in the format of SQS."""
     deduplication_id: str
 
     @property
     def text(self) -> str:
-        """Its body, for people."""
+        """The body as text."""
         return self.body
 
     def failure(self, name: str) -> str:
-        """Return what the worker noted when it dead-lettered the message: Exception, Traceback, Host or Attempt."""
+        """Return a part of the reason that the worker stored: Exception, Traceback, Host or Attempt."""
         return str(self.attributes.get(f"Failure{name}", {}).get("StringValue", ""))
 
     def exported(self) -> dict[str, Any]:
-        """Return all of it, for a line of JSON; `imported` reads it back."""
+        """Return the message as JSON data for `dlq export`; `imported` parses it."""
         return {
             "message_id": self.message_id,
             "task": self.task or None,
@@ -70,13 +69,13 @@ class SqsMessage(Message):
 
 
 def received(data: dict[str, Any]) -> SqsMessage:
-    """Give a message of SQS its type."""
+    """Convert a message of a ReceiveMessage response."""
     system = data.get("Attributes", {})
     keys = ("DataType", "StringValue", "BinaryValue")
     attributes = {
         name: {key: value[key] for key in keys if value.get(key) is not None}
         for name, value in data.get("MessageAttributes", {}).items()
-        # What SQS itself has moved, no worker lived to tell about: such words are of a time before it was redriven.
+        # If SQS itself dead-lettered the message, a reason is from before it was redriven.
         if not (name.startswith("Failure") and "DeadLetterQueueSourceArn" in system)
     }
     attempt = attributes.get("FailureAttempt", {}).get("StringValue", "")
@@ -86,7 +85,7 @@ def received(data: dict[str, Any]) -> SqsMessage:
         body=data["Body"],
         attributes=attributes,
         sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1_000,
-        # Sent here by a worker, its own count says only how often somebody looked.
+        # If a worker dead-lettered it, the receive count of SQS is the number of peeks.
         receive_count=int(attempt if attempt.isdecimal() else system.get("ApproximateReceiveCount", 0)),
         group=system.get("MessageGroupId", ""),
         deduplication_id=system.get("MessageDeduplicationId", ""),
@@ -101,10 +100,10 @@ def _written(value: dict[str, Any]) -> dict[str, str]:
 
 
 def imported(line: str) -> SqsMessage:
-    """Read a line that `Message.exported` wrote.
+    """Parse a line that `Message.exported` wrote.
 
     Raises:
-        ValueError: it is no such line.
+        ValueError: the line is invalid.
     """
     try:
         data = json.loads(line)
@@ -113,7 +112,7 @@ def imported(line: str) -> SqsMessage:
             for name, value in data["attributes"].items()
         }
         if not isinstance(data["body"], str):
-            raise TypeError("its body is no text")
+            raise TypeError("the body must be text")
         return SqsMessage(
             message_id=data["message_id"],
             receipt_handle="",
@@ -126,4 +125,4 @@ def imported(line: str) -> SqsMessage:
             call=decode(data["body"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"it is no line that `dlq export` wrote ({error!r})") from None
+        raise ValueError(f"not a line of `dlq export` ({error!r})") from None

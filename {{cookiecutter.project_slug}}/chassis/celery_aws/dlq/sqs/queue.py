@@ -1,7 +1,7 @@
-"""Looking at many messages without consuming them, and sending them on without losing one.
+"""Peeking at dead-letter messages, and sending them without losing one.
 
-The order is always the same: the new message is accepted, or the line is on the disk, and only then is the old message
-deleted. Whoever kills a command in between finds a message twice, and never none.
+A message is deleted only after SQS has accepted its copy, or after it is written to disk. If a command
+is killed in between, the message exists twice.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from ..message import Sent
 from .messages import SqsMessage, imported, received
 
 WAIT_SECONDS = 2
-"""A long poll asks every server of SQS, so one that brings nothing has seen that there is nothing."""
+"""A long poll queries all servers of SQS, so an empty response means that no message is visible."""
 
 
 class DeadLetterQueue:
     """The dead-letter queue of one queue."""
 
     PAGE = ENTRIES_PER_REQUEST
-    """Messages that are sent at a time."""
+    """Number of messages to send at a time."""
 
-    def __init__(self, place: Environment, queue: Queue) -> None:
-        self.place = place
+    def __init__(self, env: Environment, queue: Queue) -> None:
+        self.env = env
         self.queue = queue
-        self.name = self.place.name(self.queue, dead=True)
-        self.target = self.place.name(self.queue)
-        self.url = self.place.url(self.queue, dead=True)
-        self.depth = self.place.depth(self.queue, dead=True)
-        """About how many messages there are."""
+        self.name = self.env.name(self.queue, dead=True)
+        self.target = self.env.name(self.queue)
+        self.url = self.env.url(self.queue, dead=True)
+        self.depth = self.env.depth(self.queue, dead=True)
+        """Approximate number of messages."""
         self.ordered = self.name.endswith(".fifo")
         self.unseen = 0
-        """Messages that a look did not show, though they are there."""
+        """Number of messages that a peek did not show."""
 
     @property
     def why_unseen(self) -> str:
-        """Why a look does not show everything."""
+        """Why a peek may not show all messages."""
         if self.ordered:
-            return "SQS shows ten of a group at a time, or others hold them"
-        return "others hold them; look again in a minute"
+            return "SQS returns ten messages of a group at a time, or another consumer holds them"
+        return "another consumer holds them; try again in a minute"
 
     def peek(self) -> Peek:
-        """Return a look at all messages."""
-        return Peek(self.place.sqs, self.url, self.depth)
+        """Return a peek at all messages."""
+        return Peek(self.env.sqs, self.url, self.depth)
 
     def resend(self, messages: list[SqsMessage]) -> Sent[SqsMessage]:
-        """Send messages to the queue they came from; what SQS takes for a repetition of that is there."""
-        # The id follows from the message: were this command killed between sending and deleting, and run again within
-        # five minutes, SQS would see the repetition. A message that fails again has another id.
+        """Send messages to their original queue; duplicates count as sent."""
+        # The deduplication id follows from the message id. If this command is killed between sending and
+        # deleting, and repeated within five minutes, SQS drops the duplicate. After another failure, the
+        # message has another id.
         outcome, repeated = self._send(
             messages,
             to_dead=False,
@@ -61,58 +62,58 @@ class DeadLetterQueue:
         return Sent(outcome.accepted + repeated, outcome.refused)
 
     def put(self, messages: list[SqsMessage], *, to_dead: bool) -> Sent[SqsMessage]:
-        """Send exported messages to the dead-letter queue, or to the queue."""
+        """Send exported messages to the dead-letter queue, or to the original queue."""
         outcome, repeated = self._send(messages, to_dead=to_dead, make=lambda m: self._imported(m, to_dead))
-        late = tuple((message, "SQS got it less than five minutes ago") for message in repeated)
-        return Sent(outcome.accepted, outcome.refused + late)
+        duplicates = tuple((message, "SQS dropped it as a duplicate of the last five minutes") for message in repeated)
+        return Sent(outcome.accepted, outcome.refused + duplicates)
 
     def _imported(self, message: SqsMessage, to_dead: bool) -> dict[str, Any]:
         deduplication_id = ""
         if self.ordered:
-            # Into the queue it came from, its own id could be taken for a repetition of its first sending.
+            # In the original queue, SQS could drop the original id as a duplicate.
             deduplication_id = message.deduplication_id if to_dead else f"{message.message_id}:import"
         return entry(message, deduplication_id, with_reason=to_dead)
 
     def _send(
         self, messages: list[SqsMessage], *, to_dead: bool, make: Callable[[SqsMessage], dict[str, Any]]
     ) -> tuple[Sent[SqsMessage], tuple[SqsMessage, ...]]:
-        return send(self.place.sqs, self.place.url(self.queue, dead=to_dead), messages, make, ordered=self.ordered)
+        return send(self.env.sqs, self.env.url(self.queue, dead=to_dead), messages, make, ordered=self.ordered)
 
     def imported(self, line: str) -> SqsMessage:
-        """Read an exported line.
+        """Parse an exported line.
 
         Raises:
-            ValueError: it is none, or lacks what a FIFO queue needs.
+            ValueError: the line is invalid, or lacks fields that a FIFO queue requires.
         """
         message = imported(line)
         if self.ordered and not (message.group and message.deduplication_id):
-            raise ValueError("a FIFO queue needs its group and deduplication_id")
+            raise ValueError("a FIFO queue requires group and deduplication_id")
         return message
 
     def purge(self) -> tuple[int, str]:
-        """Delete all messages; return how many, and a sentence about it."""
-        self.place.sqs.purge_queue(QueueUrl=self.url)
+        """Delete all messages; return their approximate number and a message for the operator."""
+        self.env.sqs.purge_queue(QueueUrl=self.url)
         return self.depth, f"about {self.depth} messages deleted; SQS takes up to a minute"
 
 
 class Peek:
-    """All messages of a queue, page by page, hidden from others until the `with` block ends; then given back.
+    """All messages of a queue, page by page; released at the end of the `with` block.
 
-    A process that is killed gives nothing back: its messages are hidden for `visibility_seconds`.
-
-    On FIFO queues SQS shows ten messages of a group at the most, and no further one before those are deleted.
+    If the process is killed, its messages stay invisible for `visibility_seconds`. On FIFO queues, SQS
+    returns at most ten messages of a group until those are deleted.
     """
 
     def __init__(self, sqs: Any, url: str, depth: int) -> None:
         self.sqs = sqs
         self.url = url
         self.visibility_seconds = 30 + depth // 100
-        """Long enough to see the last message before the first one comes back."""
+        """Visibility timeout: long enough to receive the last message before the first is redelivered."""
         self.seen = 0
-        """Messages seen so far."""
+        """Number of messages seen so far."""
         self._held: dict[str, str] = {}
-        """Receipt handles of what is to be given back, by message id."""
-        self._gone: set[str] = set()
+        """Receipt handles of the messages to release, by message id."""
+        self._deleted: set[str] = set()
+        """Ids of the messages that were deleted."""
 
     def __enter__(self) -> Peek:
         return self
@@ -121,9 +122,9 @@ class Peek:
         self.release()
 
     def pages(self) -> Iterator[list[SqsMessage]]:
-        """Yield the messages, ten at the most at a time, until there are no more."""
+        """Yield pages of at most ten messages until the queue is exhausted."""
         nothing_new = 0
-        while nothing_new < 3:  # A queue whose messages come back meanwhile would never end.
+        while nothing_new < 3:  # Otherwise redelivered messages could keep it going for ever.
             answer = self.sqs.receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=ENTRIES_PER_REQUEST,
@@ -137,9 +138,9 @@ class Peek:
                 return
             new = [message for message in page if message["MessageId"] not in self._held]
             self._held.update({message["MessageId"]: message["ReceiptHandle"] for message in page})
-            again = [message for message in new if message["MessageId"] in self._gone]
-            new = [message for message in new if message["MessageId"] not in self._gone]
-            if again:  # Deleted, and delivered once more, which SQS allows itself.
+            again = [message for message in new if message["MessageId"] in self._deleted]
+            new = [message for message in new if message["MessageId"] not in self._deleted]
+            if again:  # SQS may deliver a message again after it was deleted.
                 self._delete([(message["MessageId"], message["ReceiptHandle"]) for message in again])
             nothing_new = 0 if new else nothing_new + 1
             if new:
@@ -147,7 +148,7 @@ class Peek:
                 yield [received(message) for message in new]
 
     def delete(self, messages: Sequence[SqsMessage]) -> int:
-        """Delete messages that are safe elsewhere; return how many of them SQS did not delete."""
+        """Delete messages; return how many of them SQS did not delete."""
         return self._delete([(message.message_id, message.receipt_handle) for message in messages])
 
     def _delete(self, messages: Sequence[tuple[str, str]]) -> int:
@@ -158,20 +159,20 @@ class Peek:
         for done in answer.get("Successful", []):
             message_id = messages[int(done["Id"])][0]
             self._held.pop(message_id, None)
-            self._gone.add(message_id)
+            self._deleted.add(message_id)
         return len(answer.get("Failed", []))
 
     def release(self) -> None:
-        """Show what is still held to others again; what fails comes back by itself."""
+        """Make all held messages visible again; the others become visible after their visibility timeout."""
         handles = list(self._held.values())
         self._held = {}
         starts = range(0, len(handles), ENTRIES_PER_REQUEST)
         with ThreadPoolExecutor(8) as pool:
-            # Without a network each request takes its time to fail, and that makes hours of thousands of messages.
-            all(pool.map(lambda start: self._show(handles[start : start + ENTRIES_PER_REQUEST]), starts))
+            # `all` stops at the first request that cannot reach SQS; thousands of timeouts would take hours.
+            all(pool.map(lambda start: self._make_visible(handles[start : start + ENTRIES_PER_REQUEST]), starts))
 
-    def _show(self, handles: list[str]) -> bool:
-        """Return whether SQS can be reached."""
+    def _make_visible(self, handles: list[str]) -> bool:
+        """Make messages visible again; return whether SQS could be reached."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         entries = [
@@ -189,18 +190,18 @@ class Peek:
 def send(
     sqs: Any, url: str, messages: Iterable[SqsMessage], entry: Callable[[SqsMessage], dict[str, Any]], *, ordered: bool
 ) -> tuple[Sent[SqsMessage], tuple[SqsMessage, ...]]:
-    """Send a page of messages, in as few requests as may be.
-
-    Returns:
-        What became of them; and those that SQS took for a repetition of what it got within five minutes, and dropped.
+    """Send a page of messages, in batches.
 
     Args:
-        sqs: client of SQS.
-        url: of the queue they are for.
-        messages: in their order.
-        entry: makes of a message what SQS is to get.
-        ordered: whether the queue is a FIFO queue: then a request holds one message of each group, and what comes
-            after a refused one in its group is not sent.
+        sqs: a boto3 client of SQS.
+        url: URL of the destination queue.
+        messages: the messages, in order.
+        entry: converts a message to an entry of SendMessageBatch.
+        ordered: whether it is a FIFO queue. Then a request has one message per group, and the messages
+            of a group that follow a refused one are not sent.
+
+    Returns:
+        The result; and the messages that SQS dropped as duplicates of the last five minutes.
     """
     accepted: list[SqsMessage] = []
     refused: list[tuple[SqsMessage, str]] = []
@@ -209,15 +210,15 @@ def send(
     for request in _requests(messages, ordered=ordered):
         sending = [message for message in request if message.group not in blocked]
         refused += [
-            (message, "one before it in its group was refused") for message in request if message not in sending
+            (message, "an earlier message of its group was refused") for message in request if message not in sending
         ]
-        taken: dict[int, str] = {}
-        reasons = send_batch(sqs, url, {index: entry(message) for index, message in enumerate(sending)}, taken)
+        message_ids: dict[int, str] = {}
+        reasons = send_batch(sqs, url, {index: entry(message) for index, message in enumerate(sending)}, message_ids)
         for index, message in enumerate(sending):
             if index in reasons:
                 refused.append((message, reasons[index]))
                 blocked |= {message.group} if ordered else set()
-            elif ordered and taken[index] == message.message_id:
+            elif ordered and message_ids[index] == message.message_id:
                 repeated.append(message)
             else:
                 accepted.append(message)
@@ -225,12 +226,12 @@ def send(
 
 
 def entry(message: SqsMessage, deduplication_id: str, *, with_reason: bool) -> dict[str, Any]:
-    """Return what SQS is to get of a message.
+    """Return a message as an entry of SendMessageBatch, without its `Id`.
 
     Args:
-        message: as it was received or exported.
-        deduplication_id: of a FIFO queue's message; empty for a standard queue.
-        with_reason: whether why it failed goes with it.
+        message: the message, as received or imported.
+        deduplication_id: deduplication id; empty for a standard queue.
+        with_reason: keep the reason of its failure.
     """
     attributes = {
         name: value for name, value in message.attributes.items() if with_reason or not name.startswith("Failure")
@@ -246,7 +247,7 @@ def entry(message: SqsMessage, deduplication_id: str, *, with_reason: bool) -> d
 
 
 def _requests(messages: Iterable[SqsMessage], *, ordered: bool) -> Iterator[list[SqsMessage]]:
-    """Divide messages into what one request takes."""
+    """Divide messages into requests."""
     request: list[SqsMessage] = []
     so_far_bytes = 0
     for message in messages:

@@ -1,4 +1,4 @@
-"""How full the queues are, as SQS and CloudWatch tell it."""
+"""The depth of the queues, from SQS and CloudWatch."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from ...terminal import age, plain, table
 from .measured import AGE, latest
 
 HELP = """
-OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a dead-letter queue is not empty, or a message
-waits longer than acceptable_latency_seconds.
+OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a dead-letter queue is not empty, or if a message
+has waited longer than acceptable_latency_seconds.
 """
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How full a queue is; SQS counts approximately."""
+    """The depth of a queue; the counts are approximate."""
 
     queue: str
     waiting: int
     in_flight: int
     delayed: int
     oldest_seconds: float | None
-    """Age of the oldest message, some minutes old; none if CloudWatch knows of none."""
+    """Age of the oldest message, as of some minutes ago; None if CloudWatch has no data."""
     acceptable_latency_seconds: int
     dead: int
 
     @property
     def is_late(self) -> bool:
-        """Whether the oldest message waits longer than the contract accepts."""
+        """Whether the oldest message has waited longer than `acceptable_latency_seconds`."""
         return (self.oldest_seconds or 0) > self.acceptable_latency_seconds
 
     @property
     def is_well(self) -> bool:
-        """Whether nobody need look."""
+        """Whether there are no dead-letter messages, and no message is late."""
         return not self.dead and not self.is_late
 
 
-def depth(place: Environment, queue: Queue, oldest_seconds: float | None) -> Depth:
-    """Return how full a queue is."""
+def depth(env: Environment, queue: Queue, oldest_seconds: float | None) -> Depth:
+    """Return the depth of a queue."""
     name = "ApproximateNumberOfMessages"
-    counts = place.attributes(queue, name, f"{name}NotVisible", f"{name}Delayed")
+    counts = env.attributes(queue, name, f"{name}NotVisible", f"{name}Delayed")
     return Depth(
         queue.name,
         int(counts[name]),
@@ -52,17 +52,17 @@ def depth(place: Environment, queue: Queue, oldest_seconds: float | None) -> Dep
         int(counts[f"{name}Delayed"]),
         oldest_seconds,
         queue.acceptable_latency_seconds,
-        place.depth(queue, dead=True),
+        env.depth(queue, dead=True),
     )
 
 
-def depths(place: Environment) -> list[Depth]:
-    """Return how full every queue is."""
-    oldest = latest(place, AGE)
-    return [depth(place, queue, oldest.get(queue.name)) for queue in place.contract.queues]
+def depths(env: Environment) -> list[Depth]:
+    """Return the depth of every queue."""
+    oldest = latest(env, AGE)
+    return [depth(env, queue, oldest.get(queue.name)) for queue in env.contract.queues]
 
 
-def drawn(found: list[Depth], title: str) -> Table:
+def rendered(found: list[Depth], title: str) -> Table:
     """Return a table of the queues."""
     made = table(title=title, title_justify="left", title_style="")
     made.add_column("QUEUE", overflow="fold")

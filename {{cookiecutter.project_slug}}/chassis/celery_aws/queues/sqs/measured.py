@@ -1,4 +1,4 @@
-"""What CloudWatch knows of the queues.
+"""Metrics of the queues in CloudWatch.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
 """
@@ -20,28 +20,28 @@ EMPTY_RECEIVES = Metric("NumberOfEmptyReceives", "Sum")
 RECEIVED = Metric("NumberOfMessagesReceived", "Sum")
 
 RECENT_SECONDS = 900
-"""CloudWatch is some minutes late."""
+"""Time span for the latest value; CloudWatch is some minutes late."""
 
 
 def read(
-    place: Environment, queues: Sequence[Queue], metrics: Sequence[Metric], seconds: int, period_seconds: int
+    env: Environment, queues: Sequence[Queue], metrics: Sequence[Metric], seconds: int, period_seconds: int
 ) -> dict[tuple[str, str], Series]:
     """Return metrics of queues, by queue and metric name.
 
     Args:
-        place: the environment.
-        queues: which queues.
-        metrics: which metrics.
-        seconds: how far back.
-        period_seconds: of one value; a multiple of 60.
+        env: the environment.
+        queues: the queues.
+        metrics: the metrics.
+        seconds: time span, up to now.
+        period_seconds: period of one value, a multiple of 60.
     """
-    subjects = {queue.name: {"QueueName": place.name(queue)} for queue in queues}
-    return cloudwatch.read(place.client("cloudwatch"), "AWS/SQS", subjects, metrics, seconds, period_seconds)
+    subjects = {queue.name: {"QueueName": env.name(queue)} for queue in queues}
+    return cloudwatch.read(env.client("cloudwatch"), "AWS/SQS", subjects, metrics, seconds, period_seconds)
 
 
-def latest(place: Environment, metric: Metric) -> dict[str, float]:
-    """Return the newest value of a metric for each queue that has one."""
-    queues = place.contract.queues
-    series = read(place, queues, [metric], RECENT_SECONDS, 60)
+def latest(env: Environment, metric: Metric) -> dict[str, float]:
+    """Return the latest value of a metric for each queue that has data."""
+    queues = env.contract.queues
+    series = read(env, queues, [metric], RECENT_SECONDS, 60)
     known = {queue.name: [v for v in series[queue.name, metric.name].values if v is not None] for queue in queues}
     return {name: values[-1] for name, values in known.items() if values}

@@ -1,4 +1,4 @@
-"""What tests ask the broker; a module for each."""
+"""Access of tests to the broker, one module each."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ... import options
 
 
 def chosen(contract: Any) -> Any:
-    """Return what asks the broker that a contract names."""
+    """Return the module of the contract's broker."""
     return options.load(__name__, contract.broker)

@@ -1,4 +1,4 @@
-"""What tests ask the broker, past the service."""
+"""Access of tests to RabbitMQ."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
 from ...dev.brokers import rabbitmq as broker
 
 BETWEEN_COUNTS_SECONDS = 1.2
-"""Longer than the counts of the development server are old."""
+"""Longer than the update interval of the development server's counts."""
 
 
 @functools.cache
 def prepare() -> None:
-    """Start a server for all the tests of this process; skip them where there is none, though not in CI."""
+    """Start a server for all tests of this process; skip the tests if none is installed, except in CI."""
     if os.environ.get(broker.RUNNING):
         return
     stack = ExitStack()
@@ -35,9 +35,9 @@ def prepare() -> None:
 
 
 def count(service: Any, queue: Any, *, dead: bool) -> int:
-    """Return how many messages a queue holds: those that wait, those that workers hold, and those kept for later."""
+    """Return the number of messages of a queue: waiting, in flight and delayed."""
     name = service.queue_name(queue, dead=dead)
-    if dead:  # Nobody holds those.
+    if dead:  # They are neither in flight nor delayed.
         return _waiting(service, [name])
     later = [level_name(level) for level in range(MAX_LEVEL + 1)]
     before = -1
@@ -48,14 +48,14 @@ def count(service: Any, queue: Any, *, dead: bool) -> int:
 
 
 def _waiting(service: Any, names: list[str]) -> int:
-    """Return how many messages wait in queues, at this moment."""
+    """Return the current number of waiting messages in queues."""
     with service.app.connection_for_write() as connection:
         channel = connection.default_channel
         return sum(channel.queue_declare(name, passive=True).message_count for name in names)
 
 
 def held(service: Any, queue: Any = None) -> int:
-    """Return how many messages of a queue, or of the first, workers held a while ago."""
+    """Return the number of messages in flight of a queue (by default the first), which may be outdated."""
     virtual_host = urlsplit(service.environment["BROKER_URL"]).path[1:]
     asked = f"queues/{virtual_host}/{service.queue_name(queue)}"
     found = broker.ask(service.environment["BROKER_MANAGEMENT_URL"], "GET", asked)

@@ -1,4 +1,4 @@
-"""What tests ask the broker, past the service."""
+"""Access of tests to SQS."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def prepare() -> None:
-    """See that there is a broker for the emulator: moto is one."""
+    """Do nothing: moto emulates the broker."""
 
 
 def count(service: Any, queue: Any, *, dead: bool) -> int:
-    """Return how many messages a queue holds, hidden ones included."""
+    """Return the number of messages in a queue, including those in flight."""
     attributes = service.client("sqs").get_queue_attributes(
         QueueUrl=service.url(queue, dead=dead),
         AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],

@@ -1,4 +1,4 @@
-"""The queues of the contract, in the emulated SQS."""
+"""The contract's queues in the emulated SQS."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any
 ACCOUNT = "123456789012"
 
 UNREACHABLE: dict[str, str] = {"QUEUE_URL_BASE": f"http://127.0.0.1:9/{ACCOUNT}"}
-"""Environment variables that fit and lead nowhere, for tests that want no broker."""
+"""Valid environment variables of an unreachable broker, for tests that need none."""
 
 
 def prepare_moto() -> None:
-    """Change moto before it starts."""
+    """Patch moto before it starts."""
     from . import moto_gaps
 
     moto_gaps.fill()
 
 
 def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, Any], dict[str, str], str]:
-    """Return services and variables for compose.yaml, and the Python that succeeds if the emulator is ready."""
+    """Return services and environment variables for compose.yaml, and Python code that checks the emulator."""
     last = contract.queue_name(contract.queues[-1], environment)
     ready = f"import boto3; boto3.client('sqs').get_queue_url(QueueName={last!r})"
     return {}, {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}, ready
 
 
-def beside(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
-    """Return the services for compose.yaml that look at the workers: none."""
+def tools_in_containers(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
+    """Return further services for compose.yaml: none."""
     return {}
 
 
 def create(
     contract: Any, url: str, environment: str, visibility_timeout_seconds: int | None, stack: ExitStack
 ) -> dict[str, str]:
-    """Create every queue with its dead-letter queue; return the environment variables that lead to them."""
-    import boto3  # Only now: compose.yaml is made where neither boto3 nor moto may be installed.
+    """Create all queues and dead-letter queues; return their environment variables."""
+    import boto3  # Imported late: compose.py runs where boto3 and moto may not be installed.
 
     sqs: Any = boto3.client("sqs")
-    # As AWS creates a queue today.
+    # The defaults of AWS.
     common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract.max_message_bytes)}
     if contract.suffix:
         common["FifoQueue"] = "true"

@@ -1,6 +1,6 @@
-"""Fills in what moto lacks of SQS.
+"""Patches for differences between moto and SQS.
 
-Each gap names what AWS does. https://docs.getmoto.org/en/latest/docs/services/sqs.html
+https://docs.getmoto.org/en/latest/docs/services/sqs.html
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from moto.sqs.models import Message, Queue, SQSBackend
 from moto.sqs.responses import SQSResponse
 
 LONGEST_POLL_SECONDS = 1
-"""moto goes on with a long poll whose client is gone, and hands it the next message; that message
-is then hidden for its whole visibility timeout. AWS notices. Short polls keep the harm small."""
+"""Limit for long polls. moto continues a long poll whose client has disconnected, and its next message
+is then invisible for the whole visibility timeout; AWS cancels the poll."""
 
 _moves: list[_Move] = []
 
 
 def fill() -> None:
-    """Change moto, in this process."""
+    """Patch moto in this process."""
     SQSBackend.receive_message = _short_poll(SQSBackend.receive_message)  # type: ignore[method-assign]
     SQSResponse.start_message_move_task = _start_message_move_task  # type: ignore[attr-defined]
     SQSResponse.list_message_move_tasks = _list_message_move_tasks  # type: ignore[attr-defined]
     SQSResponse.cancel_message_move_task = _cancel_message_move_task  # type: ignore[attr-defined]
     Queue.delete_message = one_at_a_time(Queue.delete_message)  # type: ignore[method-assign]
-    _hurry()
+    _speed_up()
 
 
-def _hurry() -> None:
-    """Let thousands of messages take seconds: moto asks for the time many times for each, at every request."""
+def _speed_up() -> None:
+    """Make thousands of messages fast: moto reads the clock several times per message and request."""
 
-    def hidden(queue: Any) -> int:
+    def in_flight(queue: Any) -> int:
         now_milliseconds = time.time() * 1_000
         return sum(message.visible_at >= now_milliseconds for message in queue._messages)
 
@@ -60,29 +60,30 @@ def _hurry() -> None:
     backend_class: Any = SQSBackend
     queue.messages = property(visible)
     queue.approximate_number_of_messages_delayed = property(delayed)
-    queue.approximate_number_of_messages_not_visible = property(hidden)
+    queue.approximate_number_of_messages_not_visible = property(in_flight)
     message_class.had_receipt_handle = had_receipt_handle
     backend_class.is_message_valid_based_on_retention_period = is_kept
 
 
 def one_at_a_time(delete_message: Any) -> Any:
-    """Delete while nothing else is sent, received or deleted.
+    """Return `delete_message` with a lock.
 
-    moto makes a new list of what is left. What is sent meanwhile would be lost, and what is deleted would be back.
+    moto replaces the list of messages without one: a message that is sent meanwhile would be lost,
+    and one that is deleted meanwhile would reappear.
     """
 
-    def alone(queue: Any, receipt_handle: str) -> None:
+    def locked(queue: Any, receipt_handle: str) -> None:
         with queue._messages_lock:
             delete_message(queue, receipt_handle)
 
-    return alone
+    return locked
 
 
 def _short_poll(receive_message: Any) -> Any:
-    """Look again and again, one poll at a time.
+    """Return `receive_message` with long polls as repeated, locked short polls.
 
-    moto's own long poll looks once which message groups are in work; one that meanwhile is in another
-    poll's answer it would hand out as well.
+    During a long poll, moto determines only once which message groups have messages in flight, and
+    could deliver a message of a group that another poll has received from meanwhile.
     """
 
     def shorter(self: Any, queue: str, count: int, wait_seconds: int, *rest: Any) -> Any:
@@ -93,16 +94,16 @@ def _short_poll(receive_message: Any) -> Any:
                 found = receive_message(self, queue, count, 0, *rest)
             if found or time.monotonic() >= end:
                 return found
-            # Looking through thousands of messages takes its time, which others want as well.
+            # Searching thousands of messages is slow; leave time for other requests.
             time.sleep(max(0.02, 3 * (time.monotonic() - began)))
 
     return shorter
 
 
 class _Move(threading.Thread):
-    """A redrive: moves messages that are visible to another queue, at a rate, until it is done or cancelled.
+    """A redrive: moves visible messages to another queue, optionally at a rate, until it ends or is cancelled.
 
-    AWS counts receives from zero again, gives a new id, and says which were running when it was asked.
+    As on AWS, a moved message has a receive count of 0 and a new id.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
     """
 
@@ -116,7 +117,7 @@ class _Move(threading.Thread):
         self.status = "RUNNING"
 
     def run(self) -> None:
-        """Move."""
+        """Move the messages."""
         while self.status == "RUNNING":
             with self.source._messages_lock:
                 message = next((each for each in self.source._messages if each.visible), None)
@@ -135,9 +136,9 @@ class _Move(threading.Thread):
                 time.sleep(1 / self.rate_per_second)
         self.status = "COMPLETED" if self.status == "RUNNING" else "CANCELLED"
 
-    def told(self) -> dict[str, Any]:
-        """Return what ListMessageMoveTasks says of it; the handle only while it runs."""
-        said: dict[str, Any] = {
+    def described(self) -> dict[str, Any]:
+        """Return the entry of ListMessageMoveTasks; it has a handle only while it runs."""
+        entry: dict[str, Any] = {
             "Status": self.status,
             "SourceArn": self.source.queue_arn,
             "DestinationArn": self.target.queue_arn,
@@ -146,14 +147,14 @@ class _Move(threading.Thread):
             "StartedTimestamp": int(self.started_at * 1000),
         }
         if self.status == "RUNNING":
-            said["TaskHandle"] = self.handle
+            entry["TaskHandle"] = self.handle
         if self.rate_per_second:
-            said["MaxNumberOfMessagesPerSecond"] = self.rate_per_second
-        return said
+            entry["MaxNumberOfMessagesPerSecond"] = self.rate_per_second
+        return entry
 
 
 def _start_message_move_task(self: Any) -> ActionResult:
-    """Move messages back. AWS runs one such task of a queue at a time."""
+    """Start a redrive; as on AWS, a queue has one at a time."""
     source_arn = self._get_param("SourceArn")
     target_arn = self._get_param("DestinationArn")
     queues = {queue.queue_arn: queue for queue in self.sqs_backend.queues.values()}
@@ -172,8 +173,8 @@ def _start_message_move_task(self: Any) -> ActionResult:
 
 def _list_message_move_tasks(self: Any) -> ActionResult:
     source_arn = self._get_param("SourceArn")
-    mine = [move.told() for move in _moves if move.source.queue_arn == source_arn]
-    return ActionResult({"Results": mine[: int(self._get_param("MaxResults") or 1)]})
+    entries = [move.described() for move in _moves if move.source.queue_arn == source_arn]
+    return ActionResult({"Results": entries[: int(self._get_param("MaxResults") or 1)]})
 
 
 def _cancel_message_move_task(self: Any) -> ActionResult:

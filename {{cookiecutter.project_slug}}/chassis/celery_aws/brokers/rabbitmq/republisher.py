@@ -1,6 +1,6 @@
-"""Sends messages anew for a worker, in a thread: the broker confirms each in its own time, and polls must not wait.
+"""Republishes messages for a worker, in a thread, because waiting for confirms would block the event loop.
 
-It has a connection of its own, so that a process that is forked meanwhile finds no lock of a shared one taken.
+The thread has its own connection: a lock of a shared one could be held while the worker forks a process.
 """
 
 from __future__ import annotations
@@ -24,64 +24,64 @@ logger = logging.getLogger(__name__)
 current_app: Any = _current_app
 
 FINISH_WITHIN_SECONDS = 6
-"""What a worker that stops waits for messages that are on their way: less than its margin for stopping."""
+"""How long a stopping worker waits for messages to be sent; less than `STOP_MARGIN_SECONDS`."""
 
 RETRY_AFTER_SECONDS = 1
 
 KEPT = ("correlation_id", "reply_to", "priority", "message_id", "timestamp", "type")
-"""Properties that a message keeps."""
+"""Properties that a republished message keeps."""
 
 UNAVAILABLE = (AMQPError, OSError, OperationalError, LookupError)
-"""What sending ends with where the broker, the network or a queue is not there."""
+"""Errors if the broker, the network or a queue is unavailable."""
 
 Done = Callable[[bool], None]
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A message that was received, and where it is to be sent."""
+class OutgoingMessage:
+    """A message that was received, and its new destination."""
 
     message: Any
     headers: Mapping[str, Any]
     exchange: str
     routing_key: str
     retry_until: float = 0
-    """Monotonic time until which sending is tried again, unless the worker stops; it is tried twice anyway."""
+    """Monotonic time until which sending is retried, unless the worker stops; there are at least two attempts."""
 
 
-class Courier:
-    """Sends parcels, one after the other; those that wait for another try let others pass."""
+class Republisher:
+    """Sends messages one by one; a message that waits for a retry does not block the others."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[tuple[Parcel, Done]] = queue.Queue()
+        self._waiting: queue.Queue[tuple[OutgoingMessage, Done]] = queue.Queue()
         self._answers: queue.Queue[tuple[Done, bool]] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._connection: Any = None
         self._open = 0
         self._finish_by: float | None = None
-        """When nothing is waited for any longer, once the worker stops or has lost its connection."""
+        """Monotonic time until which `finish` waits; None while the worker is running."""
 
-    def send(self, parcel: Parcel, done: Done, *, wait: bool) -> None:
-        """Send a parcel.
+    def send(self, outgoing: OutgoingMessage, done: Done, *, wait: bool) -> None:
+        """Send a message.
 
         Args:
-            parcel: what to send.
-            done: is told, on the event loop, whether the broker has it.
-            wait: whether to return only then: there is no event loop any longer.
+            outgoing: the message.
+            done: is called on the event loop; the argument is whether the broker confirmed the message.
+            wait: wait for that, because the event loop has ended.
         """
         self._open += 1
-        self._waiting.put((parcel, done))
+        self._waiting.put((outgoing, done))
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="republisher", daemon=True)
             self._thread.start()
         if wait:
             self.finish()
 
     def finish(self) -> None:
-        """Wait up to `FINISH_WITHIN_SECONDS` for all parcels and report what became of each; retry none."""
+        """Wait up to `FINISH_WITHIN_SECONDS` for all messages, and report the result of each; retry none."""
         if threading.current_thread() is self._thread:
-            return  # One of its own channels is closed.
-        if self._open and self._finish_by is None:  # One time for all of them, however often this is called.
+            return  # Called because a channel of the thread was closed.
+        if self._open and self._finish_by is None:  # Repeated calls share one time limit.
             self._finish_by = time.monotonic() + FINISH_WITHIN_SECONDS
         while self._finish_by is not None and (left := self._finish_by - time.monotonic()) > 0:
             try:
@@ -91,20 +91,20 @@ class Courier:
 
     def _run(self) -> None:
         while True:
-            parcel, done = self._waiting.get()
+            outgoing, done = self._waiting.get()
             try:
-                sent = self._sent(parcel)
-                if not sent and time.monotonic() < parcel.retry_until and self._finish_by is None:
-                    again = threading.Timer(RETRY_AFTER_SECONDS, self._waiting.put, ((parcel, done),))
-                    again.daemon = True
-                    again.start()
+                sent = self._send_once(outgoing)
+                if not sent and time.monotonic() < outgoing.retry_until and self._finish_by is None:
+                    retry = threading.Timer(RETRY_AFTER_SECONDS, self._waiting.put, ((outgoing, done),))
+                    retry.daemon = True
+                    retry.start()
                     continue
                 self._answers.put((done, sent))
-                current_app.consumer.hub.call_soon(self._tell)
-            except Exception:  # The thread must go on, whatever the state of a worker that stops.
-                logger.exception("courier failed to process a message")
+                current_app.consumer.hub.call_soon(self._report)
+            except Exception:  # The thread must continue, whatever the state of a stopping worker.
+                logger.exception("message could not be republished")
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         while True:
             try:
                 self._answer(*self._answers.get_nowait())
@@ -117,33 +117,33 @@ class Courier:
             self._finish_by = None
         done(sent)
 
-    def _sent(self, parcel: Parcel) -> bool:
-        """Send a parcel, by a new connection if the one there was is gone; return whether the broker has it."""
+    def _send_once(self, outgoing: OutgoingMessage) -> bool:
+        """Send a message, if necessary over a new connection; return whether the broker confirmed it."""
         for last in (False, True):
             try:
-                self._publish(parcel)
-            except Exception as error:  # noqa: BLE001 - the thread must go on
+                self._publish(outgoing)
+            except Exception as error:  # noqa: BLE001 - the thread must continue
                 self._disconnect()
                 if last or not isinstance(error, UNAVAILABLE):
-                    where = f"{parcel.routing_key} of {parcel.exchange}"
+                    where = f"{outgoing.routing_key} of {outgoing.exchange}"
                     logger.warning("message not sent to %s: %r", where, error)
                     return False
             else:
                 return True
         return False
 
-    def _publish(self, parcel: Parcel) -> None:
+    def _publish(self, outgoing: OutgoingMessage) -> None:
         if self._connection is None:
             self._connection = current_app.connection_for_write()
-        message = parcel.message
+        message = outgoing.message
         properties = {name: message.properties[name] for name in KEPT if name in message.properties}
         Producer(self._connection.default_channel, auto_declare=False).publish(
             message.body,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
-            headers=dict(parcel.headers),
-            exchange=parcel.exchange,
-            routing_key=parcel.routing_key,
+            headers=dict(outgoing.headers),
+            exchange=outgoing.exchange,
+            routing_key=outgoing.routing_key,
             delivery_mode=2,
             **properties,
         )
@@ -157,7 +157,7 @@ class Courier:
                 logger.debug("connection could not be closed: %r", error)
 
 
-courier = Courier()
-"""That of this process, if it is a worker's main one."""
+republisher = Republisher()
+"""The instance of this process, used in a worker's main process."""
 
-os.register_at_fork(after_in_child=courier.__init__)  # type: ignore[misc]
+os.register_at_fork(after_in_child=republisher.__init__)  # type: ignore[misc]

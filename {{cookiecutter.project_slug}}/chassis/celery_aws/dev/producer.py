@@ -1,4 +1,4 @@
-"""Sends the example tasks to every queue, again and again, and prints their results."""
+"""Sends the example tasks to every queue repeatedly, and prints their results."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..contract import read
 from ..sending import Service
 from . import emulator
 
-PAUSE_SECONDS = 5
+INTERVAL_SECONDS = 5
 
 
 def main() -> None:
-    """Send until told to stop; without examples, only wait for that, because `make dev` ends with its first process."""
+    """Send until Ctrl-C or SIGTERM; without examples only wait, because `make dev` ends with its first process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     contract = read(emulator.CONTRACT)
     service.use(contract.package)
@@ -39,7 +39,7 @@ def main() -> None:
         ]
         for queue, example, result in sent:
             print(f"{queue}: {example!r} -> {outcome(contract, result)}", flush=True)
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(INTERVAL_SECONDS)
 
 
 def on_every_queue(
@@ -63,17 +63,17 @@ def on_every_queue(
 
 
 def outcome(contract: Any, result: Any) -> str:
-    """Wait for a result and say what it is."""
+    """Wait for a result, and return it as text."""
     if contract.results == "none":
         return "sent"
     try:
         return repr(result.get(timeout=30))
-    except Exception as error:  # noqa: BLE001 - whatever a task raises comes out here again
+    except Exception as error:  # noqa: BLE001 - `get` raises the exception of the task
         return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         main()
-    # At once: Celery unsubscribes from each result that is still held, and their store is being stopped as well.
+    # Without clean-up: Celery would unsubscribe from results at a Redis that is being stopped.
     os._exit(0)
