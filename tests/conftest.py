@@ -127,11 +127,19 @@ def library_tests(answers, tests, *options, chassis=PROJECT / "chassis", **varia
 # The order of tests
 
 
-LONG = ("test_library", "test_projects", "test_pipelines", "test_terraform", "test_mutants", "test_machine")
+LONG = (
+    "test_library",
+    "test_projects",
+    "test_pipelines",
+    "test_terraform",
+    "test_mutants",
+    "test_machine",
+    "test_examples",
+)
 """Modules of tests that take long."""
 WAITING = ("test_library", "test_mutant_is_caught")
 """Those of them that wait for most of their time, so that others can use the processors beside them."""
-WAITERS = 3
+WAITERS = 4
 """So many processes begin with those; the Makefile starts as many more than there are processors."""
 UNDIVIDED = "test_image"
 """One that does, too, but is one process's, as each would have to build the images."""

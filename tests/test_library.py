@@ -23,9 +23,9 @@ SERVICES = {
 }
 """One for each broker, and together every option."""
 
-ALONE = ("batching", "dlq", "doctor", "failures", "faults", "flower", "groups", "liveness", "machine", "main_process")
-ALONE += ("operations", "outages", "outcomes", "stopping", "storm", "terraform", "topology")
-"""Modules that take long, each of which is a test here; all others are one together."""
+ALONE = ("outages", "faults", "dlq", "outcomes", "main_process", "stopping", "liveness", "operations", "terraform")
+ALONE += ("batching", "doctor", "failures", "flower", "groups", "machine", "storm", "topology")
+"""Modules that take long, the longest first, each of which is a test here; all others are one together."""
 
 ON_FIFO = ("outages", "outcomes")
 """Those of them that run on FIFO queues too, beside what knows of these: with them the service keeps other results."""
@@ -60,7 +60,7 @@ def runs():
         for path in alone:
             if service != "sqs-fifo" or name(path) in ON_FIFO or "FIFO" in path.read_text(encoding="utf-8"):
                 cases.append(pytest.param(service, [path], id=f"{service}-{name(path)}", marks=pytest.mark.slow))
-    return cases
+    return sorted(cases, key=lambda case: ALONE.index(name(case.values[1][0])) if len(case.values[1]) == 1 else -1)
 
 
 @pytest.mark.parametrize(("service", "paths"), runs())
