@@ -117,7 +117,7 @@ def test_find_when_another_module_has_the_task_then_takes_its_short_name():
             app.find("reports.no_such_task")
     finally:
         del app.tasks[name]
-    known = str(unknown.value).partition("there are: ")[2].split(", ")
+    known = str(unknown.value).partition("tasks: ")[2].split(", ")
     assert {"reports.draw", f"{QUEUE.module}.measure"} <= {*known}
 
 
