@@ -255,7 +255,7 @@ with running_service(logs) as service:
     assert "connections closed" in service.log(), service.log()
     del service.environment["ORDERS_DATABASE"], service.environment["QUEUE_URL_BASE"]
     said = service.python("-m", "acme_jobs", "send", "high.count_orders").stderr
-    assert "ORDERS_DATABASE" in said and "QUEUE_URL_BASE" in said and "The file that orders are kept in" in said, said
+    assert "ORDERS_DATABASE" in said and "QUEUE_URL_BASE" in said and "Path of the database of orders" in said, said
 """
 
 

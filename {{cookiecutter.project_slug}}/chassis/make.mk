@@ -19,7 +19,9 @@ REGION = $(call contract,contract["region"])
 QUEUES = $(call contract,*(queue["name"] for queue in contract["queues"]))
 # Dependency groups of pyproject.toml that are installed separately.
 GROUPS = $(filter-out dev,$(patsubst requirements-%.txt,%,$(wildcard requirements-*.txt)))
-LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade --no-header --no-annotate
+# The chassis relies on internals of these packages; a newer template upgrades them.
+HELD = sed -n -E 's/^((celery|kombu|billiard|amqp|vine)==[^ ]+).*/\1/p' requirements.txt
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade --no-header --no-annotate --constraint $(VENV)/held.txt
 
 .DEFAULT_GOAL := help
 
@@ -67,7 +69,8 @@ format: $(READY) ## Format the code and apply the linter's fixes
 	$(BIN)/ruff format .
 
 .PHONY: lock
-lock: $(READY) ## Pin the latest versions that pyproject.toml allows
+lock: $(READY) ## Pin the latest versions that pyproject.toml allows, except those that the chassis sets
+	@$(HELD) >$(VENV)/held.txt
 	$(LOCK) pyproject.toml --output-file requirements.txt
 	$(foreach group,$(GROUPS),$(LOCK) --group $(group) --constraint requirements.txt --output-file requirements-$(group).txt &&) true
 	$(LOCK) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt

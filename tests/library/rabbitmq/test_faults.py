@@ -184,7 +184,7 @@ def test_task_that_expired_is_dropped_by_its_worker(calm, tmp_path):
 
 
 def test_sender_is_told_if_the_queue_is_gone(calm):
-    missing = module("brokers.rabbitmq.transport").QueueMissingError
+    missing = module("errors").QueueMissingError
     with calm.app.connection_for_write() as connection:
         channel = connection.default_channel
         channel.queue_delete(calm.queue.name)

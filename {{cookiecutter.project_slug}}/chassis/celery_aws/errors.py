@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .contract import ContractError as ContractError
+
 
 class RefusedError(ValueError):
     """A request cannot be honoured. Nothing was sent; retrying does not help."""
@@ -90,3 +92,7 @@ class DeliveredTooOftenError(Exception):
 
 class SettingsError(ValueError):
     """Environment variables are missing or invalid; the message lists all of them."""
+
+
+class QueueMissingError(LookupError):
+    """No queue is bound for a message."""

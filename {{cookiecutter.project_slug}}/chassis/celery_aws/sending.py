@@ -156,7 +156,7 @@ class Service(Celery, Generic[SettingsT]):
                 self.check_canvas(options.get(inner))
 
     def find(self, name: str) -> celery.Task[Any, Any]:
-        """Return a task by its short name, `<queue>.<function>`, its name within the package, or its full name.
+        """Return a task by its short name, `<module>.<function>`, its name within the package, or its full name.
 
         Raises:
             UnknownTaskError: there is no such task; the message lists all tasks.

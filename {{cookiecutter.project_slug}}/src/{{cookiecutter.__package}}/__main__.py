@@ -1,4 +1,4 @@
-"""The service's command."""
+"""The service's command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import celery_aws
 
 
 def main() -> None:
-    """Run it."""
+    """Run the command line, and exit with its status."""
     celery_aws.run_command(__package__)
 
 

@@ -1,7 +1,7 @@
 """Example tasks, one of each kind. Delete them, and their tests, with the command in README.md, "The examples".
 
 Nothing depends on this module. Its tasks belong to no queue's module, so they go to the default queue unless they are
-sent with `queue=...`. Tasks of your own belong into `tasks/`.
+sent with `queue=...`. Tasks of your own belong in `tasks/`.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ import celery_aws
 
 
 class Settings(celery_aws.Settings):
-    """Your own stand here, by their lower-case names; they are checked at start, together with those of the chassis.
+    """Add your own variables as fields, in lower case. They are validated at start, together with those of the chassis.
 
     For example, with `from pydantic import Field, SecretStr`:
 
-        database_url: SecretStr = Field(description="Where orders are kept")
+        database_url: SecretStr = Field(description="URL of the orders database")
     """

@@ -106,7 +106,7 @@ def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
 @click.option("--countdown", type=Number(0), metavar="SECONDS", help="Delay the task.")
 @click.option("--wait", type=Number(0), metavar="SECONDS", help="Wait for the result, and print it.")
 def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
-    """Send TASK (`<queue>.<function>`) with ARGUMENTS: JSON values, or plain text.
+    """Send TASK (`<module>.<function>`) with ARGUMENTS: JSON values, or plain text.
 
     Example: send high.send_invoice "customer 7" 250 --wait 10
     """

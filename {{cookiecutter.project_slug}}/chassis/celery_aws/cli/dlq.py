@@ -49,7 +49,7 @@ def selecting(function: Decorated) -> Decorated:
     """Add the options that select messages."""
     for option in (
         click.option("--older-than", default="0s", callback=duration, metavar="AGE", help="Minimum age: 30m, 2h, 3d."),
-        click.option("--task", default="", metavar="NAME", help="Task: <queue>.<function>, or its full name."),
+        click.option("--task", default="", metavar="NAME", help="Task: <module>.<function>, or its full name."),
         click.option("--id", "ids", multiple=True, metavar="ID", help="Prefix of the id, at least 8 characters."),
     ):
         function = option(function)

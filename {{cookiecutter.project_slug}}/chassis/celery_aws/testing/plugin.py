@@ -66,7 +66,7 @@ def deliver(service: RunningService) -> Callable[..., Any]:
         """Send a task, and wait until a worker has run it.
 
         Args:
-            task: the task, or its name, `<queue>.<function>`.
+            task: the task, or its name, `<module>.<function>`.
             args: its positional arguments.
             group: its message group.
             timeout_seconds: how long to wait.

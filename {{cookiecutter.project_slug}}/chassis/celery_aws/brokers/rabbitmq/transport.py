@@ -22,6 +22,7 @@ from kombu.transport import pyamqp
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 from kombu.utils.json import dumps
 
+from ...errors import QueueMissingError
 from ...failures import fitting
 from . import DEAD_LETTER_EXCHANGE, HEARTBEAT_SECONDS, TASK_EXCHANGE, ServiceConfig, topology
 from .batching import Batch, check_size
@@ -54,10 +55,6 @@ MAX_HEADERS_BYTES = 100_000
 
 BROKER_ERRORS = (AMQPError, OSError, OperationalError)
 """Errors of a request to the broker."""
-
-
-class QueueMissingError(LookupError):
-    """No queue is bound for a message."""
 
 
 class TaskMessage(BaseMessage):  # type: ignore[misc]

@@ -15,9 +15,9 @@ from amqp import Message as AmqpMessage
 from amqp import spec
 
 from ...brokers.rabbitmq import DEAD_LETTER_EXCHANGE, TASK_EXCHANGE
-from ...brokers.rabbitmq.transport import QueueMissingError
 from ...contract import Queue
 from ...environment.rabbitmq import Environment, explained
+from ...errors import QueueMissingError
 from ..message import Sent
 from .messages import RabbitmqMessage, imported, received
 
