@@ -68,6 +68,52 @@ def test_modules_of_the_library_do_not_import_each_other_in_circles():
     assert sum(map(len, graph.values())) > 100
 
 
+FLOORS = (
+    # What people see.
+    {"__init__", "cli", "terminal", "charts"},
+    # What operators can do; it prints nothing.
+    {"dlq", "queues", "doctor", "cost", "cloudwatch"},
+    # The Celery application, and producers.
+    {"app", "sending", "checks", "task", "worker"},
+    # Delivery.
+    {
+        "brokers",
+        "results",
+        "credentials",
+        "compute",
+        "consumer",
+        "delivery",
+        "storing",
+        "pool",
+        "liveness",
+        "environment",
+    },
+    # The ground.
+    {"options", "service", "settings", "contract", "errors", "commands", "logs", "failures", "headers", "backoff"}
+    | {"health", "aws", "durations", "version"},
+)
+"""Modules and packages of the library, top to bottom; `dev` and `testing` stand beside them and use all of it."""
+
+LAZY = {("service", "sending")}
+"""Imported for types alone: the service's application."""
+
+
+def test_imports_of_the_library_run_downwards_only():
+    library = CHASSIS_FOLDER / "celery_aws"
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    upwards = set()
+    for path in library.rglob("*.py"):
+        own = path.relative_to(library).with_suffix("").parts[0]
+        if own in ("dev", "testing"):
+            continue
+        for other in siblings(path):
+            name = other.relative_to(library).with_suffix("").parts[0]
+            if name != own and name != "__init__" and floor[name] < floor[own]:
+                upwards.add((own, name))
+    assert upwards - LAZY == set()
+    assert {path.stem for path in library.iterdir() if path.name != "__pycache__"} - {"dev", "testing"} == set(floor)
+
+
 def test_public_names_are_there_and_described():
     page = (CHASSIS_FOLDER / "README.md").read_text(encoding="utf-8")
     for name in celery_aws.__all__:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 from botocore.parsers import ResponseParserError
 from kombu.exceptions import DecodeError
 
@@ -55,3 +56,39 @@ def is_unavailable(error: Exception) -> bool:
 
 UNREADABLE = (DecodeError, KeyError, UnicodeDecodeError)
 """Errors of decoding a result if a response is not from AWS."""
+
+
+def explanation(error: Exception) -> str:
+    """Return what an error of AWS or of this machine means and what to do; empty for other errors."""
+    if isinstance(error, NoCredentialsError):
+        return "no AWS credentials found; log in, or set AWS_PROFILE"
+    if isinstance(error, BotoCoreError):
+        return f"the request to AWS failed: {error}"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):  # The reader of a pipe may exit early.
+        return f"operating system error: {error}"
+    if not isinstance(error, ClientError):
+        return ""
+    code = error_code(error)
+    reply = f"{error.operation_name}: {error.response.get('Error', {}).get('Message') or code}"
+    if is_denied(error):
+        return f"these credentials lack a permission: {reply}; docs/operations.md lists what each command needs"
+    if is_missing(error):
+        return f"{reply} Check --environment, and that these credentials are for its account."
+    if code in ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"):
+        return f"AWS does not accept these credentials ({reply}); log in again"
+    return f"AWS refused {reply} ({code})"
+
+
+def error_code(error: Any) -> str:
+    """Return the error code of an AWS response; empty if there was no response."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def is_denied(error: Any) -> bool:
+    """Return whether an error means that a permission is missing."""
+    return error_code(error) in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+
+
+def is_missing(error: Any) -> bool:
+    """Return whether an error means that the queue does not exist."""
+    return any(name in error_code(error) for name in ("NonExistentQueue", "QueueDoesNotExist"))

@@ -6,7 +6,6 @@ Exit codes, for scripts and cron: 0 no findings, 1 something was found or left o
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import re
@@ -73,47 +72,11 @@ def explained() -> Iterator[None]:
     except (click.Abort, KeyboardInterrupt):
         raise Failure("interrupted; no message is lost") from None
     except Exception as error:
+        from .aws import explanation  # Only now: commands start fast without botocore.
+
         if advice := explanation(error):
             raise Failure(advice) from error
         raise
-
-
-def explanation(error: Exception) -> str:
-    """Return what an error of AWS or of this machine means and what to do; empty for other errors."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-    if isinstance(error, NoCredentialsError):
-        return "no AWS credentials found; log in, or set AWS_PROFILE"
-    if isinstance(error, BotoCoreError):
-        return f"the request to AWS failed: {error}"
-    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):  # The reader of a pipe may exit early.
-        return f"operating system error: {error}"
-    if not isinstance(error, ClientError):
-        return ""
-    code = error_code(error)
-    reply = f"{error.operation_name}: {error.response.get('Error', {}).get('Message') or code}"
-    if is_denied(error):
-        return f"these credentials lack a permission: {reply}; docs/operations.md lists what each command needs"
-    if is_missing(error):
-        return f"{reply} Check --environment, and that these credentials are for its account."
-    if code in ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"):
-        return f"AWS does not accept these credentials ({reply}); log in again"
-    return f"AWS refused {reply} ({code})"
-
-
-def error_code(error: Any) -> str:
-    """Return the error code of an AWS response; empty if there was no response."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
-
-
-def is_denied(error: Any) -> bool:
-    """Return whether an error means that a permission is missing."""
-    return error_code(error) in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
-
-
-def is_missing(error: Any) -> bool:
-    """Return whether an error means that the queue does not exist."""
-    return any(name in error_code(error) for name in ("NonExistentQueue", "QueueDoesNotExist"))
 
 
 @contextlib.contextmanager
@@ -184,14 +147,6 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-def age(seconds: float) -> str:
-    """Format a duration in about four characters."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{max(0, seconds):.0f}s"
 
 
 def duration(context: click.Context, option: click.Parameter, value: str) -> float:

@@ -21,10 +21,10 @@ from ..commands import Failure
 from ..contract import Contract
 from ..dlq import DeadLetterQueue, Peek, find
 from ..dlq.message import Message, Selection, Sent
+from ..durations import age
 from ..terminal import (
     Decorated,
     Group,
-    age,
     console,
     duration,
     finish,

@@ -14,8 +14,9 @@ from typing import Any
 import click
 
 from ..commands import Failure
+from ..durations import age
 from ..environment import find
-from ..terminal import FOUND, Group, age, console, live_options, plain, say, table
+from ..terminal import FOUND, Group, console, live_options, plain, say, table
 
 OLD_DAYS = 90
 """Maximum age of a key."""

@@ -17,12 +17,13 @@ from ..environment import Environment, find
 from ..terminal import Command, console, finish, live_options
 
 depths_of_broker = queues.chosen(options.broker())
+view = options.load(__package__, options.broker())
 
 
 @click.command(
     name="queues",
     cls=Command,
-    help=f"Show the depth of the queues and their dead-letter queues.\n{depths_of_broker.HELP}",
+    help=f"Show the depth of the queues and their dead-letter queues.\n{view.HELP}",
     examples=("queues --environment production", "queues --watch", "queues --json"),
 )
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
@@ -38,7 +39,7 @@ def command(watch: bool, every: float, environment: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(cast(Any, each)) for each in found]))
     else:
-        console().print(depths_of_broker.rendered(found, _title(env)))
+        console().print(view.rendered(found, _title(env)))
     finish(not all(each.is_well for each in found))
 
 
@@ -53,7 +54,7 @@ def _watch(env: Environment, every: float, *, as_json: bool) -> None:
                 if as_json:
                     click.echo(json.dumps({"at": time.time(), "queues": shown}))
                 else:
-                    to.print(depths_of_broker.rendered(found, _title(env)))
+                    to.print(view.rendered(found, _title(env)))
                 time.sleep(every)
         with Live(_table(env), console=to, auto_refresh=False) as screen:
             while True:
@@ -64,7 +65,8 @@ def _watch(env: Environment, every: float, *, as_json: bool) -> None:
 
 
 def _table(env: Environment) -> Table:
-    return depths_of_broker.rendered(depths_of_broker.depths(env), _title(env))
+    table: Table = view.rendered(depths_of_broker.depths(env), _title(env))
+    return table
 
 
 def _title(env: Environment) -> str:

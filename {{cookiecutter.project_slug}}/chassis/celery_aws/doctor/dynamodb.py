@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..aws import explanation
 from ..contract import Contract
 from ..results.dynamodb import Variables
-from ..terminal import explanation
 from .findings import Finding, unknown, well, wrong
 
 

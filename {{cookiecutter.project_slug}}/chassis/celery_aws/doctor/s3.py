@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..aws import error_code, explanation
 from ..contract import Contract
 from ..results.s3 import Variables
-from ..terminal import error_code, explanation
 from .findings import Finding, unknown, well, wrong
 
 

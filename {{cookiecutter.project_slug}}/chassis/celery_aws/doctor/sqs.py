@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..aws import explanation, is_denied, is_missing
 from ..contract import Queue
+from ..durations import age
 from ..environment.sqs import Environment
 from ..health import NotAliveError, check
 from ..queues.sqs.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
-from ..terminal import age, explanation, is_denied, is_missing
 from .findings import Finding, clock, orphan, result_findings, unknown, well, wrong
 
 CHECKS: Mapping[str, str] = MappingProxyType(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-from rich.table import Table
-
 from .. import options
 
 
@@ -21,14 +19,8 @@ class Depth(Protocol):
 class Depths(Protocol):
     """The interface of a broker's module."""
 
-    HELP: str
-    """Help text about the columns and the exit code."""
-
     def depths(self, env: Any) -> Sequence[Depth]:
         """Return the depth of every queue of an environment."""
-
-    def rendered(self, found: Any, title: str) -> Table:
-        """Return a table of the queues."""
 
 
 def chosen(broker: str) -> Depths:

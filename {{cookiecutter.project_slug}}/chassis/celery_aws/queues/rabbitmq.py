@@ -6,16 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from ..contract import Queue
 from ..environment.rabbitmq import BrokerError, Environment
-from ..terminal import plain, table
-
-HELP = """
-The counts are some seconds old. Delayed messages are in shared queues of Celery, so only their total is known.
-Exits with 1 if a dead-letter queue is not empty, or if messages wait in a queue without consumers.
-"""
 
 DELAYED = "celery_delayed_"
 """Prefix of the names of Celery's queues for delayed messages."""
@@ -72,22 +64,3 @@ def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int) 
 def count(queue: Mapping[str, Any], what: str) -> int:
     """Return a count of a queue from the management API."""
     return int(queue.get(what) or 0)  # A new queue has no counts yet.
-
-
-def rendered(found: list[Depth], title: str) -> Table:
-    """Return a table of the queues."""
-    delayed = f"{found[0].delayed_of_all:,} delayed messages in all queues" if found else ""
-    made = table(title=title, title_justify="left", title_style="", caption=delayed, caption_justify="left")
-    made.caption_style = ""
-    made.add_column("QUEUE", overflow="fold")
-    for heading in ("WAITING", "IN FLIGHT", "WORKERS", "DEAD"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for each in found:
-        made.add_row(
-            plain(each.queue),
-            f"[red]{each.waiting:,}[/]" if each.waiting and not each.workers else f"{each.waiting:,}",
-            f"{each.in_flight:,}",
-            f"{each.workers:,}",
-            f"[red]{each.dead:,}[/]" if each.dead else "0",
-        )
-    return made

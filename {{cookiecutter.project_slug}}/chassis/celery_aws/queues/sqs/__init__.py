@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from ...contract import Queue
 from ...environment.sqs import Environment
-from ...terminal import age, plain, table
 from .measured import AGE, latest
-
-HELP = """
-OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a dead-letter queue is not empty, or if a message
-has waited longer than acceptable_latency_seconds.
-"""
 
 
 @dataclass(frozen=True)
@@ -60,23 +52,3 @@ def depths(env: Environment) -> list[Depth]:
     """Return the depth of every queue."""
     oldest = latest(env, AGE)
     return [depth(env, queue, oldest.get(queue.name)) for queue in env.contract.queues]
-
-
-def rendered(found: list[Depth], title: str) -> Table:
-    """Return a table of the queues."""
-    made = table(title=title, title_justify="left", title_style="")
-    made.add_column("QUEUE", overflow="fold")
-    for heading in ("WAITING", "IN FLIGHT", "DELAYED", "OLDEST", "ACCEPTED", "DEAD"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for each in found:
-        oldest = "-" if each.oldest_seconds is None else age(each.oldest_seconds)
-        made.add_row(
-            plain(each.queue),
-            f"{each.waiting:,}",
-            f"{each.in_flight:,}",
-            f"{each.delayed:,}",
-            f"[red]{oldest}[/]" if each.is_late else oldest,
-            age(each.acceptable_latency_seconds),
-            f"[red]{each.dead:,}[/]" if each.dead else "0",
-        )
-    return made

@@ -1,0 +1,34 @@
+"""The table of the command `queues`."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from ...durations import age
+from ...queues.sqs import Depth
+from ...terminal import plain, table
+
+HELP = """
+OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a dead-letter queue is not empty, or if a message
+has waited longer than acceptable_latency_seconds.
+"""
+
+
+def rendered(found: list[Depth], title: str) -> Table:
+    """Return a table of the queues."""
+    made = table(title=title, title_justify="left", title_style="")
+    made.add_column("QUEUE", overflow="fold")
+    for heading in ("WAITING", "IN FLIGHT", "DELAYED", "OLDEST", "ACCEPTED", "DEAD"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for each in found:
+        oldest = "-" if each.oldest_seconds is None else age(each.oldest_seconds)
+        made.add_row(
+            plain(each.queue),
+            f"{each.waiting:,}",
+            f"{each.in_flight:,}",
+            f"{each.delayed:,}",
+            f"[red]{oldest}[/]" if each.is_late else oldest,
+            age(each.acceptable_latency_seconds),
+            f"[red]{each.dead:,}[/]" if each.dead else "0",
+        )
+    return made
