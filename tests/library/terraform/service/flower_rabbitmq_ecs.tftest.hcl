@@ -2,7 +2,7 @@
 
 mock_provider "aws" {
   alias  = "mock"
-  source = "./tests/mocks"
+  source = "./mocks"
 }
 
 provider "aws" {

@@ -3,7 +3,7 @@
 # https://github.com/hashicorp/terraform/pull/37364
 
 mock_provider "aws" {
-  source          = "./tests/mocks"
+  source          = "./mocks"
   override_during = plan
 }
 
