@@ -777,7 +777,7 @@ def look_at_flower_with_own_rights(folder, aws, deployment, worker, tmp_path):
             assert denied(aws.client("secretsmanager", identity).get_secret_value, SecretId=secret)
         # The emulator starts no tasks.
         operator = clean_environment(PATH=path, **aws.environment(on_call))
-        assert "no Flower runs" in run(script, "acme-jobs-staging", cwd=folder, environment=operator, status=1)
+        assert "Flower is not running" in run(script, "acme-jobs-staging", cwd=folder, environment=operator, status=1)
     finally:
         aws.enforce(False)
 
