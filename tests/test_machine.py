@@ -21,6 +21,7 @@ import psutil
 import pytest
 import yaml
 from conftest import BIN, eventually, need
+from module_tests import add_module_tests
 from test_terraform import SERVICE, initialize, run
 
 pytestmark = pytest.mark.timeout(300)
@@ -78,9 +79,11 @@ exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child --mount-proc
 
 
 @pytest.fixture
-def on_ec2(bake):
-    """Bake a project that runs on machines."""
-    return bake(compute="ec2", credentials="keys", queues="urgent-mail")
+def on_ec2(project):
+    """Bake a project that runs on machines, with the tests of its modules."""
+    folder = project(compute="ec2", credentials="keys", queues="urgent-mail")
+    add_module_tests(folder)
+    return folder
 
 
 @pytest.fixture

@@ -420,7 +420,7 @@ def test_image_that_does_not_run_is_taken_back(pretended):
     done = pretended("deploy", "TAG=bad")
     assert done.returncode != 0
     assert "because of that" in done.stderr
-    assert "bad does not run; going back to before" in done.stderr
+    assert "bad does not run; rolling back to before" in done.stderr
     assert pretended.aws.applied() == "before"
 
 
@@ -428,7 +428,7 @@ def test_image_that_cannot_be_applied_is_taken_back(pretended):
     assert pretended("deploy", "TAG=before").returncode == 0
     done = pretended("deploy", "TAG=bad", CANNOT_APPLY="bad")
     assert done.returncode != 0
-    assert "before runs again" in done.stderr
+    assert "rolled back to before" in done.stderr
     assert pretended.aws.applied() == "before"
 
 
@@ -436,7 +436,7 @@ def test_first_image_that_does_not_run_is_told_so(pretended):
     pretended.aws.dead.add("bad")
     done = pretended("deploy", "TAG=bad")
     assert done.returncode != 0
-    assert "no other image to go back to" in done.stderr
+    assert "no previous image to roll back to" in done.stderr
 
 
 def test_plan_keeps_the_image_that_is_deployed(pretended):
@@ -468,7 +468,7 @@ def test_image_is_pushed_once_and_copied_to_production(pretended):
     calls.unlink()
 
     pretended.aws.images["acme-jobs-staging"] = {tag}
-    assert "is there already" in pretended("push").stdout
+    assert "already exists" in pretended("push").stdout
     assert not calls.exists()
 
     assert pretended("push", ENV="production").returncode == 0

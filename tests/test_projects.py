@@ -109,7 +109,8 @@ def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
         succeed(sys.executable, "-m", f"celery_aws.dev.{copies}", cwd=folder, PYTHONPATH="chassis")
     summary = succeed(*own, "tests/test_conformance.py", cwd=folder)
     for passed in (
-        "test_queue_has_a_route_and_a_worker[mail-out] PASSED",
+        "test_queue_has_a_route[mail-out] PASSED",
+        "test_terraform_runs_workers_of_each_queue[mail-out] PASSED",
         "test_queue_when_a_task_is_sent_then_is_done_once[mail-out] PASSED",
         "test_queue_when_a_task_fails_then_is_dead_lettered_and_resent[mail-out] PASSED",
     ):

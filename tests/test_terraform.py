@@ -1,6 +1,6 @@
 """The projects' Terraform: valid for every combination, and applied to an emulator with IAM switched on.
 
-The projects' own tests of it (`terraform test`) run in test_projects.py, for every pair of options.
+The tests of the modules (library/terraform/) run in test_library.py; the projects' own, in test_projects.py.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from conftest import (
     source_path,
     tree,
 )
+from module_tests import add_module_tests
 from test_rules import BOUNDARIES, CONTRACT, QUEUE, bounds, changed
 
 pytestmark = pytest.mark.timeout(900)
@@ -101,7 +102,7 @@ def project(project):
 SERVICE = Path("chassis") / "terraform" / "service"
 """Where a project has the module."""
 TESTED = ("terraform", SERVICE)
-"""Where a project has tests of Terraform."""
+"""Where a project has Terraform that is tested."""
 
 
 def initialize(folder):
@@ -255,7 +256,9 @@ MISTAKES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_terraform_fail_its_tests(project, mistake):
-    folder = project() / SERVICE
+    folder = project()
+    add_module_tests(folder)
+    folder /= SERVICE
     file, right, wrong = MISTAKES[mistake]
     text = (folder / file).read_text(encoding="utf-8")
     assert right in text
@@ -268,6 +271,7 @@ def test_mistakes_in_terraform_fail_its_tests(project, mistake):
 @pytest.mark.parametrize("compute", CHOICES["compute"])
 def test_a_queue_that_may_sleep_is_woken_and_put_to_sleep(project, compute):
     folder = project(compute=compute)
+    add_module_tests(folder)
     edit_contract(folder, lambda contract: contract["queues"][0].update(workers_min=0))
     for name in TESTED:
         initialize(folder / name)
@@ -323,6 +327,7 @@ def test_pipeline_roles_when_given_own_policies_then_have_them(project):
     own, pipeline = folder / "terraform" / "pipeline", folder / "chassis" / "terraform" / "pipeline"
     own.mkdir()
     (own / "deploy.json").write_text(policy, encoding="utf-8")
+    add_module_tests(folder)
     initialize(pipeline)
     said = run("terraform", "test", "-json", "-verbose", "-filter=tests/pipeline.tftest.hcl", cwd=pipeline)
     plan = next(report["test_plan"] for report in map(json.loads, said.splitlines()) if "test_plan" in report)
@@ -772,7 +777,7 @@ def look_at_flower_with_own_rights(folder, aws, deployment, worker, tmp_path):
             assert denied(aws.client("secretsmanager", identity).get_secret_value, SecretId=secret)
         # The emulator starts no tasks.
         operator = clean_environment(PATH=path, **aws.environment(on_call))
-        assert "no Flower runs" in run(script, "acme-jobs-staging", cwd=folder, environment=operator, status=1)
+        assert "Flower is not running" in run(script, "acme-jobs-staging", cwd=folder, environment=operator, status=1)
     finally:
         aws.enforce(False)
 

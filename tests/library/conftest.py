@@ -72,6 +72,8 @@ sys.path[:0] = [str(PROJECT / "src"), str(CHASSIS), str(TESTS)]
 # What Python leaves behind in the template would be baked.
 sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "library-pycache")
 
+from module_tests import add_module_tests  # noqa: E402
+
 from celery_aws.contract import CHOICES  # noqa: E402
 from celery_aws.testing.running import unreachable  # noqa: E402
 from library.support import (  # noqa: E402
@@ -87,6 +89,8 @@ pytest_plugins = ["celery_aws.testing.plugin"]
 
 OPTIONS = {part for options in CHOICES.values() for option in options for part in option.split("-")}
 CHOSEN = {part for choice in CHOICES for part in CONTRACT[choice].split("-")}
+
+add_module_tests(PROJECT)
 
 # A shell starts jobs in the background deaf to Ctrl-C, and they hand that on to what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Terraform and the service agree; the tests of Terraform itself are beside it, and run here."""
+"""Terraform and the service agree; the tests of the modules, in terraform/, run here."""
 
 from __future__ import annotations
 

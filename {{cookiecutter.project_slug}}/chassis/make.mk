@@ -114,6 +114,6 @@ rollout: ## Wait until all workers of ENV=staging run the image TAG=...
 	$(wildcard chassis/terraform/rollout_*.sh) $(NAME) '$(TAG)' $(QUEUES)
 
 .PHONY: pipeline
-pipeline: ## Create the GitHub OIDC roles of ENV=staging for REPOSITORY=owner/name (once)
+pipeline: ## Create the GitHub OIDC roles of ENV=staging for REPOSITORY=... (once; see README.md)
 	$(PIPELINE) init -reconfigure -input=false -backend-config=$(ENVIRONMENTS)/$(ENV).s3.tfbackend -backend-config=key=pipeline.tfstate
 	$(PIPELINE) apply -var=environment=$(ENV) -var=github_repository='$(REPOSITORY)'

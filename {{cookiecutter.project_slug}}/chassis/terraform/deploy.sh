@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gives an image to an environment and waits until all workers run it; goes back to the image before
-# if they do not. Exits with 1 then, and also if there is none to go back to.
+# Deploys an image to an environment and waits until all workers run it. If they do not, rolls back
+# to the previous image, if there is one, and exits with 1.
 #   usage: deploy.sh <environment> <tag>
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -14,10 +14,10 @@ if roll_out "$tag"; then
     exit
 fi
 if [ -z "$before" ] || [ "$before" = "$tag" ]; then
-    echo "$environment: $tag does not run, and there is no other image to go back to" >&2
+    echo "$environment: $tag does not run, and there is no previous image to roll back to" >&2
     exit 1
 fi
-echo "$environment: $tag does not run; going back to $before" >&2
+echo "$environment: $tag does not run; rolling back to $before" >&2
 roll_out "$before"
-echo "$environment: $before runs again, and $tag was not deployed" >&2
+echo "$environment: rolled back to $before; $tag was not deployed" >&2
 exit 1

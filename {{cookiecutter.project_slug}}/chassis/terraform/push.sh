@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts an image into a repository, unless it is there: tags are immutable. What staging has is copied,
-# so that production runs the very bytes that were tried; else it is built of what is checked out.
+# Pushes an image to a repository, unless it exists: tags are immutable. An image that staging has
+# is copied, so that production runs the same bytes; otherwise it is built from the commit that is
+# checked out.
 #   usage: push.sh <repository> <staging's repository> <tag>
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -11,7 +12,7 @@ uri() { aws ecr describe-repositories --repository-names "$1" --query 'repositor
 
 target=$(uri "$repository"):$tag
 if has "$repository"; then
-    echo "$target is there already"
+    echo "$target already exists"
     exit
 fi
 aws ecr get-login-password | docker login --username AWS --password-stdin "${target%%/*}"
@@ -19,9 +20,9 @@ if [ "$repository" != "$staging" ] && has "$staging"; then
     source=$(uri "$staging"):$tag
     docker buildx imagetools create --tag "$target" "$source"
 elif [ "$tag" = "$(git describe --always --dirty --abbrev=40 --exclude='*')" ]; then
-    # For both kinds of processors, so that `architecture` can be changed without a new image.
+    # For both architectures, so that `architecture` can be changed without a new image.
     docker buildx build --platform linux/amd64,linux/arm64 --tag "$target" --push .
 else
-    echo "$tag is in no repository, and it is not what is checked out: check it out, or name another" >&2
+    echo "image $tag does not exist, and $tag is not checked out: check it out, or use another tag" >&2
     exit 2
 fi

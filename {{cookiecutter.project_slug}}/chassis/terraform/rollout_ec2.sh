@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Waits until the machines of all queues have been replaced by such as run an image, or tells why not.
+# Waits until the instances of all queues have been replaced by instances that run an image, or
+# prints why not.
 #   usage: rollout_ec2.sh <prefix of the groups' names> <tag> <queue>...
 set -euo pipefail
 prefix=$1 tag=$2
@@ -9,18 +10,18 @@ patience_seconds=3600
 
 for queue in "$@"; do
     while :; do
-        # The newest is first. A group that is new has none: it began with this image.
+        # The newest is first. A new group has none: it started with this image.
         newest=$(aws autoscaling describe-instance-refreshes --auto-scaling-group-name "$prefix-$queue" \
             --no-paginate --output text --query 'InstanceRefreshes[0].[Status, StatusReason]')
         IFS=$'\t' read -r state reason <<<"$newest"
         case $state in
         Successful | None)
-            echo "$queue: machines start with $tag"
+            echo "$queue: instances run $tag"
             break
             ;;
         Pending | InProgress | Baking | Cancelling | RollbackInProgress) ;;
         *)
-            echo "$queue: the machines were not replaced by such as run $tag, $state: $reason" >&2
+            echo "$queue: instances were not replaced, $tag is not deployed; instance refresh is $state: $reason" >&2
             exit 1
             ;;
         esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Waits until the services of all queues run an image, or tells why they do not.
+# Waits until the services of all queues run an image, or prints why they do not.
 #   usage: rollout_ecs.sh <cluster> <tag> <queue>...
 set -euo pipefail
 cluster=$1 tag=$2
@@ -14,10 +14,11 @@ for queue in "$@"; do
         IFS=$'\t' read -r definition state reason <<<"$primary"
         image=$(aws ecs describe-task-definition --task-definition "$definition" --output text \
             --query 'taskDefinition.containerDefinitions[0].image')
-        # The circuit breaker goes back by itself: then another image runs, and well.
+        # After a rollback by the circuit breaker, the deployment completes with the previous
+        # image.
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
         if [ "${image##*:}" != "$tag" ] || [ "$state" = FAILED ]; then
-            echo "$queue: $tag did not start, and ${image##*:} is $state: $reason" >&2
+            echo "$queue: $tag did not start; ${image##*:} is $state: $reason" >&2
             exit 1
         fi
         if [ "$state" = COMPLETED ]; then

@@ -1,7 +1,7 @@
 # Plans staging with a mock provider, without calling AWS. The module has its own tests.
 
 mock_provider "aws" {
-  source          = "../chassis/terraform/service/tests/mocks"
+  source          = "../chassis/terraform/service/mocks"
   override_during = plan
 }
 

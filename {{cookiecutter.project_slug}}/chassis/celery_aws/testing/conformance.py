@@ -26,7 +26,6 @@ from .. import service as services
 from ..contract import Queue
 from ..dev import compose, emulator, timeouts
 from ..dlq import find
-from ..worker import worker_arguments
 from .plugin import outcome_in
 from .running import RunningService, eventually
 
@@ -35,11 +34,13 @@ __all__ = [
     "test_copies_of_the_contract_are_current",
     "test_environment_variables_are_in_the_example",
     "test_modules_of_tasks_are_those_of_queues",
-    "test_queue_has_a_route_and_a_worker",
+    "test_queue_has_a_route",
     "test_queue_when_a_task_fails_then_is_dead_lettered_and_resent",
     "test_queue_when_a_task_is_sent_then_is_done_once",
     "test_terraform_creates_each_queue_with_its_alarms",
     "test_terraform_gives_workers_the_variables_they_read",
+    "test_terraform_is_formatted",
+    "test_terraform_runs_workers_of_each_queue",
 ]
 
 FROM_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "BROKER_USERNAME", "BROKER_PASSWORD")
@@ -101,11 +102,11 @@ def test_modules_of_tasks_are_those_of_queues() -> None:
 
 
 @each_queue
-def test_queue_has_a_route_and_a_worker(queue: Queue) -> None:
-    """A task in the queue's module is routed to the queue, which has a worker."""
+def test_queue_has_a_route(queue: Queue) -> None:
+    """A task in the queue's module is routed to the queue."""
     services.use(CONTRACT.package)
     route = services.app().amqp.router.route({}, f"{CONTRACT.package}.tasks.{queue.module}.anything")
-    assert f"--queues={route['queue'].name}" in worker_arguments(CONTRACT, queue.name, "INFO")
+    assert route["queue"].name == CONTRACT.celery_name(queue)
 
 
 def send(service: RunningService, task: str, argument: str, queue: Queue) -> Any:
@@ -148,13 +149,18 @@ def test_queue_when_a_task_fails_then_is_dead_lettered_and_resent(
 @functools.cache
 def planned() -> dict[str, Any]:
     """Return the plan of an environment that the tests in terraform/tests/ make, with a mock provider."""
-    if shutil.which("terraform") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("terraform is missing, and CI should have installed it")
-        pytest.skip("terraform is not installed on this machine")
+    _need_terraform()
     _terraform("init", "-backend=false", "-input=false", "-no-color")
     reports = [json.loads(line) for line in _terraform("test", "-json", "-verbose").splitlines()]
     return next(dict(report["test_plan"]) for report in reports if "test_plan" in report)
+
+
+def _need_terraform() -> None:
+    """Skip the test on a machine without Terraform; fail it in CI."""
+    if shutil.which("terraform") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("terraform is missing; CI has to install it")
+        pytest.skip("terraform is not installed on this machine")
 
 
 def _terraform(*arguments: str) -> str:
@@ -169,6 +175,12 @@ def _terraform(*arguments: str) -> str:
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
     return run.stdout
+
+
+def test_terraform_is_formatted() -> None:
+    """`terraform fmt -recursive` in terraform/ formats the files that this lists."""
+    _need_terraform()
+    assert _terraform("fmt", "-check", "-recursive") == ""
 
 
 @pytest.mark.timeout(600)  # The first `terraform init` loads the provider from the network.
@@ -189,6 +201,19 @@ def test_terraform_creates_each_queue_with_its_alarms() -> None:
     ]
     watched = set(re.findall(r'"(?:QueueName|Queue)": "([^"]+)"', json.dumps(alarms)))
     assert {name for names in queues.values() for name in names.values()} - watched == set()
+
+
+@each_queue
+@pytest.mark.timeout(600)
+def test_terraform_runs_workers_of_each_queue(queue: Queue) -> None:
+    """An ECS service or an Auto Scaling group runs the queue's workers."""
+    kinds = ("aws_ecs_service", "aws_autoscaling_group")
+    runners = [
+        change
+        for change in planned()["resource_changes"]
+        if change["type"] in kinds and change["name"] == "worker" and change.get("index") == queue.name
+    ]
+    assert len(runners) == 1
 
 
 @pytest.mark.timeout(600)

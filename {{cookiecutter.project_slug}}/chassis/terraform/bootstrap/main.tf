@@ -1,5 +1,6 @@
-# The bucket for the state of one environment, made once by `make bootstrap`. Its own state is a file in terraform/environments/
-# that may get lost: nothing here changes, and the bucket outlives a destroy.
+# The bucket for the Terraform state of one environment; `make bootstrap` creates it once. Its own
+# state is a file in terraform/environments/, which may be lost: nothing here changes, and the
+# bucket cannot be destroyed.
 
 terraform {
   required_version = ">= 1.11"
@@ -13,7 +14,7 @@ terraform {
 }
 
 variable "environment" {
-  description = "Which environment it is for."
+  description = "Name of the environment, such as staging."
   type        = string
 
   validation {
@@ -24,7 +25,7 @@ variable "environment" {
 
 locals {
   contract = jsondecode(file("${path.module}/../../../contract.json"))
-  # Bucket names are unique worldwide, hence the account.
+  # Bucket names are globally unique, so they contain the account ID.
   bucket = "${local.contract.service}-${var.environment}-state-${data.aws_caller_identity.current.account_id}"
 }
 
@@ -50,7 +51,7 @@ resource "aws_s3_bucket" "state" {
   }
 }
 
-# A state that was overwritten by mistake can be had back.
+# Earlier versions of the state can be restored.
 resource "aws_s3_bucket_versioning" "state" {
   bucket = aws_s3_bucket.state.id
 
@@ -111,7 +112,7 @@ resource "aws_s3_bucket_policy" "state" {
 }
 
 output "backend" {
-  description = "What environments/<environment>.s3.tfbackend must say."
+  description = "Content of terraform/environments/<environment>.s3.tfbackend."
   value       = <<-EOT
     bucket       = "${aws_s3_bucket.state.bucket}"
     key          = "${local.contract.service}.tfstate"

@@ -1,5 +1,6 @@
-# Neither role reads the password. For that, the provider must not either: it asks for the secret's versions
-# only, from https://github.com/hashicorp/terraform-provider-aws/pull/44876 on.
+# Neither role can read the password. The provider does not read it either: it lists the secret's
+# versions only, since
+# https://github.com/hashicorp/terraform-provider-aws/pull/44876
 
 locals {
   mq_arn = "arn:${local.partition}:mq:${local.region}:${local.account}"
@@ -14,14 +15,15 @@ locals {
   ]
   broker_change_statements = {
     Broker = { actions = ["mq:*"], resources = ["${local.mq_arn}:broker:${local.name}:*"] }
-    # These cannot be limited to names, as what is new has none yet, and configurations have ids only.
+    # These actions cannot be limited to names: new brokers have none yet, and configurations have
+    # ids only.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonmq.html
     MakeBroker = { actions = ["mq:CreateBroker", "mq:CreateConfiguration"], resources = ["*"] }
     ConfigureBroker = {
       actions   = ["mq:CreateTags", "mq:DeleteConfiguration", "mq:DeleteTags", "mq:UpdateConfiguration"]
       resources = ["${local.mq_arn}:configuration:*"]
     }
-    # Whoever makes a broker must be allowed what Amazon MQ does to connect it with the network.
+    # Creating a broker needs the permissions with which Amazon MQ connects it to the VPC.
     # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/security-api-authentication-authorization.html
     ConnectBroker = {
       actions = [

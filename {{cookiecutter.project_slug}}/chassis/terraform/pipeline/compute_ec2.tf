@@ -10,7 +10,7 @@ locals {
       actions   = ["ec2:*LaunchTemplate*"]
       resources = ["${local.arn.ec2}:launch-template/*"]
     }
-    # Whoever makes a group must be allowed what the group will do.
+    # Creating a group needs the permissions with which the group starts instances.
     # https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-launch-template-permissions.html
     StartMachines = {
       actions   = ["ec2:RunInstances"]

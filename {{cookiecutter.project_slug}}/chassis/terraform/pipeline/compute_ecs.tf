@@ -14,10 +14,10 @@ locals {
         "${local.arn.ecs}:task-definition/${local.name}-*",
       ]
     }
-    # It cannot be limited to names.
+    # This action cannot be limited to names.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
     OldVersions = { actions = ["ecs:DeregisterTaskDefinition"], resources = ["*"] }
-    # Nor this, as what is scaled is known by ids of its own.
+    # These cannot either: scalable targets have ids of their own.
     Scaling = {
       actions = [
         "application-autoscaling:DeleteScalingPolicy",

@@ -1,4 +1,4 @@
-# Neither reads the secret: its key is for the workers.
+# Neither role can read the secret, whose access key is for the workers.
 
 locals {
   identity_look_actions = ["secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy"]
@@ -17,8 +17,8 @@ locals {
       actions = [
         "iam:AttachUserPolicy",
         "iam:CreateUser",
-        "iam:DeleteAccessKey",    # They go with their user,
-        "iam:DeleteLoginProfile", # and so would a password.
+        "iam:DeleteAccessKey",    # Deleted with their user,
+        "iam:DeleteLoginProfile", # as is a password.
         "iam:DeleteUser",
         "iam:DetachUserPolicy",
         "iam:TagUser",

@@ -1,5 +1,6 @@
-# What GitHub's pipelines may do in one environment, made once by `make pipeline`: by a person, never by
-# a pipeline. There is no key: GitHub vouches for a job, and AWS lends it a role for as long as it runs.
+# The roles that GitHub Actions assumes in one environment. Run `make pipeline` once, yourself and
+# not in a pipeline. There are no access keys: a job gets temporary credentials with its OIDC
+# token.
 # https://docs.github.com/en/actions/how-tos/secure-your-work/security-harden-deployments/oidc-in-aws
 
 terraform {
@@ -12,12 +13,12 @@ terraform {
     }
   }
 
-  # The environment's bucket, under a key of its own, which the roles below cannot reach.
+  # The environment's bucket, with a key of its own, to which the roles below have no access.
   backend "s3" {}
 }
 
 variable "environment" {
-  description = "Which environment it is for; GitHub's environment has the same name."
+  description = "Name of the environment, such as staging; the GitHub environment has the same name."
   type        = string
 
   validation {
@@ -27,14 +28,14 @@ variable "environment" {
 }
 
 variable "github_repository" {
-  description = "The repository as GitHub's tokens name it: with ids, owner@1/name@2, if it was made after the middle of July 2026."
+  description = "The repository as in the subject claim of GitHub's tokens: with ids, owner@1/name@2, if it was created after mid-July 2026."
   type        = string
 
   validation {
-    # With a wildcard in it, others' repositories would be let in.
+    # A wildcard would allow other repositories to assume the roles.
     # https://github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens/
     condition     = can(regex("^[A-Za-z0-9-]+(@[0-9]+)?/[A-Za-z0-9._-]+(@[0-9]+)?$", var.github_repository))
-    error_message = "The repository must be owner/name or owner@id/name@id, as the README tells how to find out."
+    error_message = "The repository must be owner/name or owner@id/name@id, see the README for how to look it up."
   }
 }
 
@@ -46,7 +47,7 @@ locals {
   partition = data.aws_partition.current.partition
   region    = local.contract.region
 
-  # How the ARNs of most services begin, and of those that know no region.
+  # Prefixes of ARNs, and of ARNs without a region.
   arn = {
     for service in ["application-autoscaling", "autoscaling", "cloudwatch", "dynamodb", "ec2", "ecr", "ecs", "elasticache", "kms", "logs", "secretsmanager", "sns"] :
     service => "arn:${local.partition}:${service}:${local.region}:${local.account}"
@@ -57,8 +58,8 @@ locals {
   bucket_arn = "arn:${local.partition}:s3:::${local.name}"
   state_arn  = "${local.bucket_arn}-state-${local.account}"
 
-  # Which jobs may be what: those of pull requests look, those of the environment change. Whom GitHub lets
-  # run a job of the environment, and whether somebody must agree, is set in GitHub.
+  # Which jobs can assume which role: jobs of pull requests plan, jobs of the environment deploy.
+  # Who can run a job of the environment, and whether it needs approval, is configured in GitHub.
   # https://docs.github.com/en/actions/reference/security/oidc#example-subject-claims
   subjects = {
     plan   = "repo:${var.github_repository}:pull_request"
@@ -85,7 +86,7 @@ provider "aws" {
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
-# There is one per account, so it is nobody's to make and to delete here.
+# There is one per account, shared with other services, so it is not managed here.
 data "aws_iam_openid_connect_provider" "github" {
   url = "https://token.actions.githubusercontent.com"
 }
@@ -116,7 +117,7 @@ data "aws_iam_policy_document" "trust" {
 resource "aws_iam_role" "this" {
   for_each = local.subjects
 
-  # With a path the role is not among those it may change, which begin with the environment's name.
+  # The path excludes the role from those that it can change itself, `${local.name}-*`.
   name                 = "${local.name}-${each.key}"
   path                 = "/pipeline/"
   description          = "Pipelines of ${var.github_repository}: ${each.key} ${var.environment}"
@@ -133,6 +134,6 @@ resource "aws_iam_role_policy" "this" {
 }
 
 output "role_arns" {
-  description = "Roles for the repository's variables AWS_PLAN_ROLE and AWS_DEPLOY_ROLE."
+  description = "ARNs of the roles, for the repository's variables AWS_PLAN_ROLE and AWS_DEPLOY_ROLE."
   value       = { for name, role in aws_iam_role.this : name => role.arn }
 }

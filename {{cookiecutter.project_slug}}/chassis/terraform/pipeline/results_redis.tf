@@ -7,7 +7,7 @@ locals {
         "${local.arn.elasticache}:cluster:${local.name}-*",
         "${local.arn.elasticache}:replicationgroup:${local.name}",
         "${local.arn.elasticache}:subnetgroup:${local.name}-results",
-        # Used, not changed: it is made by AWS.
+        # Used, not changed: AWS manages it.
         "${local.arn.elasticache}:parametergroup:default.*",
       ]
     }

@@ -1,4 +1,5 @@
-# Each alarm is one section of the runbook. Thresholds follow from the contract; see also local.alarms.
+# The runbook has a section for each alarm. Thresholds are derived from the contract; see also
+# local.alarms.
 
 resource "aws_cloudwatch_metric_alarm" "queue" {
   for_each = local.alarms
@@ -13,7 +14,7 @@ resource "aws_cloudwatch_metric_alarm" "queue" {
   threshold           = each.value.threshold
   period              = 60
   evaluation_periods  = each.value.minutes
-  # A queue that nobody uses is not measured.
+  # An idle queue has no metrics.
   treat_missing_data = "notBreaching"
   alarm_actions      = [aws_sns_topic.alarms.arn]
   ok_actions         = [aws_sns_topic.alarms.arn]
@@ -33,7 +34,7 @@ resource "aws_cloudwatch_metric_alarm" "nobody_works" {
 
   metric_query {
     id          = "nobody"
-    label       = "Messages wait and nobody works"
+    label       = local.nobody_works.label
     expression  = local.nobody_works.expression
     return_data = true
   }
@@ -56,7 +57,7 @@ resource "aws_cloudwatch_metric_alarm" "utilization" {
   for_each = local.utilization_metrics
 
   alarm_name          = "${local.name}-${each.key}"
-  alarm_description   = "Workers are at the limit of their machines. ${var.runbook_url}#utilization"
+  alarm_description   = "CPU or memory utilization of the workers is above 90%. ${var.runbook_url}#utilization"
   namespace           = each.value.namespace
   metric_name         = each.value.name
   dimensions          = each.value.dimensions
@@ -72,7 +73,8 @@ resource "aws_cloudwatch_metric_alarm" "utilization" {
 
 resource "aws_sns_topic" "alarms" {
   name = "${local.name}-alarms"
-  # CloudWatch may not use the key AWS manages for SNS, and would drop every alarm in silence.
+  # CloudWatch cannot use the AWS managed key for SNS: notifications would be lost without an
+  # error.
   # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html
   kms_master_key_id = local.own_key
 }

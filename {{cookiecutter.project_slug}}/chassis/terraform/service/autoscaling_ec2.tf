@@ -49,7 +49,7 @@ resource "aws_autoscaling_policy" "wake" {
   autoscaling_group_name    = aws_autoscaling_group.worker[each.key].name
   adjustment_type           = "ChangeInCapacity"
   metric_aggregation_type   = "Maximum"
-  estimated_instance_warmup = 300 # The alarm goes on until the worker has started.
+  estimated_instance_warmup = 300 # The alarm stays in ALARM until the worker has started.
 
   step_adjustment {
     metric_interval_lower_bound = 0

@@ -67,7 +67,7 @@ resource "aws_appautoscaling_policy" "wake" {
   step_scaling_policy_configuration {
     adjustment_type         = "ChangeInCapacity"
     metric_aggregation_type = "Maximum"
-    cooldown                = 300 # The alarm goes on until the worker has started.
+    cooldown                = 300 # The alarm stays in ALARM until the worker has started.
     step_adjustment {
       metric_interval_lower_bound = 0
       scaling_adjustment          = 1

@@ -1,13 +1,14 @@
 variable "broker" {
   description = <<-EOT
     The broker; every attribute is optional.
-    engine_version: version of RabbitMQ, 4.2 or 4.3 (default 4.2). From 4.2 to 4.3 is an upgrade in place, and there is no
-    way back. AWS applies patches by itself.
-    instance_type: size of the broker's machines (default mq.m7g.medium, which is for tests, says AWS; production begins at
-    mq.m7g.large).
-    deployment_mode: SINGLE_INSTANCE (default), or CLUSTER_MULTI_AZ for three machines in as many zones as the subnets are
-    in. A change replaces the broker, and its messages are lost.
-    flower_image_tag: on ECS alone, the image of flower.Dockerfile in the service's repository (default: no Flower).
+    engine_version: RabbitMQ version, 4.2 or 4.3 (default 4.2). 4.2 is upgraded to 4.3 in place,
+    and cannot be downgraded. AWS applies patch versions automatically.
+    instance_type: broker instance type (default mq.m7g.medium, which AWS recommends for tests; use
+    at least mq.m7g.large in production).
+    deployment_mode: SINGLE_INSTANCE (default), or CLUSTER_MULTI_AZ for three nodes, in the
+    Availability Zones of the subnets. A change replaces the broker and loses its messages.
+    flower_image_tag: ECS only; tag of an image built from flower.Dockerfile, in the service's
+    repository (default: no Flower).
   EOT
   type        = any
   default     = {}
@@ -27,7 +28,7 @@ variable "broker" {
   validation {
     # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-sizing-guidelines.html
     condition     = startswith(try(var.broker.instance_type, "mq.m7g.medium"), "mq.m7g.")
-    error_message = "The broker's instance_type must begin with mq.m7g, the only kind that RabbitMQ 4 runs on."
+    error_message = "The broker's instance_type must begin with mq.m7g., the only instance family that supports RabbitMQ 4."
   }
   validation {
     condition     = contains(["SINGLE_INSTANCE", "CLUSTER_MULTI_AZ"], try(var.broker.deployment_mode, "SINGLE_INSTANCE"))
@@ -36,7 +37,7 @@ variable "broker" {
   validation {
     # https://docs.docker.com/reference/cli/docker/image/tag/
     condition     = can(regex("^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", try(var.broker.flower_image_tag, "")))
-    error_message = "The tag must be up to 128 letters, digits, underscores, dots and hyphens, and begin with no dot or hyphen."
+    error_message = "The broker's flower_image_tag must be up to 128 letters, digits, underscores, dots and hyphens, and must not begin with a dot or hyphen."
   }
 }
 
@@ -48,7 +49,7 @@ locals {
 }
 
 locals {
-  # The broker is this environment's alone, and so are its queues.
+  # Each environment has its own broker, so names of queues need no prefix.
   queue_name_prefix = ""
   queue_name_suffix = ""
 
@@ -56,22 +57,22 @@ locals {
     BROKER_URL            = aws_mq_broker.this.instances[0].endpoints[0]
     BROKER_MANAGEMENT_URL = aws_mq_broker.this.instances[0].console_url
   }
-  # By way of its first value, so that no worker starts before there is one.
+  # Refers to the secret's first version, so that no worker starts before it exists.
   broker_secrets            = [{ arn = aws_secretsmanager_secret_version.broker.arn, prefix = "BROKER_", keys = ["username", "password"] }]
   broker_interface_services = ["secretsmanager", "monitoring"]
 
-  # ARNs are built from names, not read from resources: so they are known in a plan, and tests can look at
-  # whole policies before anything exists. A secret's ends with six characters of AWS's.
+  # ARNs are built from names instead of read from resources, so that plans and tests show complete
+  # policies. AWS adds a suffix of six characters to a secret's name.
   # https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_iam-policies.html
   broker_secret_arns = ["arn:${local.partition}:secretsmanager:${local.region}:${local.account}:secret:${local.name}-broker-??????"]
   broker_arns        = ["arn:${local.partition}:mq:${local.region}:${local.account}:broker:${local.name}:b-*"]
 
-  # What may be done at the broker is RabbitMQ's to say; AWS says who gets at the password. What starts
-  # workers here hands it to them, and who sends or works elsewhere gets it for itself.
+  # RabbitMQ controls access to queues; IAM controls access to the password. ECS or the instance
+  # gives the password to the workers here; producers and workers elsewhere read it themselves.
   broker_producer_statements = {
     ReadPassword = { actions = ["secretsmanager:GetSecretValue"], resources = local.broker_secret_arns }
   }
-  # It cannot be limited to some metrics, but to those of one namespace.
+  # This action can be limited to a namespace, not to some metrics.
   # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html
   broker_worker_statements = merge(local.broker_producer_statements, {
     ReportQueues = {
@@ -81,28 +82,28 @@ locals {
     }
   })
   broker_operator_statements = merge(local.broker_producer_statements, {
-    # Its id is AWS's, and a list cannot be limited to some brokers.
+    # AWS assigns the broker's id, and ListBrokers cannot be limited to some brokers.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonmq.html
     FindBroker   = { actions = ["mq:ListBrokers"], resources = ["*"] }
     LookAtBroker = { actions = ["mq:DescribeBroker"], resources = local.broker_arns }
   })
 }
 
-# Exchanges and queues are declared by the service.
+# The service declares exchanges and queues.
 resource "aws_mq_broker" "this" {
   # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-amazonmq-broker-encryptionoptions.html
-  #checkov:skip=CKV_AWS_209:Its disks are encrypted with a key of AWS's, as RabbitMQ's brokers take no other.
+  #checkov:skip=CKV_AWS_209:RabbitMQ brokers support AWS owned keys only.
   broker_name        = local.name
   engine_type        = "RabbitMQ"
   engine_version     = local.broker.engine_version
   host_instance_type = local.broker.instance_type
   deployment_mode    = local.broker.deployment_mode
-  # AWS requires it, and patches in the weekly hours that it chooses when the broker is made.
+  # Required by AWS, which applies patches in a weekly maintenance window that it chooses.
   auto_minor_version_upgrade = true
 
   publicly_accessible = false
   subnet_ids          = local.broker.deployment_mode == "SINGLE_INSTANCE" ? [local.subnet_ids[0]] : local.subnet_ids
-  # A broker keeps the groups it is made with: what may connect is changed by their rules.
+  # A broker's security groups cannot be changed; change their rules instead.
   security_groups = [aws_security_group.broker.id]
 
   configuration {
@@ -120,17 +121,17 @@ resource "aws_mq_broker" "this" {
   }
 
   lifecycle {
-    # AWS cannot change a user; see rabbitmq_password.sh.
+    # Amazon MQ cannot change users of RabbitMQ; see rabbitmq_password.sh.
     ignore_changes = [user]
   }
 }
 
-# A change waits for the weekly maintenance, or for somebody who reboots the broker.
+# Changes apply in the weekly maintenance window, or when the broker is rebooted.
 resource "aws_mq_configuration" "this" {
   name           = local.name
   engine_type    = "RabbitMQ"
   engine_version = local.broker.engine_version
-  # In milliseconds: one for all queues, so that none is taken back before its time.
+  # In milliseconds. It applies to all queues, so it is the longest visibility timeout.
   # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/configurable-values.html
   data = "consumer_timeout = ${1000 * max(local.contract.queues[*].visibility_timeout_seconds...)}\n"
 }
@@ -141,7 +142,7 @@ resource "aws_security_group" "broker" {
   vpc_id      = local.vpc_id
 }
 
-# AMQP for work, HTTPS for the on-call commands; both with TLS, and nothing listens without.
+# AMQP for workers, HTTPS for the operator commands; the broker accepts TLS only.
 resource "aws_vpc_security_group_ingress_rule" "broker" {
   for_each = { amqps = 5671, https = 443 }
 
@@ -162,8 +163,9 @@ resource "aws_vpc_security_group_egress_rule" "workers_to_broker" {
   to_port                      = 5671
 }
 
-# The password that the broker is made with stands in Terraform's state, as the provider can make none
-# without. rabbitmq_password.sh changes it, at the broker and in the secret, and Terraform never learns the new one.
+# The provider cannot create a broker without storing its first password in Terraform's state.
+# rabbitmq_password.sh changes the password at the broker and in the secret; the new one is not in
+# the state.
 resource "terraform_data" "first_password" {
   input = sensitive(uuid())
 
@@ -176,16 +178,17 @@ resource "aws_secretsmanager_secret" "broker" {
   name        = "${local.name}-broker"
   description = "Username and password at the broker, as JSON"
   kms_key_id  = local.own_key
-  # The name of a deleted secret stays taken for so long.
+  # The name cannot be used again during this time.
   recovery_window_in_days = var.protect_data ? 30 : 0
 }
 
-# Written when the broker is made, and neither read nor written again.
+# Written when the broker is created; Terraform neither reads nor updates it afterwards.
 resource "aws_secretsmanager_secret_version" "broker" {
   secret_id                = aws_secretsmanager_secret.broker.id
   secret_string_wo         = jsonencode({ username = "service", password = terraform_data.first_password.output })
   secret_string_wo_version = 1
-  # AWS drops versions without a label, and Terraform would then write this one again, over the current one.
+  # AWS deletes versions without a label; Terraform would then create this one again and replace
+  # the current one.
   # https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html
   version_stages = ["AWSCURRENT", "FIRST"]
 
@@ -195,7 +198,7 @@ resource "aws_secretsmanager_secret_version" "broker" {
   }
 }
 
-# Whoever runs the workers may read the secret.
+# Lets ECS, or the instance, read the secret.
 data "aws_iam_policy_document" "read_broker_password" {
   statement {
     sid       = "ReadBrokerPassword"
@@ -230,11 +233,11 @@ output "queues" {
 }
 
 output "broker_secret_arn" {
-  description = "Where username and password at the broker are, as JSON."
+  description = "ARN of the secret with the broker's username and password, as JSON."
   value       = aws_secretsmanager_secret.broker.arn
 }
 
 output "broker_security_group_id" {
-  description = "Whatever else sends needs an ingress rule here for port 5671, and on-call commands one for port 443."
+  description = "The security group of the broker. Other producers need an ingress rule for port 5671, operator commands one for port 443."
   value       = aws_security_group.broker.id
 }

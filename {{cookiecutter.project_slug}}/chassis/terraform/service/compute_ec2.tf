@@ -1,13 +1,13 @@
-# One Auto Scaling group per queue, one worker per machine: so `workers_max` and its like mean the
-# same as on ECS, and scale-in stops one queue's worker and nobody else's.
+# One Auto Scaling group per queue and one worker per instance, so that `workers_min` and
+# `workers_max` mean the same as on ECS, and scale-in stops a worker of that queue only.
 
 variable "compute" {
   description = <<-EOT
-    What workers run on; every attribute is optional.
-    instance_type: size of a machine (default t4g.small); it runs as many processes as the contract's concurrency, and one
-    more.
-    ami_id: machine image, Amazon Linux 2023 or one with cloud-init, docker, jq, curl and the AWS CLI (default: the newest
-    of the former).
+    The compute of the workers; every attribute is optional.
+    instance_type: EC2 instance type (default t4g.small); an instance runs one process more than
+    the contract's concurrency.
+    ami_id: AMI, Amazon Linux 2023 or one with cloud-init, docker, jq, curl and the AWS CLI
+    (default: the latest Amazon Linux 2023).
   EOT
   type        = any
   default     = {}
@@ -33,7 +33,7 @@ locals {
       dimensions = { AutoScalingGroupName = "${local.name}-${name}" }
     }
   }
-  # EC2 does not measure memory by itself.
+  # EC2 publishes no memory metrics.
   utilization_metrics = {
     for name in keys(local.queues) : "${name}-CPUUtilization" => {
       namespace  = "AWS/EC2"
@@ -44,7 +44,7 @@ locals {
 }
 
 locals {
-  # What the scripts in ec2/ read.
+  # Environment variables of the scripts in ec2/.
   machine_environment = {
     SERVICE              = local.contract.service
     IMAGE                = local.image
@@ -61,7 +61,8 @@ locals {
     {
       "/etc/worker/machine.env" = join("", [for name, value in local.machine_environment : "${name}=${value}\n"])
       "/etc/worker/service.env" = join("", [for name, value in local.environment : "${name}=${value}\n"])
-      # Docker kills a worker that takes longer; systemd, what is left then.
+      # Docker kills a worker that takes longer than its timeout; 10 s later systemd kills the
+      # rest.
       "/etc/systemd/system/worker@.service.d/contract.conf" = "[Service]\nTimeoutStopSec=${local.contract.stop_timeout_seconds + 10}\n"
     },
   )
@@ -73,10 +74,11 @@ locals {
         for path, content in local.machine_files : { path = path, content = content, permissions = endswith(path, ".sh") ? "0755" : "0644" }
       ]
       runcmd = [
-        # Where there is no way to the internet, S3 is reached by its endpoint, and the packages lie there.
+        # Without internet access, dnf works through the S3 endpoint: the packages are in S3.
         "if ! command -v docker || ! command -v jq; then dnf install --assumeyes docker jq; fi",
         "systemctl enable --now docker",
-        # A worker that cannot start is tried again and again; nobody should wait for that here.
+        # --no-block: systemd restarts a worker that cannot start, and cloud-init must not wait for
+        # it.
         "systemctl enable --now --no-block worker@${name} drain",
       ]
     })])
@@ -90,7 +92,7 @@ resource "aws_launch_template" "worker" {
   instance_type          = local.compute.instance_type
   ebs_optimized          = true
   update_default_version = true
-  # Resolved whenever a machine starts, so new machines are patched ones.
+  # Resolved when an instance starts, so new instances run the latest AMI.
   # https://docs.aws.amazon.com/autoscaling/ec2/userguide/using-systems-manager-parameters.html
   image_id = local.compute.ami_id != "" ? local.compute.ami_id : "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-${lower(var.architecture)}"
 
@@ -98,7 +100,7 @@ resource "aws_launch_template" "worker" {
     arn = aws_iam_instance_profile.workers.arn
   }
 
-  # The container shares the machine's network, so one hop reaches the role's credentials.
+  # The container uses the host network, so one hop is enough to get the role's credentials.
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
@@ -132,9 +134,10 @@ resource "aws_launch_template" "worker" {
 
   lifecycle {
     precondition {
-      # Before it is encoded. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html
+      # The limit applies before encoding.
+      # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html
       condition     = length(base64encode(local.user_data[each.key])) <= 16384 / 3 * 4
-      error_message = "What a machine is started with must be at most 16 KB: make the files in chassis/terraform/service/ec2/ shorter, or put them into the machine image."
+      error_message = "User data must be at most 16 KB: shorten the files in chassis/terraform/service/ec2/, or put them into the AMI."
     }
   }
 }
@@ -148,7 +151,7 @@ resource "aws_autoscaling_group" "worker" {
   vpc_zone_identifier     = local.subnet_ids
   default_instance_warmup = 120
   enabled_metrics         = ["GroupInServiceInstances"]
-  # Workers have no port that could be waited for.
+  # There is no health check to wait for: workers have no port.
   wait_for_capacity_timeout = "0"
 
   mixed_instances_policy {
@@ -180,8 +183,8 @@ resource "aws_autoscaling_group" "worker" {
   }
 }
 
-# The machine waits for its worker, which drain.service stops when it is to go. Nothing tells when
-# that is done, and so nothing needs the right to: the time is known.
+# Delays termination while drain.service stops the worker. The hook ends by timeout, so instances
+# need no permission to complete it.
 resource "aws_autoscaling_lifecycle_hook" "stop_worker" {
   for_each = local.queues
 
@@ -219,7 +222,7 @@ resource "aws_iam_role_policy" "run_image" {
   policy = data.aws_iam_policy_document.run_image.json
 }
 
-# For who is on call: do machines start, and why do they go? It cannot be limited to some groups.
+# For operators: why instances start and terminate. This action cannot be limited to some groups.
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2autoscaling.html
 data "aws_iam_policy_document" "look_at_workers" {
   statement {
@@ -229,7 +232,7 @@ data "aws_iam_policy_document" "look_at_workers" {
   }
 }
 
-# A shell without an open port and without SSH keys.
+# Session Manager: a shell without an open port or SSH keys.
 resource "aws_iam_role_policy_attachment" "session_manager" {
   role       = aws_iam_role.workers.name
   policy_arn = "arn:${local.partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"

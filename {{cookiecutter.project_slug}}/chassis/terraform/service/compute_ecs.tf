@@ -1,13 +1,14 @@
-# One service per queue, so that urgent work never waits behind slow work, and limits, size and
-# scaling are each queue's own.
+# One ECS service per queue, so that urgent tasks never wait behind slow ones, and each queue has
+# its own limits, size and scaling.
 
 variable "compute" {
   description = <<-EOT
-    What workers run on; every attribute is optional.
-    cpu_units: processor of one worker (default 512); 1024 are one vCPU.
-    memory_mib: memory of one worker (default 1024), which runs as many processes as the contract's concurrency, and one
-    more.
-    enable_exec: let operators open a shell in a worker, by ECS Exec, which makes its files writable (default false).
+    The compute of the workers; every attribute is optional.
+    cpu_units: CPU units of one worker (default 512); 1024 are one vCPU.
+    memory_mib: memory of one worker in MiB (default 1024); a worker runs one process more than the
+    contract's concurrency.
+    enable_exec: allow a shell in workers by ECS Exec, which needs a writable file system (default
+    false).
   EOT
   type        = any
   default     = {}
@@ -38,7 +39,7 @@ locals {
   compute_services = concat(["ecr.api", "ecr.dkr", "logs"], local.compute.enable_exec || local.broker_sessions ? ["ssmmessages"] : [])
   secret_reader    = aws_iam_role.execution
 
-  # What a container of the service is given; its settings want all of it.
+  # The environment variables of every container of the service.
   container_environment = [for name, value in local.environment : { name = name, value = value }]
   container_secrets = concat(
     flatten([
@@ -70,7 +71,7 @@ locals {
 resource "aws_ecs_cluster" "this" {
   name = local.name
 
-  # The number of running workers, which scaling divides by.
+  # Publishes the number of running workers, by which scaling divides.
   setting {
     name  = "containerInsights"
     value = "enabled"
@@ -107,7 +108,7 @@ resource "aws_ecs_task_definition" "worker" {
     secrets                = local.container_secrets
     stopTimeout            = local.contract.stop_timeout_seconds
     readonlyRootFilesystem = !local.compute.enable_exec
-    # Fargate gives it to root alone, unless the image declares it a VOLUME.
+    # On Fargate only root can write to it, unless the image declares it as a VOLUME.
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
     mountPoints     = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
     linuxParameters = { initProcessEnabled = true }
@@ -124,7 +125,7 @@ resource "aws_ecs_task_definition" "worker" {
         awslogs-group         = aws_cloudwatch_log_group.workers.name
         awslogs-region        = local.region
         awslogs-stream-prefix = each.key
-        # Logs that do not get away must not stop the work.
+        # Tasks must not block when logs cannot be delivered.
         mode            = "non-blocking"
         max-buffer-size = "4m"
       }
@@ -146,7 +147,7 @@ resource "aws_ecs_service" "worker" {
   enable_execute_command  = local.compute.enable_exec
   propagate_tags          = "SERVICE"
   enable_ecs_managed_tags = true
-  # Without it a change of use_spot would replace the service.
+  # Without this, a change of use_spot replaces the service.
   force_new_deployment = true
 
   capacity_provider_strategy {
@@ -172,7 +173,7 @@ resource "aws_ecs_service" "worker" {
     security_groups = [aws_security_group.workers.id]
   }
 
-  # Scaling decides how many there are.
+  # Autoscaling sets desired_count.
   lifecycle {
     ignore_changes = [desired_count]
   }
@@ -188,7 +189,7 @@ data "aws_iam_policy_document" "trust_ecs" {
       type        = "Service"
       identifiers = ["ecs-tasks.amazonaws.com"]
     }
-    # Only for tasks of this account, whoever asks ECS.
+    # For tasks of this account only (confused deputy).
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
     condition {
       test     = "StringEquals"
@@ -203,7 +204,7 @@ data "aws_iam_policy_document" "trust_ecs" {
   }
 }
 
-# What the worker's own code may do.
+# Permissions of the worker's own code.
 resource "aws_iam_role" "workers" {
   name               = "${local.name}-workers"
   assume_role_policy = data.aws_iam_policy_document.trust_ecs.json
@@ -220,7 +221,7 @@ data "aws_iam_policy_document" "trust_execution" {
   }
 }
 
-# What ECS may do to start it.
+# Permissions of ECS to start the worker.
 resource "aws_iam_role" "execution" {
   name               = "${local.name}-execution"
   assume_role_policy = data.aws_iam_policy_document.trust_execution.json
@@ -232,7 +233,7 @@ resource "aws_iam_role_policy" "execution" {
   policy = data.aws_iam_policy_document.run_image.json
 }
 
-# For who is on call: do workers start, and why do they stop?
+# For operators: why workers start and stop.
 data "aws_iam_policy_document" "look_at_workers" {
   statement {
     sid     = "LookAtWorkers"
@@ -241,7 +242,7 @@ data "aws_iam_policy_document" "look_at_workers" {
       for kind in ["service", "task"] : "arn:${local.partition}:ecs:${local.region}:${local.account}:${kind}/${local.name}/*"
     ]
   }
-  # It can be limited by condition only.
+  # ListTasks can be limited by a condition only.
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
   statement {
     sid       = "ListWorkers"
@@ -256,7 +257,7 @@ data "aws_iam_policy_document" "look_at_workers" {
   }
 }
 
-# A busy worker asks not to be stopped; see protection.py.
+# A busy worker protects itself from scale-in; see protection.py.
 data "aws_iam_policy_document" "protection" {
   statement {
     sid       = "ProtectItself"

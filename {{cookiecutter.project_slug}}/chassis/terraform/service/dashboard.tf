@@ -1,4 +1,4 @@
-# Read from the top: is anything wrong, does anything wait, do workers follow, is anything lost.
+# From top to bottom: alarms, backlog, workers, throughput, dead-letter messages.
 locals {
   workers_chart = { title = "Workers", metrics = [
     for name, metric in local.running_workers_metrics : concat(

@@ -1,7 +1,9 @@
-# Flower, a page that shows workers and tasks, and can cancel and stop them. There is none unless an image of it is named.
+# Flower, a web UI that shows workers and tasks and can revoke tasks and stop workers. Created only
+# with flower_image_tag.
 #
-# It listens inside its own container, where nothing in the network gets at it. Who is on call opens a session to it by
-# flower_rabbitmq_ecs.sh, which IAM allows or not, and then gives Flower's own password.
+# It listens on localhost of its own container, which the network cannot reach. Operators open a
+# session with flower_rabbitmq_ecs.sh, which IAM controls, and then log in with Flower's own
+# password.
 
 locals {
   flower          = local.broker.flower_image_tag == "" ? {} : { this = true }
@@ -31,7 +33,7 @@ resource "aws_ecs_task_definition" "flower" {
     command     = ["celery", "--app=${local.contract.package}", "flower", "--address=127.0.0.1", "--port=5555"]
     environment = local.container_environment
     secrets     = concat([{ name = "FLOWER_BASIC_AUTH", valueFrom = aws_secretsmanager_secret.flower["this"].arn }], local.container_secrets)
-    # What opens the session writes files.
+    # The session agent writes files.
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html
     readonlyRootFilesystem = false
     linuxParameters        = { initProcessEnabled = true }
@@ -56,7 +58,7 @@ resource "aws_ecs_task_definition" "flower" {
 resource "aws_ecs_service" "flower" {
   for_each = local.flower
 
-  # No queue's worker can be called so: queues have lower-case names.
+  # Cannot clash with a queue's service: names of queues are lower-case.
   name                    = "Flower"
   cluster                 = aws_ecs_cluster.this.id
   task_definition         = aws_ecs_task_definition.flower["this"].arn
@@ -70,9 +72,9 @@ resource "aws_ecs_service" "flower" {
     weight            = 1
   }
 
-  # No circuit breaker: before its password is there it cannot start, and ECS goes on trying.
+  # No circuit breaker: Flower cannot start until its password is set, and ECS has to keep trying.
 
-  # Like a worker, it is let out to the broker and to AWS, and nothing is let in.
+  # Like workers, it can connect to the broker and to AWS, and nothing can connect to it.
   network_configuration {
     subnets         = local.subnet_ids
     security_groups = [aws_security_group.workers.id]
@@ -86,13 +88,13 @@ resource "aws_ecs_service" "flower" {
   ]
 }
 
-# Its value is put in by hand, as docs/delivery.md says: Terraform would keep it in its state, for all who can read that.
-# Named so that the pipeline's rights at the broker's secret hold for it.
+# Set the value by hand, see docs/delivery.md: Terraform would store it in its state, which others
+# can read. The pipeline's permissions for the broker's secret match this name as well.
 resource "aws_secretsmanager_secret" "flower" {
   for_each = local.flower
 
   name                    = "${local.name}-broker-flower"
-  description             = "Who is let in by Flower, as name:password"
+  description             = "Flower's login, as name:password"
   kms_key_id              = local.own_key
   recovery_window_in_days = var.protect_data ? 30 : 0
 }
@@ -122,7 +124,7 @@ resource "aws_iam_role_policy" "read_flower_password" {
   policy = data.aws_iam_policy_document.read_flower_password.json
 }
 
-# Its container needs nothing of AWS but what opens sessions.
+# The container needs no permissions except those for sessions.
 resource "aws_iam_role" "flower" {
   for_each = local.flower
 
@@ -138,14 +140,14 @@ resource "aws_iam_role_policy" "flower_exec" {
   policy = data.aws_iam_policy_document.exec.json
 }
 
-# For who may look at Flower, and so cancel tasks: the session, and the password.
+# For users of Flower, who can revoke tasks: the session and the password.
 data "aws_iam_policy_document" "flower" {
   source_policy_documents = [
     data.aws_iam_policy_document.look_at_workers.json,
     data.aws_iam_policy_document.read_flower_password.json,
   ]
 
-  # Only forwards a port, and opens no shell.
+  # Forwards a port only; does not open a shell.
   # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-sessiondocumentaccesscheck.html
   statement {
     sid     = "ForwardPort"
@@ -177,6 +179,6 @@ resource "aws_iam_policy" "flower" {
 }
 
 output "flower_policy_arn" {
-  description = "Policy to attach to whoever may look at Flower; null without it."
+  description = "ARN of the IAM policy for users of Flower; null without Flower."
   value       = one(values(aws_iam_policy.flower)[*].arn)
 }

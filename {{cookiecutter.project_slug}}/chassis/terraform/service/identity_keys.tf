@@ -1,5 +1,5 @@
-# An IAM user holds the worker's rights. Its access key is made by `keys rotate`, which puts it into
-# the secret below: Terraform would keep it in its state, for all who can read that.
+# An IAM user has the worker's permissions. `keys rotate` creates its access key and stores it in
+# the secret below: Terraform would store it in its state, which others can read.
 
 locals {
   identity_services = ["secretsmanager"]
@@ -10,7 +10,7 @@ locals {
 
 resource "aws_iam_user" "worker" {
   name = "${local.name}-worker"
-  # The key Terraform does not know goes with its user.
+  # Deletes the access key, which Terraform does not manage, with the user.
   force_destroy = true
 }
 
@@ -23,11 +23,11 @@ resource "aws_secretsmanager_secret" "access_key" {
   name        = "${local.name}-worker"
   description = "Access key of the IAM user of the same name, as JSON"
   kms_key_id  = local.own_key
-  # The name of a deleted secret stays taken for so long.
+  # The name cannot be used again during this time.
   recovery_window_in_days = var.protect_data ? 30 : 0
 }
 
-# Whoever runs the workers may read the secret, and no other.
+# Lets ECS, or the instance, read this secret and no other.
 data "aws_iam_policy_document" "read_access_key" {
   statement {
     sid       = "ReadAccessKey"
@@ -52,11 +52,11 @@ resource "aws_iam_role_policy" "read_access_key" {
 }
 
 output "credentials" {
-  description = "Who holds the worker's rights."
+  description = "ARN of the IAM user with the worker's permissions."
   value       = aws_iam_user.worker.arn
 }
 
 output "access_key_secret_arn" {
-  description = "Where the command keys rotate puts the access key."
+  description = "ARN of the secret in which `keys rotate` stores the access key."
   value       = aws_secretsmanager_secret.access_key.arn
 }

@@ -1,4 +1,4 @@
-# The role that workers run under holds the worker's rights; nothing is secret.
+# The role of the workers has the worker's permissions; there are no credentials to store.
 
 locals {
   identity_services = []
@@ -11,6 +11,6 @@ resource "aws_iam_role_policy_attachment" "worker" {
 }
 
 output "credentials" {
-  description = "Who holds the worker's rights."
+  description = "ARN of the IAM role with the worker's permissions."
   value       = aws_iam_role.workers.arn
 }

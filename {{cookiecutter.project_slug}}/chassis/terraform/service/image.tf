@@ -1,22 +1,23 @@
-# It has no default: a plan that forgot it would stop all workers. `make plan` knows what is deployed.
+# No default: a plan without it would stop all workers. `make plan` reads the deployed tag from the
+# state.
 variable "image_tag" {
-  description = "Image that workers run; empty until the first is pushed, when everything is made but workers."
+  description = "Tag of the image that workers run; empty until the first image is pushed, and then no workers are started."
   type        = string
 
   validation {
     # https://docs.docker.com/reference/cli/docker/image/tag/
     condition     = can(regex("^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", var.image_tag))
-    error_message = "The image's tag must be up to 128 letters, digits, underscores, dots and hyphens, and begin with no dot or hyphen."
+    error_message = "The image's tag must be up to 128 letters, digits, underscores, dots and hyphens, and must not begin with a dot or hyphen."
   }
 }
 
 output "image_tag" {
-  description = "Image that workers were given last, which the next plan keeps."
+  description = "Tag of the image that was last deployed, which the next plan keeps."
   value       = var.image_tag
 }
 
 variable "architecture" {
-  description = "Processors that workers run on; the image must be built for them."
+  description = "CPU architecture of the workers; the image must be built for it."
   type        = string
   default     = "ARM64"
 
@@ -27,7 +28,7 @@ variable "architecture" {
 }
 
 variable "use_spot" {
-  description = "Run workers above workers_min on spare capacity, which costs less and is taken back at two minutes' notice."
+  description = "Run workers above workers_min on Spot capacity, which costs less and is reclaimed at two minutes' notice."
   type        = bool
   default     = false
 }
@@ -38,7 +39,7 @@ locals {
 
   log_group = "/${local.contract.service}/${var.environment}/workers"
 
-  # Without an image there is nothing to run.
+  # Without an image no worker can start.
   workers = {
     for name, queue in local.queues : name => {
       min = var.image_tag == "" ? 0 : queue.workers_min
@@ -71,15 +72,16 @@ resource "aws_ecr_lifecycle_policy" "service" {
     rules = [
       {
         rulePriority = 1
-        description  = "Keep enough to go back"
+        description  = "Keep images for rollbacks"
         selection    = { tagStatus = "tagged", tagPatternList = ["*"], countType = "imageCountMoreThan", countNumber = 30 }
         action       = { type = "expire" }
       },
-      # An image has a part for each kind of processor, without a tag; such parts stay as long as it does.
+      # A multi-architecture image has an untagged image per architecture, which is kept as long as
+      # it is.
       # https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html
       {
         rulePriority = 2
-        description  = "Drop what no image is made of"
+        description  = "Expire untagged images"
         selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 1 }
         action       = { type = "expire" }
       },
@@ -92,10 +94,10 @@ resource "aws_cloudwatch_log_group" "workers" {
   retention_in_days = var.log_retention_days
 }
 
-# What starts a worker needs this; the worker itself does not.
+# Permissions to start a worker; the worker itself does not need them.
 data "aws_iam_policy_document" "run_image" {
   statement {
-    sid       = "LogIn" # It cannot be limited to one repository.
+    sid       = "LogIn" # This action cannot be limited to one repository.
     actions   = ["ecr:GetAuthorizationToken"]
     resources = ["*"]
   }

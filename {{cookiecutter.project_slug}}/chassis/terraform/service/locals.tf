@@ -7,19 +7,19 @@ locals {
   partition  = data.aws_partition.current.partition
   dns_suffix = data.aws_partition.current.dns_suffix
 
-  # The owner's KMS key; null for the keys AWS manages.
+  # The owner's KMS key; null for AWS managed keys.
   own_key = var.kms_key_arn == "" ? null : var.kms_key_arn
 
   queues = {
     for queue in local.contract.queues : queue.name => merge(queue, {
       queue_name       = "${local.queue_name_prefix}${queue.name}${local.queue_name_suffix}"
       dead_letter_name = "${local.queue_name_prefix}${queue.name}-dlq${local.queue_name_suffix}"
-      # A worker clears this backlog within the acceptable latency.
+      # The backlog that one worker clears within the acceptable latency.
       backlog_per_worker = max(1, floor(queue.acceptable_latency_seconds / queue.seconds_per_task * queue.concurrency))
     })
   }
 
-  # What the settings of the service read, except secrets.
+  # The environment variables that the service's settings read, except secrets.
   environment = merge(local.service_environment, var.environment_variables)
   service_environment = merge(
     {
@@ -31,6 +31,7 @@ locals {
     local.results_environment,
   )
 
-  # What it reads beside, from Secrets Manager: each key of a secret's JSON is a variable, whose name begins with the prefix.
+  # From Secrets Manager: each key of a secret's JSON becomes an environment variable,
+  # `<prefix><KEY>`.
   secrets = concat(local.identity_secrets, local.broker_secrets)
 }

@@ -1,5 +1,5 @@
-# What Amazon MQ tells of the broker, and workers of the queues, what it means, and when it alarms.
-# Of RabbitMQ 4, Amazon MQ tells nothing of single queues; see reporting.py.
+# Metrics of the broker (published by Amazon MQ) and of the queues (published by the workers), and
+# their alarms. Amazon MQ publishes no metrics of single queues for RabbitMQ 4; see reporting.py.
 # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-logging-monitoring.html
 
 locals {
@@ -18,25 +18,26 @@ locals {
   }
 
   nobody_works = {
-    says       = "Nobody works on %s."
+    says       = "No consumers on %s."
+    label      = "No consumers"
     expression = "IF(FILL(consumers, 0) == 0, 1, 0)"
     metrics    = ["consumers"]
-    # Workers are who tells; from none, nothing is heard.
+    # Workers publish the metric; without a worker there is no data.
     if_silent = "breaching"
   }
-  # No queue sleeps, as its workers are who would tell that it has work.
+  # No queue scales to zero: the workers publish the metric that would start the first one.
   nothing_left = {
-    says       = "no message waits"
-    label      = "Messages that wait"
+    says       = "no messages are waiting"
+    label      = "Waiting messages"
     expression = "visible"
     metrics    = ["visible"]
   }
 
-  # No metric tells how old a message is.
+  # There is no metric for the age of messages.
   alarms = merge({
     broker-cpu = {
       section     = "broker-cpu"
-      description = "The broker's processors are at their limit."
+      description = "The broker's CPU utilization is above 80%."
       namespace   = "AWS/AmazonMQ"
       metric      = "SystemCpuUtilization"
       dimensions  = { Broker = local.name }
@@ -48,7 +49,7 @@ locals {
     for name, queue in local.queues : {
       "${name}-dead-letters" = {
         section     = "dead-letters"
-        description = "Messages lie in the dead-letter queue of ${name}."
+        description = "There are messages in the dead-letter queue of ${name}."
         namespace   = local.name
         metric      = "MessagesWaiting"
         dimensions  = { Queue = queue.dead_letter_name }
@@ -58,7 +59,7 @@ locals {
       }
       "${name}-backlog" = {
         section     = "backlog"
-        description = "More waits in ${name} than all workers it may have can clear within the acceptable latency."
+        description = "The backlog of ${name} is more than workers_max workers can clear within the acceptable latency."
         namespace   = local.name
         metric      = "MessagesWaiting"
         dimensions  = { Queue = queue.queue_name }
@@ -69,10 +70,10 @@ locals {
     }
   ]...)
 
-  # In percent, of the machine that is worst off; at 100, nobody can send any more.
+  # Percentages, of the node with the highest; at 100, RabbitMQ blocks all producers.
   broker_limits = {
     memory = {
-      description = "The broker's memory is nearly as full as it may be."
+      description = "The broker's memory use is close to its limit."
       expression  = "100 * memory_used / memory_limit"
       metrics = {
         memory_used  = { name = "RabbitMQMemUsed", stat = "Maximum" }
@@ -80,7 +81,7 @@ locals {
       }
     }
     disk = {
-      description = "The broker's disk has hardly more room left than it must have."
+      description = "The broker's free disk space is close to its minimum."
       expression  = "100 * disk_limit / disk_free"
       metrics = {
         disk_limit = { name = "RabbitMQDiskFreeLimit", stat = "Maximum" }
@@ -94,17 +95,17 @@ locals {
     { title = "Waiting messages", metrics = [
       for name, queue in local.queues : [local.name, "MessagesWaiting", "Queue", queue.queue_name, { label = name, stat = "Maximum" }]
     ] },
-    { title = "In work, of all queues", metrics = [
-      ["AWS/AmazonMQ", "MessageUnacknowledgedCount", "Broker", local.name, { label = "in work", stat = "Maximum" }]
+    { title = "In flight, all queues", metrics = [
+      ["AWS/AmazonMQ", "MessageUnacknowledgedCount", "Broker", local.name, { label = "in flight", stat = "Maximum" }]
     ] },
     local.workers_chart,
-    { title = "Sent and done per second", metrics = [
-      for label, metric in { sent = "PublishRate", done = "AckRate" } : ["AWS/AmazonMQ", metric, "Broker", local.name, { label = label, stat = "Average" }]
+    { title = "Sent and completed per second", metrics = [
+      for label, metric in { sent = "PublishRate", completed = "AckRate" } : ["AWS/AmazonMQ", metric, "Broker", local.name, { label = label, stat = "Average" }]
     ] },
-    { title = "Dead letters", metrics = [
+    { title = "Dead-letter messages", metrics = [
       for name, queue in local.queues : [local.name, "MessagesWaiting", "Queue", queue.dead_letter_name, { label = name, stat = "Maximum" }]
     ] },
-    { title = "Load of the broker, in percent", metrics = concat(
+    { title = "Broker utilization (percent)", metrics = concat(
       [["AWS/AmazonMQ", "SystemCpuUtilization", "Broker", local.name, { label = "cpu", stat = "Maximum" }]],
       [for name, limit in local.broker_limits : [{ label = name, expression = limit.expression }]],
       [

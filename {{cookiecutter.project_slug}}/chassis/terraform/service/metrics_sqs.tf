@@ -1,4 +1,4 @@
-# What SQS tells of the queues, what it means, and when it alarms.
+# Metrics of the queues, which SQS publishes, and their alarms.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
 
 locals {
@@ -20,17 +20,18 @@ locals {
     }
   }
 
-  # No metric counts consumers. But a worker with room polls all the time, and one without room has
-  # messages in flight.
+  # No metric counts consumers. A worker with free processes polls all the time, and a busy one has
+  # messages in flight. A queue with neither has no worker.
   nobody_works = {
-    says       = "Messages wait in %s and nobody polls."
+    says       = "Messages are waiting in %s and it has no consumers."
+    label      = "Messages waiting, no consumers"
     expression = "IF(visible > 0 AND FILL(received, 0) + FILL(empty, 0) + FILL(in_flight, 0) == 0, 1, 0)"
     metrics    = ["visible", "received", "empty", "in_flight"]
     if_silent  = "notBreaching"
   }
   nothing_left = {
-    says       = "no message waits, is in work or is delayed"
-    label      = "Messages that wait, are in work or are delayed"
+    says       = "no messages are waiting, in flight or delayed"
+    label      = "Messages waiting, in flight or delayed"
     expression = "visible + in_flight + delayed"
     metrics    = ["visible", "in_flight", "delayed"]
   }
@@ -39,7 +40,7 @@ locals {
     for name, queue in local.queues : {
       "${name}-dead-letters" = {
         section     = "dead-letters"
-        description = "Messages lie in the dead-letter queue of ${name}."
+        description = "There are messages in the dead-letter queue of ${name}."
         namespace   = "AWS/SQS"
         metric      = "ApproximateNumberOfMessagesVisible"
         dimensions  = { QueueName = queue.dead_letter_name }
@@ -47,10 +48,11 @@ locals {
         threshold   = 0
         minutes     = 1
       }
-      # A message counts while it is in work, too; hence one whole delivery, with a minute for what is around the task.
+      # The age includes the time in flight, so the threshold adds one whole delivery, and a minute
+      # of overhead.
       "${name}-age" = {
         section     = "age"
-        description = "A message of ${name} waits longer than is acceptable."
+        description = "The oldest message in ${name} is older than the acceptable latency."
         namespace   = "AWS/SQS"
         metric      = "ApproximateAgeOfOldestMessage"
         dimensions  = { QueueName = queue.queue_name }
@@ -60,7 +62,7 @@ locals {
       }
       "${name}-backlog" = {
         section     = "backlog"
-        description = "More waits in ${name} than all workers it may have can clear within the acceptable latency."
+        description = "The backlog of ${name} is more than workers_max workers can clear within the acceptable latency."
         namespace   = "AWS/SQS"
         metric      = "ApproximateNumberOfMessagesVisible"
         dimensions  = { QueueName = queue.queue_name }
@@ -68,10 +70,10 @@ locals {
         threshold   = queue.backlog_per_worker * queue.workers_max
         minutes     = 15
       }
-      # Three times what all workers would ask for if there were never a message.
+      # Three times the rate at which workers_max workers poll an empty queue.
       "${name}-empty-receives" = {
         section     = "empty-receives"
-        description = "${name} is polled far more often than long polls explain, and every poll costs."
+        description = "${name} is polled far more often than long polling explains; every request is charged."
         namespace   = "AWS/SQS"
         metric      = "NumberOfEmptyReceives"
         dimensions  = { QueueName = queue.queue_name }
@@ -87,17 +89,17 @@ locals {
     { title = "Waiting messages", metrics = [
       for name, queue in local.queues : ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", queue.queue_name, { label = name, stat = "Maximum" }]
     ] },
-    { title = "Age of the oldest message, in seconds", metrics = [
+    { title = "Age of the oldest message (seconds)", metrics = [
       for name, queue in local.queues : ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue.queue_name, { label = name, stat = "Maximum" }]
     ] },
     local.workers_chart,
-    { title = "Done per minute", metrics = [
+    { title = "Completed per minute", metrics = [
       for name, queue in local.queues : ["AWS/SQS", "NumberOfMessagesDeleted", "QueueName", queue.queue_name, { label = name, stat = "Sum" }]
     ] },
-    { title = "Dead letters", metrics = [
+    { title = "Dead-letter messages", metrics = [
       for name, queue in local.queues : ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", queue.dead_letter_name, { label = name, stat = "Maximum" }]
     ] },
-    { title = "In work, or hidden until they are tried again", metrics = [
+    { title = "In flight, including messages that wait for a retry", metrics = [
       for name, queue in local.queues : ["AWS/SQS", "ApproximateNumberOfMessagesNotVisible", "QueueName", queue.queue_name, { label = name, stat = "Maximum" }]
     ] },
   ]

@@ -1,28 +1,28 @@
 variable "vpc_id" {
-  description = "An existing VPC; empty for a small one of the service's own."
+  description = "ID of an existing VPC; a VPC is created if this is empty."
   type        = string
   default     = ""
 }
 
 variable "subnet_ids" {
-  description = "Subnets of that VPC, from which AWS can be reached by a NAT gateway or VPC endpoints."
+  description = "IDs of subnets of that VPC, with access to AWS through a NAT gateway or VPC endpoints."
   type        = list(string)
   default     = []
 
   validation {
     condition     = (var.vpc_id == "") == (length(var.subnet_ids) == 0)
-    error_message = "A VPC needs its subnets and the other way round: set both vpc_id and subnet_ids, or neither."
+    error_message = "Set both vpc_id and subnet_ids, or neither."
   }
 }
 
 variable "vpc_cidr" {
-  description = "Addresses of the service's own VPC."
+  description = "IPv4 CIDR block of the VPC that is created."
   type        = string
   default     = "10.0.0.0/22"
 
   validation {
     condition     = can(cidrsubnet(var.vpc_cidr, 2, 3)) && try(tonumber(split("/", var.vpc_cidr)[1]) <= 26, false)
-    error_message = "The VPC's addresses must be written as 10.0.0.0/22, with a prefix of 26 or less."
+    error_message = "The VPC's CIDR block must have the form 10.0.0.0/22, with a prefix length of 26 or less."
   }
 }
 
@@ -31,7 +31,7 @@ locals {
   vpc_id     = var.vpc_id == "" ? aws_vpc.this["this"].id : var.vpc_id
   subnet_ids = var.vpc_id == "" ? values(aws_subnet.private)[*].id : var.subnet_ids
 
-  # Workers call nothing else, so their own VPC needs no way to the internet, and has none.
+  # Workers call nothing else, so the VPC that is created has no internet access.
   interface_services = var.vpc_id == "" ? toset(concat(local.broker_interface_services, local.compute_services, local.identity_services, local.task_interface_services)) : []
   gateway_services   = var.vpc_id == "" ? toset(concat(["s3"], local.results_gateway_services)) : []
 }
@@ -40,7 +40,7 @@ data "aws_availability_zones" "available" {
   for_each = local.own_vpc
   state    = "available"
 
-  # Local zones lack some of the endpoints.
+  # Local Zones lack some of the endpoints.
   filter {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
@@ -55,7 +55,7 @@ resource "aws_vpc" "this" {
   tags                 = { Name = local.name }
 }
 
-# Nobody uses it, so it may as well let nothing through.
+# The default security group is not used, so it allows nothing.
 resource "aws_default_security_group" "this" {
   for_each = local.own_vpc
   vpc_id   = aws_vpc.this["this"].id

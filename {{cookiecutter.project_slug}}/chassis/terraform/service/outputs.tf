@@ -1,30 +1,30 @@
 output "environment" {
-  description = "Environment variables of the service, for whatever else runs or calls it."
+  description = "Environment variables of the service, for other programs that run or call it."
   value       = local.environment
 }
 
 output "policy_arns" {
-  description = "Policies to attach to whoever sends (producer), works (worker) and is on call (operator)."
+  description = "ARNs of the IAM policies for producers, workers and operators, by these names."
   value       = { for name, policy in aws_iam_policy.this : name => policy.arn }
 }
 
 output "image_repository" {
-  description = "Where images are pushed to."
+  description = "URL of the ECR repository to push images to."
   value       = aws_ecr_repository.service.repository_url
 }
 
 output "dashboard_url" {
-  description = "The dashboard."
+  description = "URL of the CloudWatch dashboard."
   value       = "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${local.name}"
 }
 
 output "alarm_topic_arn" {
-  description = "The SNS topic of all alarms, for receivers and alarms of yours."
+  description = "The SNS topic of all alarms; add your own subscriptions and alarms to it."
   value       = aws_sns_topic.alarms.arn
 }
 
 output "vpc_id" {
-  description = "The VPC of the workers, for resources of yours."
+  description = "The VPC of the workers, for your own resources."
   value       = local.vpc_id
 }
 
@@ -34,6 +34,6 @@ output "subnet_ids" {
 }
 
 output "workers_security_group_id" {
-  description = "The security group of the workers, for rules of yours: what they may reach beside AWS, and what lets them in."
+  description = "The security group of the workers. Add rules for what they connect to besides AWS, and refer to it where you allow them in."
   value       = aws_security_group.workers.id
 }

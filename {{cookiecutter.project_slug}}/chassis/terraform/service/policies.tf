@@ -1,11 +1,11 @@
-# Three policies, for whoever sends, works and is on call.
+# Three policies: for producers, workers and operators.
 
 locals {
   statements = {
     producer = merge(local.broker_producer_statements, local.results_read_statements)
     worker   = merge(local.broker_worker_statements, local.results_worker_statements)
     operator = merge(local.broker_operator_statements, local.results_look_statements, {
-      # It cannot be limited to some metrics.
+      # This action cannot be limited to some metrics.
       # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html
       ReadMetrics = { actions = ["cloudwatch:GetMetricData"], resources = ["*"] }
       ReadLogs = {

@@ -1,8 +1,8 @@
 locals {
   queue_name_prefix = "${local.name}-"
 
-  # ARNs are built from names, not read from resources: so they are known in a plan, and tests can
-  # look at whole policies before anything exists.
+  # ARNs are built from names instead of read from resources, so that plans and tests show complete
+  # policies.
   sqs_arn          = "arn:${local.partition}:sqs:${local.region}:${local.account}"
   queue_arns       = [for queue in local.queues : "${local.sqs_arn}:${queue.queue_name}"]
   dead_letter_arns = [for queue in local.queues : "${local.sqs_arn}:${queue.dead_letter_name}"]
@@ -12,20 +12,20 @@ locals {
   broker_interface_services = ["sqs"]
   broker_sessions           = false
 
-  # Batches are authorised by the single action.
+  # The batch actions need the permission of the single action.
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
   broker_producer_statements = {
     Send = { actions = ["sqs:SendMessage"], resources = local.queue_arns }
   }
   broker_worker_statements = {
     Work = { actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"], resources = local.queue_arns }
-    # Tasks send tasks; what failed for good is sent to the dead-letter queue at once.
+    # Tasks send tasks, and workers send failed messages to the dead-letter queue at once.
     Send = { actions = ["sqs:SendMessage"], resources = concat(local.queue_arns, local.dead_letter_arns) }
   }
   broker_operator_statements = {
     Look = { actions = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"], resources = concat(local.queue_arns, local.dead_letter_arns) }
-    # `doctor` finds queues that are no longer in the contract. ListQueues supports no resource but "*"; the condition
-    # limits it to the region.
+    # `doctor` finds queues that are no longer in the contract. ListQueues supports no resource but
+    # "*"; the condition limits it to the region.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
     ListQueues = {
       actions    = ["sqs:ListQueues"]
@@ -49,13 +49,14 @@ locals {
       ]
       resources = local.dead_letter_arns
     }
-    # Back to the queue, or from a file to where it was.
+    # Resends to the queue, and restores messages from a file.
     Send = { actions = ["sqs:SendMessage"], resources = concat(local.queue_arns, local.dead_letter_arns) }
   }
 }
 
-# A queue that leaves the contract, or is renamed there, would be destroyed with its messages, so prevent_destroy fails
-# the plan. Terraform shows the first line of the resource with its error, hence the comment there.
+# A queue that leaves the contract, or is renamed there, would be destroyed with its messages, so
+# prevent_destroy fails the plan. Terraform shows the first line of the resource with its error,
+# hence the comment there.
 # https://developer.hashicorp.com/terraform/language/meta-arguments/lifecycle#prevent_destroy
 
 resource "aws_sqs_queue" "main" { # docs/operations.md says how to remove or rename a queue
@@ -65,7 +66,7 @@ resource "aws_sqs_queue" "main" { # docs/operations.md says how to remove or ren
   visibility_timeout_seconds = each.value.visibility_timeout_seconds
   message_retention_seconds  = each.value.retention_seconds
   receive_wait_time_seconds  = local.contract.wait_time_seconds
-  # SQS takes 1 MiB; this provider took more than 262,144 only from version 6.8 on.
+  # SQS allows 1 MiB; the provider allows more than 262,144 bytes from version 6.8 on.
   max_message_size = local.contract.max_message_bytes
   redrive_policy = jsonencode({
     deadLetterTargetArn = "${local.sqs_arn}:${each.value.dead_letter_name}"
@@ -73,7 +74,8 @@ resource "aws_sqs_queue" "main" { # docs/operations.md says how to remove or ren
   })
 
   fifo_queue = local.fifo
-  # High throughput: limits count per message group. The two belong together, which the provider does not check.
+  # High throughput: quotas apply per message group. Both settings are required, which the provider
+  # does not check.
   # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/high-throughput-fifo.html
   deduplication_scope   = local.fifo ? "messageGroup" : null
   fifo_throughput_limit = local.fifo ? "perMessageGroupId" : null
@@ -96,7 +98,7 @@ resource "aws_sqs_queue" "dead_letters" { # docs/operations.md says how to remov
   message_retention_seconds = local.contract.dead_letter_retention_seconds
   max_message_size          = local.contract.max_message_bytes
   fifo_queue                = local.fifo
-  # One dead-letter queue per queue: whoever redrives knows where messages go back to.
+  # One dead-letter queue per queue, so that a redrive has one destination.
   redrive_allow_policy = jsonencode({
     redrivePermission = "byQueue"
     sourceQueueArns   = ["${local.sqs_arn}:${each.value.queue_name}"]

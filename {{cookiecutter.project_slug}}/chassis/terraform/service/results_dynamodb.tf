@@ -1,5 +1,5 @@
 variable "results" {
-  description = "The result backend; this one takes no attributes."
+  description = "The result backend; DynamoDB takes no attributes."
   type        = any
   default     = {}
 
@@ -21,7 +21,7 @@ locals {
   }
   results_read_statements = {
     ReadResults = {
-      # PutItem: whoever sends a chord notes its parts.
+      # PutItem: the producer of a chord stores the ids of its tasks.
       actions   = ["dynamodb:GetItem", "dynamodb:PutItem"]
       resources = [local.results_arn]
     }
@@ -45,13 +45,13 @@ resource "aws_dynamodb_table" "results" {
     type = "S"
   }
 
-  # The names of key and TTL attribute are Celery's.
+  # Celery sets the names of the key and the TTL attribute.
   ttl {
     attribute_name = "ttl"
     enabled        = true
   }
 
-  # Always encrypted; `enabled` chooses a KMS key over the one DynamoDB owns.
+  # Tables are always encrypted; `enabled` selects a KMS key instead of the one that DynamoDB owns.
   server_side_encryption {
     enabled     = local.own_key != null
     kms_key_arn = local.own_key

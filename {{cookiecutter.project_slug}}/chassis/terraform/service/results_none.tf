@@ -1,5 +1,5 @@
 variable "results" {
-  description = "The result backend; this one takes no attributes."
+  description = "No result backend; takes no attributes."
   type        = any
   default     = {}
 
@@ -9,7 +9,7 @@ variable "results" {
   }
 }
 
-# Tasks return nothing, so nothing keeps it.
+# Results of tasks are not stored.
 locals {
   results_environment       = {}
   results_look_statements   = {}

@@ -1,8 +1,8 @@
 variable "results" {
   description = <<-EOT
     The result backend; every attribute is optional.
-    node_type: size of its nodes (default cache.t4g.micro).
-    nodes: how many there are, 1 to 6 (default 2); two or more fail over to each other.
+    node_type: node type (default cache.t4g.micro).
+    nodes: number of nodes, 1 to 6 (default 2); failover needs at least 2.
   EOT
   type        = any
   default     = {}
@@ -13,7 +13,7 @@ variable "results" {
   }
   validation {
     condition     = try(var.results.nodes, 2) >= 1 && try(var.results.nodes, 2) <= 6
-    error_message = "A replication group has 1 to 6 nodes."
+    error_message = "The results' nodes must be between 1 and 6."
   }
 }
 
@@ -25,15 +25,15 @@ locals {
   results_environment = {
     RESULTS_URL = "rediss://${aws_elasticache_replication_group.results.primary_endpoint_address}:6379/0"
   }
-  # Who may connect is a matter of security groups; IAM has no part in it.
+  # Security groups control access; IAM does not.
   results_look_statements   = {}
   results_read_statements   = {}
   results_worker_statements = {}
   results_gateway_services  = []
 }
 
-# No password: it would stand in Terraform's state. Who is not in a security group named below
-# cannot connect, and nobody can listen.
+# No password, because Terraform would store it in its state. Only the security groups below can
+# connect, over TLS.
 resource "aws_elasticache_replication_group" "results" {
   replication_group_id       = local.name # 40 characters are allowed, as many as a name can have
   description                = "Results of ${local.name}"
@@ -49,7 +49,7 @@ resource "aws_elasticache_replication_group" "results" {
   transit_encryption_enabled = true
   at_rest_encryption_enabled = true
   kms_key_id                 = local.own_key
-  # Results are gone in a while anyway, and a snapshot of them helps nobody.
+  # Results expire, so snapshots of them are of no use.
   snapshot_retention_limit = 0
 }
 
@@ -66,7 +66,7 @@ resource "aws_security_group" "results" {
 
 resource "aws_vpc_security_group_ingress_rule" "results_from_workers" {
   security_group_id            = aws_security_group.results.id
-  description                  = "Workers to the result store"
+  description                  = "Workers to the result backend"
   referenced_security_group_id = aws_security_group.workers.id
   ip_protocol                  = "tcp"
   from_port                    = 6379
@@ -75,7 +75,7 @@ resource "aws_vpc_security_group_ingress_rule" "results_from_workers" {
 
 resource "aws_vpc_security_group_egress_rule" "workers_to_results" {
   security_group_id            = aws_security_group.workers.id
-  description                  = "Workers to the result store"
+  description                  = "Workers to the result backend"
   referenced_security_group_id = aws_security_group.results.id
   ip_protocol                  = "tcp"
   from_port                    = 6379
@@ -83,6 +83,6 @@ resource "aws_vpc_security_group_egress_rule" "workers_to_results" {
 }
 
 output "results_security_group_id" {
-  description = "Senders that wait for results need an ingress rule here, for port 6379."
+  description = "The security group of the result backend. Producers that wait for results need an ingress rule for port 6379."
   value       = aws_security_group.results.id
 }

@@ -1,5 +1,5 @@
 variable "results" {
-  description = "The result backend; this one takes no attributes."
+  description = "The result backend; S3 takes no attributes."
   type        = any
   default     = {}
 
@@ -10,7 +10,7 @@ variable "results" {
 }
 
 locals {
-  # Bucket names are unique worldwide, hence the account.
+  # Bucket names are globally unique, so they contain the account ID.
   results_bucket = "${local.name}-results-${local.account}"
   results_arn    = "arn:${local.partition}:s3:::${local.results_bucket}"
 
@@ -22,7 +22,8 @@ locals {
   }
   results_read_statements = {
     ReadResults = { actions = ["s3:GetObject"], resources = ["${local.results_arn}/results/*"] }
-    # Without it S3 answers 403 instead of 404 for a result that is not there yet, which is an error to Celery.
+    # Without it S3 returns 403 instead of 404 for a result that does not exist yet, which Celery
+    # treats as an error.
     # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
     TellMissingResults = { actions = ["s3:ListBucket"], resources = [local.results_arn] }
   }
@@ -101,6 +102,6 @@ data "aws_iam_policy_document" "results_tls_only" {
 resource "aws_s3_bucket_policy" "results" {
   bucket = aws_s3_bucket.results.id
   policy = data.aws_iam_policy_document.results_tls_only.json
-  # S3 refuses two changes of one bucket's access at the same time.
+  # S3 rejects concurrent changes of one bucket's access settings.
   depends_on = [aws_s3_bucket_public_access_block.results]
 }

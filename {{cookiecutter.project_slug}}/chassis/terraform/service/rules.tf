@@ -1,5 +1,6 @@
-# The rules of the contract about numbers, in its words: what stops a worker stops a plan. The reasons are
-# there; so are the rules about names and choices, which are its alone. Those of one broker are in a file of its own.
+# The rules about numbers, in the same words as celery_aws/contract/, which has their reasons and
+# the rules about names and choices: a contract that stops a worker stops a plan. The rules of one
+# broker are in rules_<broker>.tf.
 
 locals {
   service_bounds = merge(local.broker_service_bounds, {
@@ -73,7 +74,8 @@ locals {
     ["polling_interval_seconds", "retry_backoff_seconds", "seconds_per_task"],
   )
 
-  # Everything that is to be checked, each as: where the values stand, what they are called there, the rules between them.
+  # What is checked: where the values are in the contract, the values, their bounds, and the rules
+  # between them.
   checked = concat(
     [{ where = "", values = local.contract, bounds = local.service_bounds, rules = local.service_rules }],
     [for index, queue in local.contract.queues : {

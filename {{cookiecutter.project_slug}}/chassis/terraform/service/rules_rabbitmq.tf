@@ -1,4 +1,4 @@
-# The rules about numbers that hold for RabbitMQ alone; see rules.tf.
+# The rules about numbers that apply to RabbitMQ only; see rules.tf.
 
 locals {
   broker_service_bounds = {}

@@ -1,20 +1,21 @@
-# Workers follow the backlog per worker, not the depth of the queue: a number that falls when
-# workers are added is the only kind that target tracking can hold.
+# Scaling follows the backlog per worker and not the queue depth: target tracking needs a metric
+# that decreases when workers are added.
 # https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-target-tracking-metric-math.html
 
 locals {
-  # Queue by queue, what metric math calls by these names.
+  # For each queue, the metrics by their ids in metric math.
   metrics = {
     for name, metrics in local.queue_metrics : name => merge(metrics, {
       running = merge(local.running_workers_metrics[name], { stat = "Average" })
     })
   }
 
-  # Messages that wait, for each worker there is; no worker counts as one.
+  # Waiting messages per running worker; divides by at least one.
   backlog_per_worker_expression = "visible / IF(FILL(running, 0) < 1, 1, FILL(running, 0))"
 
-  # A queue whose workers_min is 0 sleeps when it is empty. Target tracking can neither wake it, as
-  # it multiplies what is there, nor see that the last worker is still busy.
+  # A queue with workers_min = 0 scales to zero when it is empty. Target tracking can do neither
+  # step: it multiplies the current capacity, so it cannot scale from zero, and it does not see
+  # that the last worker is still busy.
   sleeping_queues = { for name, queue in local.queues : name => queue if queue.workers_min == 0 && var.image_tag != "" }
 }
 
@@ -22,7 +23,7 @@ resource "aws_cloudwatch_metric_alarm" "wake" {
   for_each = local.sleeping_queues
 
   alarm_name          = "${local.name}-${each.key}-wake"
-  alarm_description   = "Not for people: messages wait and nobody works, so a worker is started."
+  alarm_description   = "Autoscaling trigger; no action needed. Messages are waiting and there are no consumers: scale from zero."
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   evaluation_periods  = 1
@@ -31,7 +32,7 @@ resource "aws_cloudwatch_metric_alarm" "wake" {
 
   metric_query {
     id          = "asleep"
-    label       = "Messages wait and nobody works"
+    label       = local.nobody_works.label
     expression  = local.nobody_works.expression
     return_data = true
   }
@@ -54,11 +55,11 @@ resource "aws_cloudwatch_metric_alarm" "sleep" {
   for_each = local.sleeping_queues
 
   alarm_name          = "${local.name}-${each.key}-sleep"
-  alarm_description   = "Not for people: ${local.nothing_left.says}, so no worker is needed."
+  alarm_description   = "Autoscaling trigger; no action needed. In ${each.key}, ${local.nothing_left.says}: scale to zero."
   comparison_operator = "LessThanOrEqualToThreshold"
   threshold           = 0
   evaluation_periods  = 10
-  # A queue that nobody uses is not measured; then there is nothing to stop either.
+  # An idle queue has no metrics, and no workers to stop.
   treat_missing_data = "notBreaching"
   alarm_actions      = [local.sleep_policy_arns[each.key]]
 

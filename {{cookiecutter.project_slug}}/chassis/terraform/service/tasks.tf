@@ -7,16 +7,16 @@ variable "environment_variables" {
 
   validation {
     condition     = alltrue([for name, value in var.environment_variables : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) && !strcontains(value, "\n")])
-    error_message = "An environment variable has a name of letters, digits and underscores, and a value of one line."
+    error_message = "Environment variables need a name of letters, digits and underscores, and a value without line breaks."
   }
   validation {
     condition     = length(setintersection(keys(var.environment_variables), keys(local.service_environment))) == 0
-    error_message = "These are the service's own: ${join(", ", setintersection(keys(var.environment_variables), keys(local.service_environment)))}."
+    error_message = "The service sets these environment variables itself: ${join(", ", setintersection(keys(var.environment_variables), keys(local.service_environment)))}."
   }
 }
 
 variable "secrets" {
-  description = "Secrets for the workers, of one line each: the ARN of a Secrets Manager secret or of an SSM parameter, by the name of its environment variable."
+  description = "Secrets for the workers: ARNs of Secrets Manager secrets or SSM parameters, by the name of the environment variable. Values must not contain line breaks."
   type        = map(string)
   default     = {}
 
@@ -25,32 +25,32 @@ variable "secrets" {
       for name, arn in var.secrets : can(regex("^[A-Za-z_][A-Za-z0-9_]*$", name)) &&
       can(regex("^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[^: ]+|ssm:[a-z0-9-]+:[0-9]{12}:parameter/[^: ]+)$", arn))
     ])
-    error_message = "A secret is named by its whole ARN, arn:aws:secretsmanager:<region>:<account>:secret:<name> or arn:aws:ssm:<region>:<account>:parameter/<name>."
+    error_message = "Secrets need a complete ARN, arn:aws:secretsmanager:<region>:<account>:secret:<name> or arn:aws:ssm:<region>:<account>:parameter/<name>."
   }
   validation {
     condition     = length(setintersection(keys(var.secrets), concat(keys(local.service_environment), keys(var.environment_variables)))) == 0
-    error_message = "These are set already: ${join(", ", setintersection(keys(var.secrets), concat(keys(local.service_environment), keys(var.environment_variables))))}."
+    error_message = "These environment variables are already set: ${join(", ", setintersection(keys(var.secrets), concat(keys(local.service_environment), keys(var.environment_variables))))}."
   }
 }
 
 variable "secrets_kms_key_arns" {
-  description = "KMS keys of yours that encrypt those secrets; none for the keys AWS manages."
+  description = "ARNs of your KMS keys that encrypt those secrets; empty for AWS managed keys."
   type        = list(string)
   default     = []
 }
 
 variable "task_policy_json" {
-  description = "An IAM policy with what tasks may do beside the service's own work, as `aws_iam_policy_document` makes it; empty for nothing."
+  description = "An IAM policy in JSON with additional permissions for tasks, such as the output of `aws_iam_policy_document`; empty for none."
   type        = string
   default     = ""
 }
 
 locals {
-  # Where each is read from, in a network without a way to the internet.
+  # The services that need a VPC endpoint, because a VPC that is created has no internet access.
   task_interface_services = distinct([for arn in values(var.secrets) : split(":", arn)[2]])
 }
 
-# For what starts a worker: ECS, or a script on a machine, which has the same role as the worker there.
+# Secrets are read by ECS, or on EC2 by a script on the instance, whose role the worker shares.
 data "aws_iam_policy_document" "read_task_secrets" {
   for_each = length(var.secrets) > 0 ? { this = true } : {}
 

@@ -1,12 +1,12 @@
-# Who purged a queue, who took messages out of a dead-letter queue: a trail, where no other one of
-# the account tells already. A second trail's management events cost extra, data events always do.
+# Records who purged a queue and who received or deleted dead-letter messages, for accounts without
+# such a trail. Management events are charged from the second trail on, data events always.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-logging-using-cloudtrail.html
 
 variable "broker" {
   description = <<-EOT
     The queues; every attribute is optional.
-    keep_trail_days: record in CloudTrail who changes things in this account and who touches dead-letter messages, and keep
-    that so many days (default 0, no trail).
+    keep_trail_days: how many days to keep a CloudTrail record of management events of this account
+    and of all access to dead-letter messages (default 0, no trail).
   EOT
   type        = any
   default     = {}
@@ -17,7 +17,7 @@ variable "broker" {
   }
   validation {
     condition     = try(var.broker.keep_trail_days, 0) >= 0 && floor(try(var.broker.keep_trail_days, 0)) == try(var.broker.keep_trail_days, 0)
-    error_message = "The broker's keep_trail_days must be a whole number, and not negative."
+    error_message = "The broker's keep_trail_days must be a whole number, 0 or more."
   }
 }
 
@@ -51,7 +51,7 @@ resource "aws_cloudtrail" "this" {
     }
   }
   advanced_event_selector {
-    name = "Dead letters"
+    name = "Dead-letter messages"
     field_selector {
       field  = "eventCategory"
       equals = ["Data"]
@@ -166,6 +166,6 @@ resource "aws_s3_bucket_policy" "trail" {
 
   bucket = aws_s3_bucket.trail[each.key].id
   policy = data.aws_iam_policy_document.trail.json
-  # S3 refuses two changes of one bucket's access at the same time.
+  # S3 rejects concurrent changes of one bucket's access settings.
   depends_on = [aws_s3_bucket_public_access_block.trail]
 }

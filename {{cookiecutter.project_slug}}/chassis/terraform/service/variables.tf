@@ -1,12 +1,13 @@
-# What every service takes; options add `broker`, `compute` and `results`, beside what they are for.
+# Inputs of every service; `broker`, `compute` and `results` are declared in the options' own
+# files.
 
 variable "contract" {
-  description = "The decoded contract.json: names, numbers and choices, which the service reads as well."
+  description = "The decoded contract.json, which the service reads as well."
   type        = any
 }
 
 variable "environment" {
-  description = "Which environment this is; part of every name."
+  description = "Name of the environment, such as staging; part of every resource's name."
   type        = string
 
   validation {
@@ -16,7 +17,7 @@ variable "environment" {
 }
 
 variable "log_level" {
-  description = "Least severity that workers log."
+  description = "Minimum level of the workers' logs."
   type        = string
   default     = "INFO"
 
@@ -27,7 +28,7 @@ variable "log_level" {
 }
 
 variable "log_retention_days" {
-  description = "How long logs are kept."
+  description = "Retention of logs in days."
   type        = number
   default     = 30
 
@@ -39,15 +40,16 @@ variable "log_retention_days" {
 
 variable "kms_key_arn" {
   description = <<-EOT
-    A KMS key of yours for everything that takes one; empty for the keys AWS manages, which cost nothing.
-    Its policy must let cloudwatch.amazonaws.com use it, or no alarm arrives.
+    ARN of your KMS key, for every resource that supports one; empty for AWS managed keys, which
+    are free.
+    Its policy must allow cloudwatch.amazonaws.com to use it, or alarms are not delivered.
   EOT
   type        = string
   default     = ""
 
   validation {
     condition     = var.kms_key_arn == "" || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
-    error_message = "The key must be named by its ARN, arn:aws:kms:<region>:<account>:key/<id>; aliases do not work across services."
+    error_message = "The KMS key needs an ARN, arn:aws:kms:<region>:<account>:key/<id>; aliases do not work across services."
   }
 }
 
@@ -58,18 +60,18 @@ variable "protect_data" {
 }
 
 variable "runbook_url" {
-  description = "Where the runbook can be read; alarms link its sections."
+  description = "URL of the runbook; alarms link its sections."
   type        = string
   default     = "docs/runbook.md"
 }
 
 variable "monthly_budget_usd" {
-  description = "Warn when a month's costs of the tag `Service` are forecast to exceed this; 0 for no budget. Activate the tag for cost allocation first."
+  description = "Notify when a month's forecast costs of the tag `Service` exceed this; 0 for no budget. Activate the cost allocation tag first."
   type        = number
   default     = 0
 
   validation {
     condition     = var.monthly_budget_usd >= 0
-    error_message = "The budget must not be negative."
+    error_message = "The monthly budget must be 0 or more."
   }
 }

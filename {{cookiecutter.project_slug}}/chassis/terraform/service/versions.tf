@@ -10,7 +10,8 @@ terraform {
   }
 }
 
-# Nearly everything is named after the account, so nothing else is worked out from a contract that breaks rules.
+# Nearly everything refers to the account, so an invalid contract ends the plan here, with one
+# error.
 data "aws_caller_identity" "current" {
   lifecycle {
     precondition {

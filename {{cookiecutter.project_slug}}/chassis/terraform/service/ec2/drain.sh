@@ -1,6 +1,6 @@
 #!/bin/bash
-# Stops the worker when this machine is to go: two minutes before a Spot instance is taken back, and as
-# soon as scale-in has chosen it, which then waits for the lifecycle hook in compute_ec2.tf.
+# Stops the worker before this instance terminates: two minutes before a Spot interruption, or at
+# scale-in, which waits for the lifecycle hook in compute_ec2.tf.
 #   usage: drain.sh    from drain.service
 set -euo pipefail
 
@@ -10,7 +10,7 @@ ask() { curl --silent --fail --max-time 2 --noproxy '*' "$@"; }
 
 # https://docs.aws.amazon.com/autoscaling/ec2/userguide/retrieving-target-lifecycle-state-through-imds.html
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
-is_to_go() {
+is_terminating() {
     local token
     token=$(ask --request PUT --header 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$metadata/api/token") || return
     token="X-aws-ec2-metadata-token: $token"
@@ -18,6 +18,6 @@ is_to_go() {
         ask --header "$token" "$metadata/meta-data/spot/instance-action" >/dev/null
 }
 
-until is_to_go; do sleep 5; done
-echo "This machine is to go: stopping its worker."
+until is_terminating; do sleep 5; done
+echo "This instance is terminating: stopping its worker."
 systemctl stop 'worker@*.service'

@@ -1,23 +1,23 @@
 #!/bin/bash
-# Gets what the worker of a queue needs to start: the image, and what is secret, if anything is.
+# Prepares the worker of a queue: pulls the image and fetches the secrets.
 #   usage: prepare.sh <queue>    from worker@.service
 set -euo pipefail
 umask 077
 
-docker rm --force "worker-$1" || true # what a crash may have left
+docker rm --force "worker-$1" || true # left behind by a crash
 
-# The image's user is not root, whichever it is; nobody else gets through the folder above.
+# Writable for the image's user, who is not root; the parent folder keeps others out.
 install --directory --mode=1777 "$RUNTIME_DIRECTORY/alive"
 
 kept=$RUNTIME_DIRECTORY/secrets.env
 : >"$kept"
-for secret in $SECRETS; do # each as <what its variables begin with>=<ARN>
+for secret in $SECRETS; do # each as <prefix of the variables>=<ARN>
     arn=${secret#*=}
-    # Not what jq itself says, which quotes what it was given.
+    # Without the messages of jq, which would quote the secret.
     aws secretsmanager get-secret-value --secret-id "$arn" --query SecretString --output text |
         jq --raw-output --arg prefix "${secret%%=*}" \
             'to_entries[] | "\($prefix)\(.key | ascii_upcase)=\(.value)"' 2>/dev/null >>"$kept" ||
-        { echo "The secret $arn does not hold what it should: was that made?" >&2 && exit 1; }
+        { echo "secret $arn has no value or is not a JSON object: was it set?" >&2 && exit 1; }
 done
 
 for secret in $TASK_SECRETS; do # each as <variable>=<ARN>
@@ -27,7 +27,7 @@ for secret in $TASK_SECRETS; do # each as <variable>=<ARN>
     *) value=$(aws secretsmanager get-secret-value --secret-id "$arn" --query SecretString --output text) ;;
     esac
     case $value in
-    *$'\n'*) echo "The secret $arn has more than one line." >&2 && exit 1 ;;
+    *$'\n'*) echo "secret $arn has more than one line" >&2 && exit 1 ;;
     esac
     printf '%s\n' "${secret%%=*}=$value" >>"$kept"
 done

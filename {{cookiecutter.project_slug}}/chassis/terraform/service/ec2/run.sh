@@ -1,20 +1,20 @@
 #!/bin/bash
-# Runs the worker of a queue in a container, and tells systemd as long as it is alive.
+# Runs the worker of a queue in a container, and notifies systemd while it is alive.
 #   usage: run.sh <queue>    from worker@.service
 #
-# systemd hears only what belongs to the unit, and a container belongs to Docker. So the worker touches
-# a file that both see, and this tells.
+# systemd accepts notifications from processes of the unit only, and the container belongs to
+# Docker. So the worker touches a shared file, and this script notifies systemd.
 set -euo pipefail
 
 container=worker-$1
 alive=$RUNTIME_DIRECTORY/alive/$SERVICE-$1.alive
 told=$RUNTIME_DIRECTORY/told
 
-# In the background: a worker that stops is watched like one that works. And in a shell of its own: a signal may
-# come between the two commands below, and $! must stay what they make it.
+# In the background, because the watchdog also needs notifications while the worker stops. In a
+# subshell, because the signal may arrive between the two commands below and must not change $!.
 trap '(docker stop "$container" >/dev/null &)' TERM
 
-# The machine's network, as the role's credentials are one hop away and no more.
+# The host network, because the role's credentials are only one hop away.
 docker run --rm --name "$container" --init --network host --no-healthcheck \
     --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --pids-limit 1000 \
     --stop-timeout "$STOP_TIMEOUT_SECONDS" \
@@ -28,7 +28,7 @@ client=$!
 while kill -0 "$client" 2>/dev/null; do
     if [ "$alive" -nt "$told" ]; then
         touch --reference="$alive" "$told"
-        systemd-notify READY=1 WATCHDOG=1 || true # Silence is heard as well.
+        systemd-notify READY=1 WATCHDOG=1 || true # The watchdog notices missing notifications.
     fi
     sleep 2
 done

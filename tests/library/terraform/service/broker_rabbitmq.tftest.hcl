@@ -1,4 +1,4 @@
-# What would be made of the broker, worked out by the real provider; as plan.tftest.hcl.
+# The plan of the broker with the real provider; see plan.tftest.hcl.
 
 provider "aws" {
   region                      = "eu-west-1"
@@ -44,14 +44,14 @@ run "broker" {
       aws_mq_broker.this.auto_minor_version_upgrade &&
       aws_mq_broker.this.logs[0].general
     )
-    error_message = "The broker is not what AWS makes, or is not named after its environment."
+    error_message = "The broker is not one that AWS offers, or is not named after its environment."
   }
 
   assert {
     condition = aws_mq_configuration.this.data == join("", [
       "consumer_timeout = ", 1000 * max([for queue in local.contract.queues : queue.visibility_timeout_seconds]...), "\n"
     ])
-    error_message = "The broker takes messages back at another time than the contract's longest visibility timeout."
+    error_message = "The broker's consumer timeout is not the contract's longest visibility timeout."
   }
 
   assert {
@@ -65,7 +65,7 @@ run "broker" {
     error_message = "Others than the workers could reach the broker, or they could not."
   }
 
-  # Policies, as AWS would get them.
+  # Policies, as sent to AWS.
 
   assert {
     condition = alltrue([
@@ -85,7 +85,7 @@ run "broker" {
         ]
       ]
     ]))
-    error_message = "A policy names services that the chosen result store does not need."
+    error_message = "A policy names services that the chosen result backend does not need."
   }
 
   assert {
@@ -102,7 +102,7 @@ run "broker" {
       FindBroker   = ["mq:ListBrokers", "*"]
       LookAtBroker = ["mq:DescribeBroker", "arn:aws:mq:${local.contract.region}:123456789012:broker:${local.contract.service}-staging:b-*"]
     }
-    error_message = "An operator may do more to the broker than look at it."
+    error_message = "An operator can do more than describe the broker."
   }
 
   # Alarms
@@ -119,7 +119,7 @@ run "broker" {
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].threshold == 0 &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= queue.workers_max
     ])
-    error_message = "An alarm looks at the wrong queue, metric or threshold."
+    error_message = "An alarm has the wrong queue, metric or threshold."
   }
 
   assert {
@@ -130,7 +130,7 @@ run "broker" {
         ]
       ])) && alarm.treat_missing_data == "breaching"
     ])
-    error_message = "The alarm for queues nobody works on looks at another queue."
+    error_message = "The alarm for queues without consumers watches another queue."
   }
 
   assert {
@@ -138,7 +138,7 @@ run "broker" {
       for alarm in concat([aws_cloudwatch_metric_alarm.queue["broker-cpu"]], values(aws_cloudwatch_metric_alarm.broker)) :
       alarm.threshold == 80 && alarm.treat_missing_data == "notBreaching"
     ]) && join(" ", keys(aws_cloudwatch_metric_alarm.broker)) == "disk memory"
-    error_message = "Nobody looks at the broker's machines."
+    error_message = "An alarm for the broker's nodes is missing."
   }
 }
 

@@ -1,9 +1,9 @@
-# What would run the workers, planned with a mock provider that knows ARNs and the like before anything is applied.
+# The plan of the workers with a mock provider, which knows ARNs before anything is applied.
 # Nothing is applied: before 1.14, Terraform could not destroy the queues after a test, because of their prevent_destroy.
 # https://github.com/hashicorp/terraform/pull/37364
 
 mock_provider "aws" {
-  source          = "./tests/mocks"
+  source          = "./mocks"
   override_during = plan
 }
 
@@ -89,7 +89,7 @@ run "workers" {
       contains(keys(aws_autoscaling_policy.sleep), queue.name) == (queue.workers_min == 0) &&
       aws_autoscaling_policy.backlog[queue.name].target_tracking_configuration[0].disable_scale_in == (queue.workers_min == 0)
     ])
-    error_message = "A queue that may have no worker is not woken, or its last worker is stopped at work."
+    error_message = "A queue with workers_min = 0 does not scale from zero, or its last worker is stopped while busy."
   }
 }
 

@@ -1,5 +1,5 @@
-# What would be made, worked out by the real provider: policies as AWS would get them, and every
-# number. Nothing is contacted. Expectations come from the contract, not from locals.tf.
+# The plan with the real provider: policies as sent to AWS, and every number. Nothing is contacted.
+# Expectations come from the contract, not from locals.tf.
 
 provider "aws" {
   region                      = "eu-west-1"
@@ -47,7 +47,7 @@ run "plan" {
 
   assert {
     condition     = alltrue([for alarm in aws_cloudwatch_metric_alarm.queue : alarm.treat_missing_data == "notBreaching"])
-    error_message = "A queue that nobody uses raises an alarm."
+    error_message = "An idle queue raises an alarm."
   }
 }
 
@@ -63,12 +63,12 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
 
   assert {
     condition     = alltrue([for workers in local.workers : workers.min == 0 && workers.max == 0])
-    error_message = "Workers would start from an image that nobody has pushed."
+    error_message = "Workers would start from an image that was never pushed."
   }
 
   assert {
     condition     = length(aws_vpc.this) + length(aws_vpc_endpoint.interface) + length(aws_vpc_endpoint.gateway) == 0 && aws_security_group.workers.vpc_id == "vpc-1"
-    error_message = "Something would be built into a VPC that is another's."
+    error_message = "Network resources would be created in an existing VPC."
   }
 
   assert {
@@ -153,7 +153,7 @@ run "secrets_of_tasks_are_read_by_whatever_starts_workers" {
     condition = {
       for statement in jsondecode(data.aws_iam_policy_document.read_task_secrets["this"].json).Statement : statement.Sid => toset(flatten([statement.Resource]))
     } == { ReadSecrets = toset(values(var.secrets)), DecryptSecrets = toset(var.secrets_kms_key_arns) }
-    error_message = "Whatever starts workers could not read the secrets, or could read others."
+    error_message = "What starts workers cannot read the secrets, or can read others."
   }
 
   assert {

@@ -1,4 +1,4 @@
-# What roles may do to the broker; as pipeline.tftest.hcl.
+# The roles' permissions for the broker; see pipeline.tftest.hcl.
 
 provider "aws" {
   region                      = "eu-west-1"

@@ -1,4 +1,4 @@
-# What the mock provider must not make up.
+# Values that the mock provider must not generate.
 
 mock_data "aws_caller_identity" {
   defaults = { account_id = "123456789012" }

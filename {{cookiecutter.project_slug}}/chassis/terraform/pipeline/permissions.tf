@@ -1,10 +1,11 @@
-# What a plan reads and what a deployment changes. What the options need stands in files named after them.
-# Resources of the owner's need more: terraform/pipeline/plan.json allows both roles to read them, deploy.json allows
-# deployments to change them. Each is an IAM policy, in which name, region, account and partition can be used.
+# Permissions of the roles: the plan role reads, the deploy role also changes. The options'
+# permissions are in files of their own. For the owner's resources, terraform/pipeline/plan.json
+# adds permissions to both roles and deploy.json to the deploy role. Both are IAM policies, in
+# which ${name}, ${region}, ${account} and ${partition} are replaced.
 
 locals {
-  # How things are set up, never what is in them: no message, result, log line, secret or object.
-  # Most of it cannot be limited to names, and it is the same for whoever makes a plan.
+  # Configuration only, no content: no messages, results, logs, secrets or objects. Most of these
+  # actions cannot be limited to names.
   look_actions = concat(local.broker_look_actions, local.compute_look_actions, local.identity_look_actions, local.results_look_actions, [
     "budgets:ListTagsForResource",
     "budgets:ViewBudget",
@@ -30,8 +31,9 @@ locals {
     "sns:ListTagsForResource",
   ])
 
-  # Whoever deploys can give workers any right, and so has it: a pull request to terraform/ is to be
-  # read like one that hands out rights, and production to be guarded by people who agree.
+  # The deploy role can give workers any permission, and so has every permission in effect. Review
+  # changes of terraform/ like changes of permissions, and require approval for production in
+  # GitHub.
   change_statements = merge(local.broker_change_statements, local.compute_change_statements, local.identity_change_statements, local.results_change_statements, {
     Alarms = {
       actions   = ["cloudwatch:*"]
@@ -40,12 +42,12 @@ locals {
     Topic  = { actions = ["sns:*"], resources = ["${local.arn.sns}:${local.name}-alarms", "${local.arn.sns}:${local.name}-alarms:*"] }
     Logs   = { actions = ["logs:*"], resources = ["${local.arn.logs}:log-group:/${local.contract.service}/${var.environment}/*"] }
     Images = { actions = ["ecr:*"], resources = ["${local.arn.ecr}:repository/${local.name}"] }
-    # Production runs the image that staging ran.
+    # Production runs the image that was tested in staging.
     ImagesOfStaging = {
       actions   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:GetDownloadUrlForLayer"]
       resources = ["${local.arn.ecr}:repository/${local.contract.service}-staging"]
     }
-    LogIn = { actions = ["ecr:GetAuthorizationToken"], resources = ["*"] } # It cannot be limited to one repository.
+    LogIn = { actions = ["ecr:GetAuthorizationToken"], resources = ["*"] } # This action cannot be limited to one repository.
     Budget = {
       actions   = ["budgets:ModifyBudget", "budgets:TagResource", "budgets:UntagResource"]
       resources = ["${local.global_arn.budgets}:budget/${local.name}"]
@@ -72,7 +74,7 @@ locals {
       ]
       resources = ["${local.global_arn.iam}:role/${local.name}-*", "${local.global_arn.iam}:policy/${local.name}-*"]
     }
-    # What is new has an id that nobody knows before, and what has no tags yet cannot be known by them.
+    # New resources have unknown ids and no tags yet, so neither can limit these actions.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
     Network = {
       actions = [
@@ -85,7 +87,7 @@ locals {
       ]
       resources = ["${local.arn.ec2}:*"]
     }
-    # An endpoint in the network brings a name of its service along.
+    # A VPC endpoint with private DNS associates a hosted zone.
     EndpointNames = {
       actions   = ["route53:AssociateVPCWithHostedZone"]
       resources = ["arn:${local.partition}:route53:::hostedzone/*"]
@@ -111,7 +113,7 @@ data "aws_iam_policy_document" "look" {
     resources = ["*"]
   }
 
-  # Terraform asks for a bucket by a request that needs this right.
+  # The provider's HeadBucket request needs this permission.
   # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
   statement {
     sid       = "FindBuckets"
@@ -123,7 +125,7 @@ data "aws_iam_policy_document" "look" {
 data "aws_iam_policy_document" "plan" {
   source_policy_documents = [data.aws_iam_policy_document.look.json]
 
-  # Not its lock: a plan of a pull request does without, and changes nothing at all.
+  # Without the lock: a plan for a pull request does not lock the state, and changes nothing.
   statement {
     sid       = "ReadState"
     actions   = ["s3:GetObject"]
@@ -167,7 +169,7 @@ data "aws_iam_policy_document" "deploy" {
     }
   }
 
-  # A service's own role, which AWS makes when an account first uses the service.
+  # Service-linked roles, which AWS creates when an account first uses a service.
   statement {
     sid       = "FirstUse"
     actions   = ["iam:CreateServiceLinkedRole"]
@@ -180,7 +182,7 @@ data "aws_iam_policy_document" "deploy" {
     }
   }
 
-  # A key of the owner's, whose policy must let this role in, and only by way of the services above.
+  # The owner's KMS key, whose policy must allow this role; only through AWS services.
   statement {
     sid       = "OwnKey"
     actions   = ["kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"]

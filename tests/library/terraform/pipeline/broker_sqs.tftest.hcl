@@ -1,4 +1,4 @@
-# What roles may do to queues; as pipeline.tftest.hcl.
+# The roles' permissions for queues; see pipeline.tftest.hcl.
 
 provider "aws" {
   region                      = "eu-west-1"

@@ -1,8 +1,8 @@
-# What would be made of Flower, worked out by the real provider, as in plan.tftest.hcl; and its container, by a mock.
+# The plan of Flower with the real provider, see plan.tftest.hcl, and of its container with a mock.
 
 mock_provider "aws" {
   alias  = "mock"
-  source = "./tests/mocks"
+  source = "./mocks"
 }
 
 provider "aws" {
@@ -40,10 +40,10 @@ run "there_is_none_unless_asked_for" {
       length(aws_iam_policy.flower) + length(aws_secretsmanager_secret.flower) == 0 &&
       !contains(keys(aws_vpc_endpoint.interface), "ssmmessages")
     )
-    error_message = "Flower runs, or may do something, though nobody named an image."
+    error_message = "Flower runs, or has permissions, without flower_image_tag."
   }
 
-  # Policies, as AWS would get them.
+  # Policies, as sent to AWS.
 
   assert {
     condition = {
@@ -57,7 +57,7 @@ run "there_is_none_unless_asked_for" {
       ]
       EndOwnSessions = ["arn:aws:ssm:${local.contract.region}:123456789012:session/$${aws:userid}-*"]
     }
-    error_message = "Who may look at Flower could not, or could do more."
+    error_message = "Users of Flower lack permissions, or have more than they need."
   }
 
   assert {

@@ -1,4 +1,4 @@
-# Who may be which role, and what it may do: policies as AWS would get them. Nothing is contacted.
+# Who can assume which role, and its permissions: policies as sent to AWS. Nothing is contacted.
 
 provider "aws" {
   region                      = "eu-west-1"
@@ -44,7 +44,7 @@ run "only_jobs_of_the_repository_are_let_in" {
         }
       }]
     }
-    error_message = "Others than the jobs of pull requests and of the environment could be let in, or those could not."
+    error_message = "Other jobs than those of pull requests and of the environment can assume the roles, or those cannot."
   }
 
   assert {
@@ -108,7 +108,7 @@ run "a_plan_reads_how_things_are_set_up_and_no_data" {
         ]
       ]
     ]))
-    error_message = "A plan could read what is kept, not only how."
+    error_message = "A plan could read content, not only configuration."
   }
 }
 
@@ -143,7 +143,7 @@ run "a_deployment_changes_what_has_the_environments_name" {
         ]
       ]
     ]))
-    error_message = "A deployment could give itself rights, or change another environment."
+    error_message = "A deployment could give itself permissions, or change another environment."
   }
 
   assert {

@@ -1,4 +1,4 @@
-# What would be made of SQS, worked out by the real provider; as plan.tftest.hcl.
+# The plan of SQS with the real provider; see plan.tftest.hcl.
 
 provider "aws" {
   region                      = "eu-west-1"
@@ -80,7 +80,7 @@ run "queues" {
     error_message = "A queue is not encrypted or can be reached in plain text."
   }
 
-  # Policies, as AWS would get them.
+  # Policies, as sent to AWS.
 
   assert {
     condition = jsonencode(sort(distinct(flatten([
@@ -93,7 +93,7 @@ run "queues" {
     condition = jsonencode(sort(distinct(flatten([
       for statement in jsondecode(data.aws_iam_policy_document.this["worker"].json).Statement : statement.Action if strcontains(jsonencode(statement.Action), "sqs:")
     ])))) == jsonencode(["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage", "sqs:SendMessage"])
-    error_message = "A worker's rights are not those it needs."
+    error_message = "A worker has other permissions than it needs."
   }
 
   assert {
@@ -103,7 +103,7 @@ run "queues" {
       Work = sort([for queue in aws_sqs_queue.main : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
       Send = sort([for queue in concat(values(aws_sqs_queue.main), values(aws_sqs_queue.dead_letters)) : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
     })
-    error_message = "A worker works on other queues than the service's, or takes messages from dead-letter queues."
+    error_message = "A worker uses other queues than the service's, or receives messages from dead-letter queues."
   }
 
   assert {
@@ -112,7 +112,7 @@ run "queues" {
       }) == jsonencode({
       HandleDeadLetters = sort([for queue in aws_sqs_queue.dead_letters : "arn:aws:sqs:${local.contract.region}:123456789012:${queue.name}"])
     })
-    error_message = "An operator may take or purge messages of queues that are no dead-letter queues."
+    error_message = "An operator can receive or purge messages of queues that are not dead-letter queues."
   }
 
   assert {
@@ -138,7 +138,7 @@ run "queues" {
         ]
       ]
     ]))
-    error_message = "A policy names services that the chosen result store does not need."
+    error_message = "A policy names services that the chosen result backend does not need."
   }
 
   # Alarms
@@ -155,7 +155,7 @@ run "queues" {
       aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= queue.workers_max &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-empty-receives"].threshold > queue.workers_max * 60 / (20 + 1)
     ])
-    error_message = "An alarm looks at the wrong queue, metric or threshold."
+    error_message = "An alarm has the wrong queue, metric or threshold."
   }
 
   assert {
@@ -163,7 +163,7 @@ run "queues" {
       for name, alarm in aws_cloudwatch_metric_alarm.nobody_works :
       toset(flatten([for query in alarm.metric_query : [for metric in query.metric : metric.dimensions.QueueName]])) == toset([aws_sqs_queue.main[name].name])
     ])
-    error_message = "The alarm for queues nobody works on looks at another queue."
+    error_message = "The alarm for queues without consumers watches another queue."
   }
 }
 
@@ -195,7 +195,7 @@ run "trail_tells_who_touches_dead_letters" {
         for field in selector.field_selector : field.field == "resources.ARN" && toset(field.equals) == toset(local.dead_letter_arns)
       ])
     ])
-    error_message = "The trail does not record who touches dead letters."
+    error_message = "The trail does not record access to dead-letter messages."
   }
 
   assert {
