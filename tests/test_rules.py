@@ -368,5 +368,5 @@ def test_derived_names_and_numbers(tmp_path):
     assert queue.seconds_to_dead_letter == 10 + 20 + 40 + 80
     assert contract.idle_requests_per_month == 129_277  # 2,592,000 s / 20.05 s
     assert contract.queue("default") is queue
-    with pytest.raises(KeyError, match="there are: default"):
+    with pytest.raises(KeyError, match="queues: default"):
         contract.queue("defualt")
