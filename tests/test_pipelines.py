@@ -479,7 +479,7 @@ def test_image_is_pushed_once_and_copied_to_production(pretended):
     # Another commit than the one that is checked out is not built from that.
     done = pretended("push", "TAG=other")
     assert done.returncode != 0
-    assert "not what is checked out" in done.stderr
+    assert "other is not checked out" in done.stderr
     assert "build" not in calls.read_text()
 
     # Nor is what nobody has committed called by a commit's name.
