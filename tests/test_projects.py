@@ -79,7 +79,7 @@ def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):
 
 
 def test_dev_says_what_is_missing_where_nothing_can_run_rabbitmq(project):
-    nowhere = "from celery_aws.dev.brokers import rabbitmq; rabbitmq.PLACES = ()"
+    nowhere = "from celery_aws.dev.brokers import rabbitmq; rabbitmq.PROGRAM_FOLDERS = ()"
     emulator = "import runpy; runpy.run_module('celery_aws.dev.emulator', run_name='__main__')"
     run = subprocess.run(
         (sys.executable, "-c", f"{nowhere}; {emulator}"),
