@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 # More than there are processors, as what takes long waits for most of its time; see WAITERS in tests/conftest.py.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 4)')
+WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 3)')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 OUTPUT ?= ..
 # What to hand on to pytest.

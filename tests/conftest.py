@@ -139,7 +139,7 @@ LONG = (
 """Modules of tests that take long."""
 WAITING = ("test_library", "test_mutant_is_caught")
 """Those of them that wait for most of their time, so that others can use the processors beside them."""
-WAITERS = 4
+WAITERS = 3
 """So many processes begin with those; the Makefile starts as many more than there are processors."""
 UNDIVIDED = "test_image"
 """One that does, too, but is one process's, as each would have to build the images."""
