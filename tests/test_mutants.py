@@ -407,7 +407,9 @@ def test_mutant_is_caught(tmp_path, name):
     text = path.read_text(encoding="utf-8")
     assert text.count(mutant.right) == 1
     path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
-    tests = library_tests({"broker": mutant.broker, "results": mutant.results}, [mutant.test], "-x", chassis=chassis)
+    # One queue, so that no other's worker has to start.
+    answers = {"broker": mutant.broker, "results": mutant.results, "queues": "only"}
+    tests = library_tests(answers, [mutant.test], "-x", chassis=chassis)
     # 1: tests failed; anything else is no test, or one that could not run.
     assert tests.returncode == 1, tests.stdout[-3000:] + tests.stderr[-2000:]
     assert " error" not in tests.stdout.splitlines()[-1]
