@@ -79,22 +79,15 @@ def plan(environment: Environment, answers: Mapping[str, Any]) -> str:
     data = _checked(environment, answers)
     rules = load_rules()
     contract = rules.parse(data)
-    chosen = {getattr(contract, choice) for choice in rules.CHOICES}
-    options = {option for choice in rules.CHOICES.values() for option in choice}
     return json.dumps(
         {
-            "chosen": sorted(set().union(*map(_tokens, chosen))),
-            "options": sorted(set().union(*map(_tokens, options))),
+            "chosen": sorted(contract.option_names),
+            "options": sorted(rules.OPTION_NAMES),
             "tasks": f"src/{contract.package}/tasks",
             "modules": [queue.module for queue in contract.queues],
             "report": _report(contract, rules.advice(data), _way_to(contract.service, answers.get("_output_dir"))),
         }
     )
-
-
-def _tokens(option: str) -> set[str]:
-    """Return what files of an option may be called: `sqs-fifo` also chooses those of `sqs`."""
-    return {option, option.split("-")[0]}
 
 
 def rules(broker: str) -> str:

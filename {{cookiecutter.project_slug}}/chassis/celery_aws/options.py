@@ -10,7 +10,7 @@ import importlib.util
 from typing import Any
 
 from . import service
-from .contract import ContractError
+from .contract import CHOICES, OPTION_NAMES, ContractError, names_of
 
 
 def load(package: str, option: str) -> Any:
@@ -20,12 +20,26 @@ def load(package: str, option: str) -> Any:
         package: package of the module, such as `celery_aws.results`.
         option: the option, as in the contract.
     """
-    return importlib.import_module(f"{package}.{option.partition('-')[0]}")
+    return importlib.import_module(_module(package, option))
+
+
+def _module(package: str, option: str) -> str:
+    return f"{package}.{option.partition('-')[0]}"
+
+
+def names() -> frozenset[str]:
+    """Return the names of the contract's options; of all options if it cannot be read, so that help is shown."""
+    try:
+        return service.contract().option_names
+    except (ContractError, OSError):
+        return OPTION_NAMES
 
 
 def broker() -> str:
-    """Return the broker of the contract; if that cannot be read, the one that is here, so that help is shown."""
-    try:
-        return service.contract().broker
-    except (ContractError, OSError):
-        return next(name for name in ("sqs", "rabbitmq") if importlib.util.find_spec(f"{__package__}.brokers.{name}"))
+    """Return the broker of the contract; if that cannot be read, the one whose modules are here."""
+    chosen = names()
+    return next(
+        option
+        for option in CHOICES["broker"]
+        if names_of(option) <= chosen and importlib.util.find_spec(_module(f"{__package__}.brokers", option))
+    )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .contract import CHOICES
+from .contract import CHOICES, OPTION_NAMES, names_of
 
 HERE = Path(__file__).parent
 CHASSIS = HERE.parent
@@ -42,16 +42,10 @@ def write(chassis: Path) -> None:
     (chassis / SUMS).write_bytes("".join(lines).encode())
 
 
-def _options(chassis: Path) -> set[str]:
+def _unused_options(chassis: Path) -> frozenset[str]:
     """Return the names of files and folders of options that the service does not use."""
     contract = json.loads((chassis.parent / "contract.json").read_text(encoding="utf-8"))
-    every = {option for options in CHOICES.values() for option in options}
-    chosen = {str(contract.get(choice)) for choice in CHOICES}
-    return _as_named(every) - _as_named(chosen)
-
-
-def _as_named(options: set[str]) -> set[str]:
-    return options | {option.partition("-")[0] for option in options}
+    return OPTION_NAMES - {name for choice in CHOICES for name in names_of(str(contract.get(choice)))}
 
 
 def differences(chassis: Path = CHASSIS) -> Iterator[str]:
@@ -60,7 +54,7 @@ def differences(chassis: Path = CHASSIS) -> Iterator[str]:
     Raises:
         OSError: the checksums or the contract are missing, as in an installed wheel.
     """
-    found, others = sums(chassis), _options(chassis)
+    found, others = sums(chassis), _unused_options(chassis)
     lines = (chassis / SUMS).read_text(encoding="utf-8").splitlines()
     known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in sorted({*found, *known}):

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from .. import contract as contracts
-from .. import service
+from .. import options, service
 from .. import worker as workers
 from ..commands import Failure, Number
-from ..contract import CHOICES
+from ..contract import OPTION_NAMES
 from ..version import __version__
 
 OPERATIONS = ("cost", "dlq", "doctor", "keys", "metrics", "queues")
@@ -26,22 +26,13 @@ Commands whose options depend on the broker are in the broker's package.
 
 def module_of(command: str) -> str | None:
     """Return the module name of an operator command; None if the service does not have the command."""
-    chosen = _chosen()
-    if command in CHOICES["credentials"] and command not in chosen:
+    chosen = options.names()
+    if command in OPTION_NAMES - chosen:
         return None
-    for package in (__name__, *(f"{__name__}.{option}" for option in chosen)):
+    for package in (__name__, *(f"{__name__}.{name}" for name in chosen)):
         if command in OPERATIONS and _is_there(f"{package}.{command}"):
             return f"{package}.{command}"
     return None
-
-
-def _chosen() -> set[str]:
-    """Return the options of the contract, as their folders are named; all options if it is invalid."""
-    try:
-        contract = service.contract()
-    except (contracts.ContractError, OSError):
-        return {option.partition("-")[0] for options in CHOICES.values() for option in options}
-    return {str(getattr(contract, choice)).partition("-")[0] for choice in CHOICES}
 
 
 def _is_there(module: str) -> bool:

@@ -7,7 +7,16 @@ refuse invalid answers, so they import only the standard library.
 
 from __future__ import annotations
 
-from .model import CHOICES, HAND_OVER_SECONDS, SQS_ALONE, STOP_MARGIN_SECONDS, Contract, Queue
+from .model import (
+    CHOICES,
+    HAND_OVER_SECONDS,
+    OPTION_NAMES,
+    SQS_ALONE,
+    STOP_MARGIN_SECONDS,
+    Contract,
+    Queue,
+    names_of,
+)
 from .reading import ContractError, Problem, advice, parse, problems, read
 from .rules import LONGEST_SERVICE_NAME, QUEUE_RULES, SERVICE_RULES
 
@@ -15,6 +24,7 @@ __all__ = [
     "CHOICES",
     "HAND_OVER_SECONDS",
     "LONGEST_SERVICE_NAME",
+    "OPTION_NAMES",
     "QUEUE_RULES",
     "SERVICE_RULES",
     "SQS_ALONE",
@@ -24,6 +34,7 @@ __all__ = [
     "Problem",
     "Queue",
     "advice",
+    "names_of",
     "parse",
     "problems",
     "read",

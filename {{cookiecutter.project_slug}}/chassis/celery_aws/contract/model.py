@@ -17,6 +17,15 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The options of each choice. The file or folder of an option is named after it: `results/s3.py`."""
 
+
+def names_of(option: str) -> frozenset[str]:
+    """Return the words that names of files and folders of an option contain: `sqs-fifo` also uses those of `sqs`."""
+    return frozenset((option, option.partition("-")[0]))
+
+
+OPTION_NAMES = frozenset(name for options in CHOICES.values() for option in options for name in names_of(option))
+"""Such words of all options."""
+
 SQS_ALONE = ("heartbeat_seconds", "heartbeat_limit_seconds", "wait_time_seconds", "polling_interval_seconds")
 """Fields that only contracts with SQS have: RabbitMQ has no polling and no visibility timeout to extend."""
 
@@ -158,6 +167,11 @@ class Contract:
     def default_queue(self) -> Queue:
         """The queue of tasks outside the queues' modules: `default`, or else the first queue."""
         return next((q for q in self.queues if q.name == "default"), self.queues[0])
+
+    @property
+    def option_names(self) -> frozenset[str]:
+        """The words that names of files and folders of the chosen options contain."""
+        return frozenset().union(*(names_of(getattr(self, choice)) for choice in CHOICES))
 
     @property
     def is_fifo(self) -> bool:
