@@ -34,19 +34,21 @@ def keep_chosen(project: Path, chosen: Iterable[str], options: Iterable[str]) ->
     """
     other = set(options) - set(chosen)
     for path in sorted(files(project)):
-        parts = path.relative_to(project).parts
-        thing, *between = path.name.split(".")
-        of = []
-        if parts[0] == "chassis":
-            between, of = [], [*parts, *re.split(r"[._]", path.name)]
-        while len(between) > 1 and between[0] in options:
-            of.append(between.pop(0))
+        name, of = path.name, []
+        relative = path.relative_to(project).as_posix()
+        if relative.startswith("chassis/"):
+            of = re.split(r"[/._]", relative)
+        else:
+            thing, *between = name.split(".")
+            while len(between) > 1 and between[0] in options:
+                of.append(between.pop(0))
+            name = ".".join((thing, *between))
         if not other.isdisjoint(of):
             path.unlink()
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # If it held nothing but files of options.
-        elif of and between:
-            path.replace(path.with_name(".".join((thing, *between))))
+        elif name != path.name:
+            path.replace(path.with_name(name))
 
 
 def record_chassis(project: Path) -> None:

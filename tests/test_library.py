@@ -9,6 +9,7 @@ import re
 
 import pytest
 from conftest import CHOICES, TEMPLATE, library_tests, need, show
+from module_tests import words
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(1800)
@@ -36,9 +37,8 @@ WITHOUT_RESULTS = ("contract", "end_to_end", "failures", "outcomes", "plugin", "
 
 def modules(answers):
     """Return the modules of tests that a service has, by their paths."""
-    chosen = {option for choice, options in CHOICES.items() for option in (answers.get(choice, options[0]),)}
-    chosen |= {part for option in chosen for part in option.split("-")}
-    folders = [LIBRARY, *(LIBRARY / option for option in sorted(chosen))]
+    chosen = words([answers.get(choice, options[0]) for choice, options in CHOICES.items()])
+    folders = [LIBRARY, *(LIBRARY / word for word in sorted(chosen))]
     return [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
 
 

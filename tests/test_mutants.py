@@ -328,8 +328,8 @@ MUTANTS = {
     ),
     "a FIFO group runs side by side": Mutant(
         "brokers/sqs/polling.py",
-        '1 if queue.endswith(".fifo") else min(',
-        "min(",
+        '1 if queue.endswith(".fifo") else self._room()',
+        "self._room()",
         "fifo/test_groups.py::test_groups_run_side_by_side_and_each_in_order_also_with_failures[1]",
         "sqs-fifo",
     ),

@@ -15,8 +15,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -72,8 +74,9 @@ sys.path[:0] = [str(PROJECT / "src"), str(CHASSIS), str(TESTS)]
 # What Python leaves behind in the template would be baked.
 sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "library-pycache")
 
-from module_tests import add_module_tests  # noqa: E402
+from module_tests import add_module_tests, words  # noqa: E402
 
+from celery_aws import doctor, options  # noqa: E402
 from celery_aws.contract import CHOICES  # noqa: E402
 from celery_aws.testing.running import unreachable  # noqa: E402
 from library.support import (  # noqa: E402
@@ -82,13 +85,14 @@ from library.support import (  # noqa: E402
     VISIBILITY_TIMEOUT_SECONDS,
     RunningService,
     contract,
+    eventually,
     running_service,
 )
 
 pytest_plugins = ["celery_aws.testing.plugin"]
 
-OPTIONS = {part for options in CHOICES.values() for option in options for part in option.split("-")}
-CHOSEN = {part for choice in CHOICES for part in CONTRACT[choice].split("-")}
+OPTIONS = words([option for options in CHOICES.values() for option in options])
+CHOSEN = words([CONTRACT[choice] for choice in CHOICES])
 
 add_module_tests(PROJECT)
 
@@ -118,3 +122,27 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Run the service without a worker, each test module its own."""
     with running_service(tmp_path_factory.mktemp("logs")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Run the service with workers that are ready, each test module its own."""
+    with running_service(tmp_path_factory.mktemp("logs")) as running:
+        for queue in CONTRACT["queues"]:
+            running.start_worker(queue["name"])
+        assert all(running.ready(queue["name"]) for queue in CONTRACT["queues"])
+        yield running
+
+
+@pytest.fixture
+def look(working: RunningService) -> Callable[..., dict[str, Any]]:
+    """A function that makes all checks of `doctor` in this process, and returns what is not well, by code."""
+
+    def found(role: str = "operator", contract: Any = working.contract, **environment: str) -> dict[str, Any]:
+        variables = {**working.environment, "LIVENESS_DIRECTORY": str(working.logs), **environment}
+        with mock.patch.dict(os.environ, variables):
+            env = options.load("celery_aws.environment", contract.broker).Environment(contract, "development")
+            return {finding.code: finding for finding in doctor.findings(env, role) if not finding.is_well}
+
+    assert eventually(lambda: not found()), found()
+    return found

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 
 import pytest
 
+from celery_aws.testing import conformance, terraform
 from library.support import CONTRACT, PROJECT, broker, fields, module, read_variables
 
 app = module("service").app()
@@ -17,57 +15,30 @@ app = module("service").app()
 TERRAFORM = PROJECT / "terraform"
 MODULES = PROJECT / "chassis" / "terraform"
 FOLDERS = [TERRAFORM, *(MODULES / name for name in ("service", "bootstrap", "pipeline"))]
-SECRETS = {"aws_access_key_id", "aws_secret_access_key", "broker_username", "broker_password"}
+SECRETS = {name.lower() for name in conformance.FROM_SECRETS}
 
 # The first `terraform init` loads the provider from the network.
 pytestmark = pytest.mark.timeout(600)
 
 
-def terraform(*arguments, folder=TERRAFORM):
-    """Run Terraform without the variables that lead the service to the emulator."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    return subprocess.run(
-        ["terraform", f"-chdir={folder}", *arguments],
-        env={**environment, "TF_IN_AUTOMATION": "true", "CHECKPOINT_DISABLE": "true"},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="session", autouse=True)
 def initialized():
     """Load the provider; the state is left alone."""
-    if shutil.which("terraform") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("terraform is missing, and CI should have installed it")
-        pytest.skip("terraform is not installed on this machine")
+    terraform.need()
     for folder in FOLDERS:
-        run = terraform("init", "-backend=false", "-input=false", "-no-color", folder=folder)
-        assert run.returncode == 0, run.stderr
-
-
-def reports(folder):
-    """Run the tests of a folder and return what they reported, with their plans."""
-    run = terraform("test", "-json", "-verbose", folder=folder)
-    found = [json.loads(line) for line in run.stdout.splitlines()]
-    assert run.returncode == 0, "\n".join(
-        f"{report['@message']}\n{report.get('diagnostic', {}).get('detail', '')}"
-        for report in found
-        if report["@level"] == "error" or report["type"] == "test_run"
-    )
-    return found
+        terraform.initialize(folder)
 
 
 @pytest.fixture(scope="session")
 def tested():
     """Run the tests of the module, once."""
-    return reports(MODULES / "service")
+    return terraform.reports(MODULES / "service")
 
 
 @pytest.fixture(scope="session")
 def planned():
     """Return the plan of the whole environment as the owner's root makes it, with a mock provider."""
-    return next(report["test_plan"] for report in reports(TERRAFORM) if "test_plan" in report)
+    return terraform.planned()
 
 
 def output(planned, name):
@@ -89,14 +60,12 @@ def resources(planned, kind):
 
 @pytest.mark.parametrize("folder", [TERRAFORM, MODULES], ids=["root", "modules"])
 def test_files_are_formatted(folder):
-    run = terraform("fmt", "-check", "-recursive", "-diff", folder=folder)
-    assert run.returncode == 0, run.stdout
+    assert terraform.run("fmt", "-check", "-recursive", "-diff", folder=folder) == ""
 
 
 def test_bootstrap_is_valid():
     """The others have tests of their own."""
-    run = terraform("validate", "-no-color", folder=MODULES / "bootstrap")
-    assert run.returncode == 0, run.stderr
+    terraform.run("validate", "-no-color", folder=MODULES / "bootstrap")
 
 
 def test_own_tests_of_terraform_pass(tested):
@@ -106,8 +75,7 @@ def test_own_tests_of_terraform_pass(tested):
 
 
 def test_pipelines_are_trusted_no_further_than_they_must():
-    run = terraform("test", "-no-color", folder=MODULES / "pipeline")
-    assert run.returncode == 0, run.stdout + run.stderr
+    terraform.run("test", "-no-color", folder=MODULES / "pipeline")
 
 
 OPERATIONS, RUNBOOK = (

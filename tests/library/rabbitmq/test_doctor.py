@@ -15,37 +15,13 @@ from celery_aws.dev.brokers import rabbitmq as broker
 from library.commands import Commands
 from library.rabbitmq import tls
 from library.rabbitmq.messages import bodies, celery_body, channel, put
-from library.support import CONTRACT, eventually, module, running_service
+from library.support import CONTRACT, eventually, module
 
 pytestmark = pytest.mark.end_to_end
 
 doctor = module("doctor.rabbitmq")
 places = module("environment.rabbitmq")
 topology = module("brokers.rabbitmq.topology")
-
-
-@pytest.fixture(scope="module")
-def working(tmp_path_factory):
-    """A service whose workers work."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running:
-        for queue in CONTRACT["queues"]:
-            running.start_worker(queue["name"])
-        assert all(running.ready(queue["name"]) for queue in CONTRACT["queues"])
-        yield running
-
-
-@pytest.fixture
-def look(working):
-    """Make all checks in this process; return what is not well, by code."""
-
-    def found(role="operator", contract=working.contract, **environment):
-        variables = {**working.environment, "LIVENESS_DIRECTORY": str(working.logs), **environment}
-        with mock.patch.dict(os.environ, variables):
-            place = places.Environment(contract, "development")
-            return {finding.code: finding for finding in doctor.findings(place, role) if not finding.is_well}
-
-    assert eventually(lambda: not found()), found()
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -13,36 +13,12 @@ from botocore.exceptions import ClientError
 
 from library.commands import Commands
 from library.sqs.messages import bodies, celery_body, put
-from library.support import CONTRACT, IS_FIFO, eventually, module, running_service
+from library.support import CONTRACT, IS_FIFO, module
 
 pytestmark = pytest.mark.end_to_end
 
 doctor = module("doctor.sqs")
 places = module("environment.sqs")
-
-
-@pytest.fixture(scope="module")
-def working(tmp_path_factory):
-    """A service whose workers work."""
-    with running_service(tmp_path_factory.mktemp("logs")) as running:
-        for queue in CONTRACT["queues"]:
-            running.start_worker(queue["name"])
-        assert all(running.ready(queue["name"]) for queue in CONTRACT["queues"])
-        yield running
-
-
-@pytest.fixture
-def look(working):
-    """Make all checks in this process; return what is not well, by code."""
-
-    def found(role="operator", **environment):
-        variables = {**working.environment, "LIVENESS_DIRECTORY": str(working.logs), **environment}
-        with mock.patch.dict(os.environ, variables):
-            place = places.Environment(working.contract, "development")
-            return {finding.code: finding for finding in doctor.findings(place, role) if not finding.is_well}
-
-    assert eventually(lambda: not found()), found()
-    return found
 
 
 @pytest.fixture

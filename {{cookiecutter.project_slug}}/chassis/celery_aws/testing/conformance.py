@@ -7,12 +7,8 @@ through each queue on the emulator.
 from __future__ import annotations
 
 import ast
-import functools
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from .. import service as services
 from ..contract import Queue
 from ..dev import compose, emulator, timeouts
 from ..dlq import find
+from . import terraform
 from .plugin import outcome_in
 from .running import RunningService, eventually
 
@@ -84,13 +81,17 @@ def _names_of_the_chassis(path: Path) -> list[str]:
     return found
 
 
+def variables() -> dict[str, Any]:
+    """Return the fields of the environment variables that the service reads, by the variables' names."""
+    services.use(CONTRACT.package)
+    classes = (type(services.app().settings), *apps.variables(CONTRACT))
+    return {name.upper(): field for each in classes for name, field in each.model_fields.items()}
+
+
 def test_environment_variables_are_in_the_example() -> None:
     """`.env.example` documents all environment variables."""
-    services.use(CONTRACT.package)
     shown = re.findall(r"^#?([A-Z_]+)=", (emulator.PROJECT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
-    kinds = (type(services.app().settings), *apps.variables(CONTRACT))
-    read = [name.upper() for kind in kinds for name in kind.model_fields]
-    assert [name for name in read if name not in shown] == []
+    assert [name for name in variables() if name not in shown] == []
 
 
 def test_modules_of_tasks_are_those_of_queues() -> None:
@@ -146,47 +147,16 @@ def test_queue_when_a_task_fails_then_is_dead_lettered_and_resent(
     assert eventually(lambda: outcome_in(service.log(queue.name), task_id) == "succeeded"), service.log(queue.name)
 
 
-@functools.cache
-def planned() -> dict[str, Any]:
-    """Return the plan of an environment that the tests in terraform/tests/ make, with a mock provider."""
-    _need_terraform()
-    _terraform("init", "-backend=false", "-input=false", "-no-color")
-    reports = [json.loads(line) for line in _terraform("test", "-json", "-verbose").splitlines()]
-    return next(dict(report["test_plan"]) for report in reports if "test_plan" in report)
-
-
-def _need_terraform() -> None:
-    """Skip the test on a machine without Terraform; fail it in CI."""
-    if shutil.which("terraform") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("terraform is missing; CI has to install it")
-        pytest.skip("terraform is not installed on this machine")
-
-
-def _terraform(*arguments: str) -> str:
-    """Run Terraform without the variables that lead the service to the emulator."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    run = subprocess.run(
-        ["terraform", "-chdir=terraform", *arguments],
-        cwd=emulator.PROJECT,
-        env={**environment, "TF_IN_AUTOMATION": "true", "CHECKPOINT_DISABLE": "true"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
-    return run.stdout
-
-
 def test_terraform_is_formatted() -> None:
     """`terraform fmt -recursive` in terraform/ formats the files that this lists."""
-    _need_terraform()
-    assert _terraform("fmt", "-check", "-recursive") == ""
+    terraform.need()
+    assert terraform.run("fmt", "-check", "-recursive") == ""
 
 
 @pytest.mark.timeout(600)  # The first `terraform init` loads the provider from the network.
 def test_terraform_creates_each_queue_with_its_alarms() -> None:
     """Queue and dead-letter queue have the names that the service uses, and alarms watch both."""
-    queues = planned()["output_changes"]["queues"]["after"]
+    queues = terraform.planned()["output_changes"]["queues"]["after"]
     assert queues == {
         queue.name: {
             "queue": CONTRACT.queue_name(queue, "staging"),
@@ -196,7 +166,7 @@ def test_terraform_creates_each_queue_with_its_alarms() -> None:
     }
     alarms = [
         change["change"]["after"]
-        for change in planned()["resource_changes"]
+        for change in terraform.planned()["resource_changes"]
         if change["type"] == "aws_cloudwatch_metric_alarm"
     ]
     watched = set(re.findall(r'"(?:QueueName|Queue)": "([^"]+)"', json.dumps(alarms)))
@@ -210,7 +180,7 @@ def test_terraform_runs_workers_of_each_queue(queue: Queue) -> None:
     kinds = ("aws_ecs_service", "aws_autoscaling_group")
     runners = [
         change
-        for change in planned()["resource_changes"]
+        for change in terraform.planned()["resource_changes"]
         if change["type"] in kinds and change["name"] == "worker" and change.get("index") == queue.name
     ]
     assert len(runners) == 1
@@ -219,8 +189,6 @@ def test_terraform_runs_workers_of_each_queue(queue: Queue) -> None:
 @pytest.mark.timeout(600)
 def test_terraform_gives_workers_the_variables_they_read() -> None:
     """Every required variable is in the plan, or comes from a secret."""
-    services.use(CONTRACT.package)
-    plan = json.dumps(planned())
-    kinds = (type(services.app().settings), *apps.variables(CONTRACT))
-    required = [name.upper() for kind in kinds for name, field in kind.model_fields.items() if field.is_required()]
+    plan = json.dumps(terraform.planned())
+    required = [name for name, field in variables().items() if field.is_required()]
     assert [name for name in required if name not in plan and name not in FROM_SECRETS] == []

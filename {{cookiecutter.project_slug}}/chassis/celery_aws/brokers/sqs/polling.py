@@ -121,7 +121,7 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         # One receive may return several messages of one FIFO group, which would run in parallel. SQS
         # returns no message of a group that has one in flight, so one message per receive keeps the
         # order, and groups still run in parallel.
-        count = 1 if queue.endswith(".fifo") else min(ENTRIES_PER_REQUEST, self._room() or ENTRIES_PER_REQUEST)
+        count = 1 if queue.endswith(".fifo") else self._room()
         url = self.predefined_queues[queue]["url"]
         request = {
             "QueueUrl": url,
@@ -135,15 +135,14 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             "ReceiveMessage", request, partial(self._polled, queue, url), self.wait_time_seconds + ANSWER_MARGIN_SECONDS
         )
 
-    def _room(self) -> int | None:
-        """Return how many more messages may be held; None if that is unlimited."""
+    def _room(self) -> int:
+        """Return how many messages one receive may return at most."""
         room: int | None = self.qos.can_consume_max_estimate()
-        return room
+        return ENTRIES_PER_REQUEST if room is None else min(ENTRIES_PER_REQUEST, room)
 
     def _has_room(self, queue: str) -> bool:
         """Return whether there is room for `messages_per_poll` messages."""
-        room = self._room()
-        return room is None or room >= self.predefined_queues[queue]["messages_per_poll"]
+        return self._room() >= int(self.predefined_queues[queue]["messages_per_poll"])
 
     def _polled(self, queue: str, url: str, outcome: Answer | Failure) -> None:
         self._polling.discard(queue)
