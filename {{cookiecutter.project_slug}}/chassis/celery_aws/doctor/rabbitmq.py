@@ -308,4 +308,4 @@ def _worker(env: Environment, queue: Queue, connection: Any, name: str) -> Findi
     if not queue.workers_min and not waiting:
         return well("D501", queue.name, "scaled to zero, no messages")
     advice = "check the workers' logs, and the desired number of workers"
-    return wrong("D501", queue.name, f"no workers, {waiting} messages waiting", advice)
+    return wrong("D501", queue.name, f"no workers; messages waiting: {waiting}", advice)

@@ -341,5 +341,5 @@ def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:
         elif not queue.workers_min and not waiting:
             yield well("D501", queue.name, "scaled to zero, no messages")
         else:
-            says = f"no receives in the last {age(RECENT_SECONDS)}, {waiting} messages waiting"
+            says = f"no receives in the last {age(RECENT_SECONDS)}; messages waiting: {waiting}"
             yield wrong("D501", queue.name, says, "check the workers' logs, and the desired number of workers")

@@ -166,12 +166,12 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             return
         count = self._failures[queue] = self._failures.get(queue, 0) + 1
         backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311
-        logger.warning("poll of queue %s failed %d times, retrying in %.1f s: %s", queue, count, backoff, failure)
+        logger.warning("poll of queue %s failed (%d in a row), retrying in %.1f s: %s", queue, count, backoff, failure)
         self.hub.call_later(backoff, self._schedule_queue, queue)
 
     def give_up(self, queue: str, code: str, text: str) -> None:
         """Log a permanent error and its remedy, and end the worker."""
-        logger.critical("cannot consume queue %s: %s. To fix it, %s", queue, text, REMEDIES[code])
+        logger.critical("cannot consume queue %s: %s. To fix it, %s", queue, text.rstrip("."), REMEDIES[code])
         self.soon(_end_worker)
 
     def _take(self, queue: str, url: str, received: list[dict[str, Any]]) -> None:
