@@ -125,6 +125,7 @@ ATTRIBUTES = {
     "_messages": "of moto's queues: what the emulator lacks (dev/)",
     "_messages_lock": "of moto's queues (dev/)",
     "_old_receipt_handles": "of moto's messages (dev/)",
+    "_on_collect": "of kombu's QoS: releases at exit what a channel holds, and outlives it (brokers/sqs/transport.py)",
     "_procmgr": "of honcho's manager, which would signal whole process groups (dev/__main__.py)",
     "_tasks": "of the application: its tasks without finalizing it (sending.py)",
     "_timeout": "of billiard's job: its hard limit (pool.py)",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -70,3 +72,17 @@ def test_messages_of_a_worker_that_stops_are_released_ten_at_a_time(channel):
     channel.release_all({str(number): ("q", "url") for number in range(25)})
     assert [len(parameters["Entries"]) for _, parameters in channel.asked] == [10, 10, 5]
     assert {entry["VisibilityTimeout"] for _, parameters in channel.asked for entry in parameters["Entries"]} == {0}
+
+
+def test_channel_when_closed_then_its_messages_are_released_and_nothing_keeps_them(channel):
+    held = transport.QoS(channel)
+    held.append(message(), "handle")
+    gone = weakref.ref(held)
+    held.restore_unacked_once()
+    held.restore_unacked_once()
+    ((operation, parameters),) = channel.asked
+    assert operation == "ChangeMessageVisibilityBatch"
+    assert [entry["ReceiptHandle"] for entry in parameters["Entries"]] == ["handle"]
+    del held
+    gc.collect()
+    assert gone() is None

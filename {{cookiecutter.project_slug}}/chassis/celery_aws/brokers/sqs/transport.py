@@ -100,13 +100,22 @@ class QoS(BaseQoS):  # type: ignore[misc]
         self.held.pop(delivery_tag, None)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Release all messages that are held; the others become visible after their visibility timeout."""
+        """Release all messages that are held, when the channel closes or the process exits."""
+        self._on_collect.cancel()  # It would keep this, and the channel, until the process exits.
+        self.restore_unacked()
+
+    def restore_unacked(self) -> list[Any]:
+        """Release all messages that are held; return no errors.
+
+        A message that cannot be released becomes visible after its visibility timeout.
+        """
         held, self.held = self.held, {}
         infos = {tag: message.delivery_info for tag, message in held.items()}
         try:
             self.channel.release_all({tag: (info["routing_key"], info["sqs_queue"]) for tag, info in infos.items()})
         except Exception:  # An error must not prevent that the worker stops.
             logger.exception("%d messages not released; redelivery after their visibility timeout", len(held))
+        return []
 
 
 class Channel(PollingChannel):
