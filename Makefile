@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 # More than there are processors, as what takes long waits for most of its time; see WAITERS in tests/conftest.py.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 3)')
+WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 4)')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 OUTPUT ?= ..
+# Where other servers for the library's tests are kept; tests/test_judges.py looks there.
+export JUDGES ?= $(HOME)/.cache/cookiecutter-celery-aws
 # What to hand on to pytest.
 TESTS ?=
-# Benchmarks to run, such as delivery; all of them unless named.
+# Benchmarks to run, such as delivery; all of them unless named, but for peers, which takes longest.
 ONLY ?=
 
 .DEFAULT_GOAL := help
@@ -32,23 +34,33 @@ demo: $(READY) ## Bake the default answers and watch the result work, on this ma
 new: $(READY) ## Answer the questions and get a project, in OUTPUT=.. unless you say otherwise
 	@$(BIN)/cookiecutter . --output-dir '$(OUTPUT)' $(ANSWERS)
 
+.PHONY: example
+example: $(READY) ## Get a project with an example in it, NAME=reports, in OUTPUT=.. unless you say otherwise
+	@$(BIN)/python tools/example.py '$(NAME)' --output-dir '$(OUTPUT)' $(ANSWERS)
+
 .PHONY: test
 test: $(READY) check ## Run all checks, and a choice of the tests that takes minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
 .PHONY: test-all
 test-all: $(READY) check ## Run all of them, which takes half an hour or more
-	@rm -f .proven.json
-	$(PYTEST) --proven .proven.json $(TESTS)
+	$(PYTEST) $(TESTS)
 
-.PHONY: badges
-badges: $(READY) ## Show in README what the last run of all tests has proven
-	@$(BIN)/python tools/badges.py
+.PHONY: judges
+judges: ## Install what `make test-all` also runs the library on, as root: RabbitMQ 4, LocalStack
+	tools/rabbitmq trixie '$(JUDGES)/rabbitmq-trixie'
+	tools/rabbitmq forky '$(JUDGES)/rabbitmq-forky'
+	tools/localstack '$(JUDGES)/localstack' '$(PYTHON)'
 
 .PHONY: pictures
-pictures: $(READY) ## Draw the pictures of docs/ anew: the timeouts, and the demo
+pictures: $(READY) ## Draw the pictures of docs/ anew: the timeouts, the demo and, in Chromium, the console
 	@$(BIN)/python tools/pictures.py >/dev/null
 	@$(BIN)/python tools/demo.py --picture docs/demo.svg
+	@$(BIN)/python tools/console.py
+
+.PHONY: schema
+schema: $(READY) ## Write the JSON schema of contracts from their fields and rules
+	@$(BIN)/python tools/schema.py
 
 .PHONY: check
 check: $(READY) ## Lint and check types

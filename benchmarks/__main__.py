@@ -4,6 +4,7 @@ Every figure is a ratio to an alternative in the same run, a count of requests, 
 machines, so that it holds elsewhere. Benchmarks that are named are run alone.
 
     python -m benchmarks [--keep] [delivery] [worker] [recovery] [image]
+    python -m benchmarks [--keep] peers     # only if named: other task queues, see benchmarks/peers
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ def show(figures: list[Figure], console: Console) -> None:
 
 def main(arguments: list[str]) -> None:
     """Measure, print, and keep if told so; exit with 1 if a target is missed."""
+    if "peers" in arguments and set(arguments) & set(NAMES):
+        sys.exit("peers is measured alone")
+    if "peers" in arguments:
+        importlib.import_module("benchmarks.peers.__main__").main([each for each in arguments if each != "peers"])
+        return
     chosen = [name for name in arguments if name != "--keep"]
     if unknown := set(chosen) - set(NAMES):
-        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
+        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}; there are: {', '.join((*NAMES, 'peers'))}")
     console = Console(width=140)
     began = time.monotonic()
     measured = {}

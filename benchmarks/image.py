@@ -56,10 +56,10 @@ def seconds_to_poll(project: Path, environment: dict[str, str]) -> float:
     """Start a worker, and return how long it took to poll."""
     contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
     variables = [f"--env={name}={value}" for name, value in environment.items()]
-    queue = contract["queues"][0]["name"]
+    worker = contract["workers"][0]["name"]
     FirstPoll.arrived.clear()
     began = time.perf_counter()
-    command = (*RUN, *variables, "--name", "benchmark", IMAGE, contract["service"], "worker", queue)
+    command = (*RUN, *variables, "--name", "benchmark", IMAGE, contract["service"], "worker", worker)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         polled = FirstPoll.arrived.wait(60)
         spent = time.perf_counter() - began

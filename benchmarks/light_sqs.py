@@ -19,6 +19,7 @@ import uuid
 from collections import Counter
 from typing import Any
 
+ACCOUNT = "123456789012"
 LATENCY_SECONDS = 0.005
 """About what AWS takes. Of 1, 5 and 15 ms, 5 is where plain Celery with its defaults fared best."""
 
@@ -119,7 +120,10 @@ class Server:
                 if head[0].startswith("GET"):
                     answer = self.report()
                 else:
-                    answer = await self.answer(headers["x-amz-target"].partition(".")[2], json.loads(body), reader)
+                    action, asked = headers["x-amz-target"].partition(".")[2], json.loads(body)
+                    if action == "GetQueueUrl":
+                        asked["QueueUrl"] = f"http://{headers['host']}/{ACCOUNT}/{asked['QueueName']}"
+                    answer = await self.answer(action, asked, reader)
                 content = json.dumps(answer).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
@@ -154,6 +158,8 @@ class Server:
         elif action in ("ChangeMessageVisibility", "ChangeMessageVisibilityBatch"):
             for entry in entries or [asked]:
                 queue.change(entry["ReceiptHandle"], entry["VisibilityTimeout"])
+        elif action == "GetQueueUrl":
+            return {"QueueUrl": url}
         elif action == "GetQueueAttributes":
             return {"Attributes": {"ApproximateNumberOfMessages": str(len(queue.waiting))}}
         else:

@@ -9,17 +9,18 @@ from celery import Celery
 
 settings = json.loads(os.environ["SETTINGS"])
 name = settings.pop("queue")
-url = f"{os.environ['QUEUE_URL_BASE']}/{name}"
 
 app = Celery("plain", include=["naps"])
 app.conf.update(
-    broker_url="sqs://",
-    broker_transport_options={
-        "region": os.environ["AWS_DEFAULT_REGION"],
-        "predefined_queues": {name: {"url": url}},
-        **settings.pop("transport", {}),
-    },
-    task_default_queue=name,
-    task_ignore_result=True,
-    **settings,
+    {
+        "broker_url": os.environ.get("BROKER_URL", "sqs://"),
+        "broker_transport_options": {
+            "region": os.environ["AWS_DEFAULT_REGION"],
+            "predefined_queues": {name: {"url": f"{os.environ['QUEUE_URL_BASE']}/{name}"}},
+            **settings.pop("transport", {}),
+        },
+        "task_default_queue": name,
+        "task_ignore_result": True,
+        **settings,
+    }
 )

@@ -57,6 +57,8 @@ class Service:
     settings: dict[str, Any] = field(default_factory=dict)
     batches: bool = True
     """Whether a project sends in batches; plain Celery cannot."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Further environment variables."""
 
     def environment(self, sqs: str, naps: Path) -> dict[str, str]:
         """Return the environment variables that lead it to its queue."""
@@ -73,6 +75,7 @@ class Service:
             "AWS_DEFAULT_REGION": "eu-west-1",
             "AWS_ACCESS_KEY_ID": "BENCHMARKBENCHMARK",
             "AWS_SECRET_ACCESS_KEY": "benchmark",
+            **self.variables,
         }
 
     def worker(self, concurrency: int) -> list[str]:
@@ -81,6 +84,12 @@ class Service:
             return [sys.executable, "-m", "acme_jobs", "worker", "default", "--include=naps"]
         arguments = [f"--concurrency={concurrency}", "--loglevel=INFO"]
         return [sys.executable, "-m", "celery", "--app=plain", "worker", *arguments]
+
+    def sender(self, task: str, load: Load) -> list[str]:
+        """Return the command that sends tasks, and prints what `nap.time_sending` does."""
+        how = "plain" if not self.project else "batches" if self.batches else "singly"
+        arguments = [how, task, str(load.tasks), str(load.seconds), str(load.groups)]
+        return [sys.executable, str(HERE / "naps.py"), *arguments]
 
 
 GUIDES = Service(
@@ -130,11 +139,24 @@ class Worker:
     started: float
     """When, by the monotonic clock."""
 
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes."""
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
+
     def megabytes(self) -> float:
         """Return the memory of its processes; what they share is counted once, where the system tells it."""
-        main = psutil.Process(self.process.pid)
-        each = [process.memory_full_info() for process in (main, *main.children(recursive=True))]
+        each = [process.memory_full_info() for process in self.processes()]
         return float(sum(getattr(memory, "pss", memory.rss) for memory in each) / 1_000_000)
+
+    def cpu_seconds(self) -> float:
+        """Return how long processors have worked for its processes, including those that have ended."""
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # Its parent has its time now.
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        return total
 
     def kill(self) -> None:
         """Kill all of its processes, as the end of a container does."""
@@ -143,14 +165,15 @@ class Worker:
 
 
 def bake(folder: Path, broker: str, **numbers: float) -> Path:
-    """Bake a project, and put numbers into its contract."""
+    """Bake a project, and put numbers into its contract, as defaults of its queues and workers."""
     answers = [f"broker={broker}", "queues=default", "results=none"]
     options = ["--no-input", "--default-config", "--output-dir", str(folder / broker)]
     command = [sys.executable, "-m", "cookiecutter", str(HERE.parent), *options, *answers]
     subprocess.run(command, check=True, capture_output=True)
     project = folder / broker / "acme-jobs"
     contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
-    contract["queues"][0].update(numbers)
+    for section in (contract["queue_defaults"], contract["worker_defaults"]):
+        section.update({name: value for name, value in numbers.items() if name in section})
     (project / "contract.json").write_text(json.dumps(contract), encoding="utf-8")
     return project
 
@@ -207,12 +230,12 @@ def wait(done: Callable[[], bool], log: Path, patience_seconds: float = PATIENCE
         time.sleep(0.2)
 
 
-def send(service: Service, task: str, load: Load, environment: dict[str, str]) -> float:
-    """Send tasks; return how many seconds that took."""
-    how = "plain" if not service.project else "batches" if service.batches else "singly"
-    arguments = [how, task, str(load.tasks), str(load.seconds), str(load.groups)]
-    command = [sys.executable, str(HERE / "naps.py"), *arguments]
-    return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+def send(service: Service, task: str, load: Load, environment: dict[str, str]) -> tuple[float, float]:
+    """Send tasks; return how many seconds that took, and how many of them a processor worked."""
+    command = service.sender(task, load)
+    sent = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
+    seconds, cpu_seconds = json.loads(sent)
+    return seconds, cpu_seconds
 
 
 def written(naps: Path) -> list[Any]:
@@ -227,7 +250,7 @@ def run(service: Service, load: Load, folder: Path) -> Outcome:
     naps.touch()
     with sqs() as url:
         environment = service.environment(url, naps)
-        send_seconds = send(service, "nap", load, environment)
+        send_seconds, _ = send(service, "nap", load, environment)
         sent = sum(report(url)["requests"].values())
         with working(service, load.concurrency, environment) as worker:
             wait(lambda: not report(url)["left"] and naps.read_bytes().count(b"\n") >= load.tasks, worker.log)

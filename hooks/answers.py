@@ -17,6 +17,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ TEMPLATE = Path(__file__).parents[1]
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 TAKEN_NAMES = TEMPLATE / "hooks" / "taken_names.txt"
 
-QUESTION_OF_FIELD = {"service": "project_slug", "package": "__package", "name": "queues"}
+QUESTION_OF_FIELD = {"service": "project_slug", "package": "__package", "name": "queues", "max": "workers_max"}
 """Contract fields whose question has another name; `__package` is asked by nobody, but replayed."""
 
 
@@ -43,9 +44,15 @@ def number(text: str) -> str:
     return str(int(text)) if re.fullmatch(r"-?[0-9]{1,15}", text, re.ASCII) else quoted(text)
 
 
+def groups(text: str) -> list[list[str]]:
+    """Split the answer about queues into those of each worker: `high+default, low`."""
+    parts = [[name.strip() for name in part.split("+") if name.strip()] for part in str(text).split(",")]
+    return [part for part in parts if part]
+
+
 def names(text: str) -> list[str]:
-    """Split a comma-separated answer."""
-    return [name.strip() for name in str(text).split(",") if name.strip()]
+    """Return the queues of that answer."""
+    return [name for part in groups(text) for name in part]
 
 
 @pass_context
@@ -92,9 +99,7 @@ def plan(environment: Environment, answers: Mapping[str, Any]) -> str:
 
 def rules(broker: str) -> str:
     """Return the rules of contracts with a broker, as the rows of a table."""
-    module = load_rules()
-    every = (*module.SERVICE_RULES, *module.QUEUE_RULES)
-    return "\n".join(f"| `{rule.field}` | {rule.says} |" for rule in every if rule.is_for(broker))
+    return str(load_rules().rows(broker))
 
 
 @functools.cache
@@ -172,9 +177,13 @@ def _report(contract: Any, advice: list[Any], folder: str) -> str:
             for queue in contract.queues
         ),
         "",
+        *_shared_workers(contract),
         f"A task that always fails is dead-lettered {_duration(slowest)} after its first failure, or sooner.",
         *([f"A month without a single task costs {idle:,} SQS requests."] if idle else []),
-        *(f"Worth a thought: {item}" for item in advice),
+        f"In AWS, tasks can call web APIs through a NAT gateway, which costs about ${_gateway_dollars():.0f} a month;",
+        f"`network` in terraform/ offers cheaper ways. `{contract.service} cost` shows all costs of an environment.",
+        # Every answer is a default of all queues or workers.
+        *("Recommended: " + str(item).removeprefix(f"{item.of}: ") for item in advice),
         "",
         "Next:",
         "",
@@ -186,6 +195,20 @@ def _report(contract: Any, advice: list[Any], folder: str) -> str:
     return "\n".join(lines)
 
 
+def _gateway_dollars() -> float:
+    """Return the price of a NAT gateway and its address in a month of 730 hours, without traffic."""
+    text = (PROJECT / "chassis" / "celery_aws" / "cost" / "stack.json").read_text(encoding="utf-8")
+    prices = json.loads(text)["prices"]
+    return sum(float(prices[name]["dollars"]) * 730 for name in ("nat_gateway_hour", "public_address_hour"))
+
+
+def _shared_workers(contract: Any) -> list[str]:
+    """Say which workers serve several queues."""
+    shared = [worker for worker in contract.workers if len(worker.queues) > 1]
+    lines = [f"The worker {worker.name} serves {', '.join(worker.queues)}, most urgent first." for worker in shared]
+    return [*lines, ""] if lines else []
+
+
 def _duration(seconds: float) -> str:
     """Write seconds as people say them."""
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
@@ -195,12 +218,12 @@ def _duration(seconds: float) -> str:
 
 
 def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookException:
-    """Say every problem once, though each answer fills every queue of the contract."""
+    """Say every problem once, though an answer can break a rule in several queues and workers."""
     wrong: dict[str, list[str]] = {}
-    for problem in found:
+    for problem in map(_as_answered, found):
         question = QUESTION_OF_FIELD.get(problem.field, problem.field)
         # The queue matters only where the answer is about one queue, and then it is the value.
-        text = str(problem).removeprefix(f"queue {problem.queue}: ")
+        text = str(problem).removeprefix(f"{problem.of}: ")
         text = question + text.removeprefix(problem.field)
         if text not in wrong.setdefault(question, []):
             wrong[question].append(text)
@@ -233,9 +256,17 @@ def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookExceptio
     )
 
 
+def _as_answered(problem: Any) -> Any:
+    """Write the queues of a worker as they are answered: `high+default`."""
+    if problem.field != "queues" or not isinstance(problem.value, list):
+        return problem
+    return replace(problem, value="+".join(problem.value), suggestion="+".join(json.loads(problem.suggestion)))
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "quoted": quoted,
     "number": number,
+    "groups": groups,
     "names": names,
     "plan": plan,
     "rules": rules,

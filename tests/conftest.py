@@ -1,25 +1,27 @@
-"""What the tests share: the template's parts, the order of tests, what a run has shown, and fixtures that bake."""
+"""What the tests share: the template's parts, the order of tests, and fixtures that bake."""
 
 from __future__ import annotations
 
 import ast
+import atexit
 import contextlib
 import functools
 import io
 import itertools
 import json
 import os
-import platform
 import re
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+import caches
 import pytest
 import yaml
 from allpairspy import AllPairs
@@ -30,6 +32,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+caches.share()
 
 TEMPLATE = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -94,6 +98,23 @@ def eventually(holds, seconds=120):
     return found
 
 
+@functools.cache
+def _rabbitmq():
+    """Start a RabbitMQ for the tests of this process, each of which gets its own virtual host; return its address."""
+    module = runpy.run_path(str(PROJECT / "chassis" / "celery_aws" / "dev" / "brokers" / "rabbitmq.py"))
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    try:
+        return {module["RUNNING"]: stack.enter_context(module["server"]()).address}
+    except FileNotFoundError:  # The tests say so.
+        return {}
+
+
+def shared_broker(answers):
+    """Return environment variables that lead tests of a service to a server that runs, as a start takes long."""
+    return _rabbitmq() if answers.get("broker") == "rabbitmq" else {}
+
+
 def library_tests(answers, tests, *options, chassis=PROJECT / "chassis", **variables):
     """Run tests of tests/library/ on a service of some answers, and return how that ended.
 
@@ -106,11 +127,11 @@ def library_tests(answers, tests, *options, chassis=PROJECT / "chassis", **varia
     """
     # Not started in there: its folders, such as `redis`, are no libraries.
     paths = [str(TEMPLATE / "tests" / "library" / test) for test in tests]
-    given = " ".join(f"{name}='{answer}'" for name, answer in answers.items())
+    baked = _bake(_folder_of_services(), tuple(sorted(answers.items())))
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *paths],
         cwd=TEMPLATE,
-        env={**os.environ, "ANSWERS": given, "CHASSIS": str(chassis), **variables},
+        env={**os.environ, **shared_broker(answers), "BAKED": str(baked), "CHASSIS": str(chassis), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -129,17 +150,19 @@ def library_tests(answers, tests, *options, chassis=PROJECT / "chassis", **varia
 
 LONG = (
     "test_library",
+    "test_judges",
     "test_projects",
     "test_pipelines",
     "test_terraform",
     "test_mutants",
     "test_machine",
     "test_examples",
+    "test_reports",
 )
 """Modules of tests that take long."""
-WAITING = ("test_library", "test_mutant_is_caught")
+WAITING = ("test_library", "test_judge", "test_cluster", "test_mutant_is_caught")
 """Those of them that wait for most of their time, so that others can use the processors beside them."""
-WAITERS = 3
+WAITERS = 4
 """So many processes begin with those; the Makefile starts as many more than there are processors."""
 UNDIVIDED = "test_image"
 """One that does, too, but is one process's, as each would have to build the images."""
@@ -166,53 +189,14 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [*undivided, *spread]
 
 
-# What a run has shown
+# What was left out
 
 
 LEFT = pytest.StashKey[list]()
 """The modules of tests that were left to `make test-all`."""
-RAN = Counter()
-"""How tests have ended, and what was shown by those that passed."""
-SHOWN = Counter()
-"""What the test that is running has shown."""
-
-
-def show(what, count=1):
-    """Count something for a badge, such as "mutants caught", if the test that shows it passes: see tools/badges.py."""
-    SHOWN[what] += count
-
 
 collect_ignore = ["library"]
 """Whose tests are for one service at a time: see test_library.py."""
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    SHOWN.clear()
-    result = yield
-    item.user_properties += SHOWN.items()
-    return result
-
-
-def pytest_runtest_logreport(report):
-    if report.when == "call" or not report.passed:
-        RAN[f"tests {report.outcome}"] += 1
-    if report.when == "call" and report.passed:
-        RAN.update(dict(report.user_properties))
-
-
-def pytest_addoption(parser):
-    parser.addoption("--proven", type=Path, help="file to be told what the run has proven")
-
-
-def tell(path, config, exitstatus):
-    """Write what the whole run has shown, in all of its processes."""
-    named = config.args_source is not config.ArgsSource.TESTPATHS
-    left_out = named or config.stash.get(LEFT, []) or RAN["tests skipped"]
-    is_whole = exitstatus == 0 and bool(RAN["tests passed"]) and not left_out
-    python = ".".join(platform.python_version_tuple()[:2])
-    proven = {"Python": python, **{name: RAN[name] for name in sorted(RAN) if RAN[name]}}
-    path.write_text(json.dumps({"is_whole": is_whole, "proven": proven}), encoding="utf-8")
 
 
 def pytest_deselected(items):
@@ -220,12 +204,9 @@ def pytest_deselected(items):
         item.config.stash.setdefault(LEFT, []).append(item.path.stem)
 
 
-def pytest_sessionfinish(session, exitstatus):
-    config = session.config
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["left"] = config.stash.get(LEFT, [])
-    elif config.option.proven:
-        tell(config.option.proven, config, exitstatus)
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = session.config.stash.get(LEFT, [])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -256,6 +237,14 @@ def _bake(folder, frozen):
                 output_dir=str(output),
             )
         )
+
+
+@functools.cache
+def _folder_of_services():
+    """Return where the services for the library's tests are baked, once per process and answers."""
+    folder = Path(tempfile.mkdtemp(prefix="services-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

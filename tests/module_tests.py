@@ -23,7 +23,7 @@ def add_module_tests(project: Path) -> None:
     choices = [name for name in CHOICES if name in contract]
     offered = words([option for name in choices for option in CHOICES[name]])
     unused = offered - words([contract[name] for name in choices])
-    for path in sorted(FILES.glob("*/*.tftest.hcl")):
+    for path in sorted([*FILES.glob("*/*.tftest.hcl"), *FILES.glob("*/*.json")]):
         if unused.isdisjoint(re.split(r"[._]", path.name)):
             tests = project / "chassis" / "terraform" / path.parent.name / "tests"
             tests.mkdir(exist_ok=True)

@@ -38,7 +38,7 @@ def replace(file, old, new):
 def add_a_queue(project):
     """Add a queue to the contract, and to nothing that copies it."""
     contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
-    contract["queues"].append({**contract["queues"][0], "name": "another"})
+    contract["queues"].append({"name": "another"})
     (project / "contract.json").write_text(json.dumps(contract), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from conftest import BIN, QUESTIONS, TEMPLATE, need, tree
+from conftest import BIN, QUESTIONS, RULES, TEMPLATE, need, tree
 
 
 def results_of(project):
@@ -74,10 +74,18 @@ def test_the_report_names_queues_and_what_follows(cookiecutter_command):
         "acme-jobs-production-mail-dlq.fifo\n",
         "dead-lettered 10 seconds after its first failure, or sooner",  # two deliveries, one pause
         "costs 129,277 SQS requests",
-        "Worth a thought: queue mail: max_receive_count should be 3 or more",
+        "Recommended: max_receive_count should be 3 or more",
+        "Recommended: alarm_email should be an address",
+        "NAT gateway, which costs about $36 a month",
         "  cd acme-jobs\n",
     ):
         assert part in run.stdout
+
+
+def test_report_when_a_worker_serves_several_queues_then_names_them(cookiecutter_command):
+    run = cookiecutter_command(TEMPLATE, "--no-input", "queues=high+default, low")
+    assert "The worker high serves high, default, most urgent first.\n" in run.stdout
+    assert "worker low" not in run.stdout
 
 
 def test_the_report_leads_into_the_project_wherever_it_is(cookiecutter_command, tmp_path):
@@ -127,13 +135,16 @@ def test_clone_for_windows_has_the_line_ends_of_the_template(repository, tmp_pat
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--config", "core.autocrlf=true", str(repository), str(clone))
     assert (clone / "{{cookiecutter.project_slug}}" / ".gitattributes").exists()
-    assert [name for name, content in tree(clone).items() if not name.startswith(".git/") and b"\r\n" in content] == []
+    texts = {
+        name: content for name, content in tree(clone).items() if not name.startswith(".git/") and name[-4:] != ".png"
+    }
+    assert [name for name, content in texts.items() if b"\r\n" in content] == []
 
 
 def test_pytest_cookies(cookies):
     baked = cookies.bake(extra_context={"project_name": "From a Test", "hard_limit_seconds": 500})
     assert (baked.exit_code, baked.exception) == (0, None)
-    assert contract_of(baked.project_path)["queues"][0]["hard_limit_seconds"] == 500
+    assert contract_of(baked.project_path)["queue_defaults"]["hard_limit_seconds"] == 500
     refused = cookies.bake(extra_context={"hard_limit_seconds": 1})
     assert refused.exit_code == -1
     assert "hard_limit_seconds must be greater than soft_limit_seconds (240)" in str(refused.exception)
@@ -203,11 +214,11 @@ def test_cruft_update_applies_the_rules_of_the_new_version(run, repository, tmp_
     mended = ("--variables-to-update", '{"max_receive_count": "6"}')
     updated = run(sys.executable, "-m", "cruft", "update", "--skip-apply-ask", *mended, cwd=project)
     assert updated.returncode == 0, updated.stdout + updated.stderr
-    assert contract_of(project)["queues"][0]["max_receive_count"] == 6
+    assert contract_of(project)["queue_defaults"]["max_receive_count"] == 6
 
 
 def page_steps():
-    """Return what docs/updating.md has people type: to create, update, commit, and take another option.
+    """Return what docs/updating.md has people type: to create, update, commit, take another option, and convert.
 
     What is typed for a project from before the chassis, test_terraform.py does.
     """
@@ -250,10 +261,15 @@ def change(path, *changes):
 
 def grow(project):
     """Do what owners do: a queue more, other limits, a line in the README, a task."""
-    contract = contract_of(project)
-    contract["queues"].append({**contract["queues"][0], "name": "mail-out"})
-    contract["queues"][0].update(hard_limit_seconds=900, visibility_timeout_seconds=1260)
-    (project / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+    change(
+        project / "contract.json",
+        ('{"name": "high"},', '{"name": "high", "hard_limit_seconds": 900, "visibility_timeout_seconds": 1260},'),
+        ('{"name": "low"}\n', '{"name": "low"},\n    {"name": "mail-out"}\n'),
+        (
+            '"queues": ["low"]}\n',
+            '"queues": ["low"]},\n    {"name": "mail-out", "queues": ["mail-out"], "concurrency": 2}\n',
+        ),
+    )
     tasks = project / "src" / "acme_jobs" / "tasks"
     shutil.copy(tasks / "low.py", tasks / "mail_out.py")
     change(project / "README.md", ("> Background jobs", "> Ours: background jobs"))
@@ -280,7 +296,7 @@ def test_update_when_the_examples_were_deleted_then_they_stay_so(follow):
 
 
 def test_update_to_a_template_with_changed_defaults(follow):
-    create, update, keep, _ = page_steps()
+    create, update, keep, *_ = page_steps()
     follow(create)
     grow(follow.project)
     inner = follow.template / "{{cookiecutter.project_slug}}"
@@ -292,10 +308,12 @@ def test_update_to_a_template_with_changed_defaults(follow):
     assert "out of date" in said
     assert "\n-> Ours: background jobs" in said
     assert "UU " not in said
-    assert "mail-out: soft limit" in said
-    high, *_, own = contract_of(follow.project)["queues"]
-    assert (high["concurrency"], high["max_receive_count"], high["hard_limit_seconds"]) == (8, 5, 900)
-    assert (own["name"], own["concurrency"]) == ("mail-out", 4)
+    assert "mail-out: a task that always fails" in said
+    contract = RULES.read(follow.project / "contract.json")
+    high, own = contract.queue("high"), contract.queue("mail-out")
+    assert (high.hard_limit_seconds, own.hard_limit_seconds) == (900, 300)
+    assert (high.max_receive_count, own.max_receive_count) == (5, 5)
+    assert (contract.worker_of(high).concurrency, contract.worker_of(own).concurrency) == (8, 2)
     readme = (follow.project / "README.md").read_text()
     assert "## When it rings" in readme
     assert "> Ours: background jobs" in readme
@@ -304,7 +322,7 @@ def test_update_to_a_template_with_changed_defaults(follow):
 
 
 def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
-    create, update, keep, other_option = page_steps()
+    create, update, keep, other_option, _ = page_steps()
     follow(create)
     grow(follow.project)
     inner = follow.template / "{{cookiecutter.project_slug}}"
@@ -315,8 +333,8 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     )
     change(
         inner / "contract.json",
-        ('  "queues": [', '  "cache": {{ cookiecutter.cache | quoted }},\n  "queues": ['),
-        ('      "concurrency": 4,', '      "cached_seconds": 60,\n      "concurrency": 4,'),
+        ('  "queue_defaults": {', '  "cache": {{ cookiecutter.cache | quoted }},\n  "queue_defaults": {'),
+        ('    "seconds_per_task": 5', '    "cached_seconds": 60,\n    "seconds_per_task": 5'),
     )
     change(
         source / "contract" / "model.py",
@@ -331,24 +349,23 @@ def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     git(follow.template, "commit", "--quiet", "--message", "a new option")
 
     said = follow(update, follow.project)
-    assert "queue mail-out: cached_seconds is missing" in said
+    assert "mail-out: a task that always fails" in said
     contract = contract_of(follow.project)
-    assert contract["cache"] == "local"
-    assert [queue.get("cached_seconds") for queue in contract["queues"]] == [60, 60, 60, None]
+    assert (contract["cache"], contract["queue_defaults"]["cached_seconds"]) == ("local", 60)
     cache = follow.project / "chassis" / "celery_aws" / "cache"
     assert [path.name for path in cache.iterdir()] == ["local.py"]
+    change(follow.project / "contract.json", ('{"name": "mail-out"}', '{"name": "mail-out", "cached_seconds": 30}'))
     contract["queues"][-1]["cached_seconds"] = 30
-    (follow.project / "contract.json").write_text(json.dumps(contract, indent=2) + "\n")
     follow(keep, follow.project)
 
     said = follow(other_option.replace('"results": "dynamodb"', '"cache": "shared"'), follow.project)
-    assert "mail-out: soft limit" in said
+    assert "mail-out: a task that always fails" in said
     assert contract_of(follow.project) == {**contract, "cache": "shared"}
     assert [path.name for path in cache.iterdir()] == ["shared.py"]
     follow(keep, follow.project)
 
     said = follow(other_option, follow.project)
-    assert "mail-out: soft limit" in said
+    assert "mail-out: a task that always fails" in said
     assert contract_of(follow.project) == {**contract, "cache": "shared", "results": "dynamodb"}
     assert results_of(follow.project) == ["dynamodb"]
 
@@ -367,7 +384,7 @@ def test_update_when_the_owner_changed_all_of_theirs_then_the_chassis_is_replace
     chassis = follow.template / "{{cookiecutter.project_slug}}" / "chassis"
     for path in (chassis / name for name in tree(chassis) if name.endswith((".py", ".tf", ".md", ".mk"))):
         path.write_text(f"# newer\n{path.read_text(encoding='utf-8')}# newer\n", encoding="utf-8")
-    (chassis / "VERSION").write_text("1.1.0\n")
+    (chassis / "VERSION").write_text("2.1.0\n")
     (chassis / "celery_aws" / "new.py").write_text("")
     (chassis / "CHANGELOG.md").unlink()
     git(follow.template, "add", "--all")
@@ -379,7 +396,7 @@ def test_update_when_the_owner_changed_all_of_theirs_then_the_chassis_is_replace
     assert not list(project.rglob("*.rej"))
     after = tree(project)
     assert {name: after.get(name) for name in ours} == ours
-    assert after["chassis/VERSION"] == b"1.1.0\n", said
+    assert after["chassis/VERSION"] == b"2.1.0\n", said
     newer = {f"chassis/{name}" for name in tree(chassis)}
     assert {name for name in after if name.startswith("chassis/")} - {"chassis/SHA256SUMS"} <= newer
     assert all(b"# newer" in after[name] for name in after if name.startswith("chassis/") and name.endswith(".mk"))
@@ -390,11 +407,11 @@ def test_update_when_the_owner_changed_all_of_theirs_then_the_chassis_is_replace
         capture_output=True,
         text=True,
     )
-    assert "celery_aws 1.1.0" in shown.stdout, shown.stdout + shown.stderr
+    assert "celery_aws 2.1.0" in shown.stdout, shown.stdout + shown.stderr
 
 
 def test_update_of_a_line_that_both_changed_is_marked(follow):
-    create, update, _, _ = page_steps()
+    create, update, *_ = page_steps()
     follow(create)
     change(follow.project / "contract.json", ('"concurrency": 4', '"concurrency": 2'))
     git(follow.project, "commit", "--all", "--quiet", "--message", "ours")
@@ -406,6 +423,98 @@ def test_update_of_a_line_that_both_changed_is_marked(follow):
     assert "contract must be JSON in UTF-8" in said
     text = (follow.project / "contract.json").read_text()
     assert re.search(r'<<<<<<< ours\n +"concurrency": 2,\n=======\n +"concurrency": 8,\n>>>>>>> theirs', text)
+
+
+OLD_QUEUES = """\
+  "queues": [
+{%- for queue in cookiecutter.queues | names %}
+    {
+      "name": {{ queue | quoted }},
+      "soft_limit_seconds": {{ cookiecutter.soft_limit_seconds | number }},
+      "hard_limit_seconds": {{ cookiecutter.hard_limit_seconds | number }},
+      "max_countdown_seconds": {{ cookiecutter.max_countdown_seconds | number }},
+      "visibility_timeout_seconds": {{ cookiecutter.visibility_timeout_seconds | number }},
+      "heartbeat_seconds": 0,
+      "heartbeat_limit_seconds": 43200,
+      "retry_backoff_seconds": 10,
+      "max_receive_count": {{ cookiecutter.max_receive_count | number }},
+      "retention_seconds": 345600,
+      "concurrency": 4,
+      "workers_min": 1,
+      "workers_max": {{ cookiecutter.workers_max | number }},
+      "acceptable_latency_seconds": 60,
+      "seconds_per_task": 5
+    }
+{%- if not loop.last %},{% endif %}
+{%- endfor %}
+  ],
+"""
+"""The queues in a template whose contract is of version 1."""
+
+
+@pytest.fixture
+def since_version_1(follow):
+    """Create a project from a template whose contract is of version 1; return what gives the template its own again."""
+    inner = follow.template / "{{cookiecutter.project_slug}}"
+    changed = (inner / "contract.json", follow.template / "hooks" / "answers.py", follow.template / "hooks" / HOOK)
+    current = {path: path.read_bytes() for path in changed}
+    contract, answers, hook = changed
+    text = contract.read_text(encoding="utf-8")
+    begin, end = text.index('  "queue_defaults"'), text.index('  "dead_letter_retention_seconds"')
+    head = text[:begin].replace('  "$schema": "./chassis/contract.schema.json",\n', "")
+    contract.write_text(head + OLD_QUEUES + text[end:], encoding="utf-8")
+    # The rest is of today, so it has to be told what the contract would be today.
+    line = "        contract = json.loads(environment.from_string(source).render(cookiecutter=asked))\n"
+    as_today = 'importlib.import_module(f"{load_rules().__name__}.convert").convert(contract)'
+    change(answers, (line, f"{line}        contract = {as_today}\n"))
+    change(hook, ("    make_copies(Path.cwd())\n", ""))
+    git(follow.template, "commit", "--all", "--quiet", "--message", "contract 1")
+    create, *_ = page_steps()
+    follow(create)
+    assert "queue_defaults" not in contract_of(follow.project)
+
+    def renew():
+        for path, content in current.items():
+            path.write_bytes(content)
+        git(follow.template, "commit", "--all", "--quiet", "--message", "contract 2")
+
+    return renew
+
+
+HOOK = "post_gen_project.py"
+
+
+def test_update_from_contract_1_when_no_queue_was_changed_then_merges(follow, since_version_1, bake):
+    _, update, *_ = page_steps()
+    change(follow.project / "contract.json", ('"alarm_email": ""', '"alarm_email": "on-call@example.com"'))
+    git(follow.project, "commit", "--all", "--quiet", "--message", "ours")
+    since_version_1()
+    said = follow(update, follow.project)
+    assert "UU " not in said
+    assert "low: a task that always fails" in said
+    assert contract_of(follow.project) == {**contract_of(bake()), "alarm_email": "on-call@example.com"}
+
+
+def test_update_from_contract_1_when_queues_were_changed_then_converts(follow, since_version_1):
+    _, update, keep, _, convert = page_steps()
+    contract = contract_of(follow.project)
+    contract["queues"].append({**contract["queues"][0], "name": "mail-out", "concurrency": 2, "workers_max": 3})
+    contract["queues"][0].update(hard_limit_seconds=900, visibility_timeout_seconds=1260)
+    (follow.project / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+    tasks = follow.project / "src" / "acme_jobs" / "tasks"
+    shutil.copy(tasks / "low.py", tasks / "mail_out.py")
+    git(follow.project, "add", "--all")
+    git(follow.project, "commit", "--quiet", "--message", "ours")
+    since_version_1()
+    assert "UU contract.json" in follow(update, follow.project)
+    said = follow(convert, follow.project)
+    assert "mail-out: a task that always fails" in said, said
+    read = RULES.read(follow.project / "contract.json")
+    assert [queue.hard_limit_seconds for queue in read.queues] == [900, 300, 300, 300]
+    workers = [(worker.name, worker.concurrency, worker.max) for worker in read.workers]
+    assert workers == [("high", 4, 10), ("default", 4, 10), ("low", 4, 10), ("mail-out", 2, 3)]
+    follow(keep, follow.project)
+    assert "up to date" in follow("git status --short; cruft check", follow.project)
 
 
 def test_make_new_asks_and_writes(run, tmp_path):

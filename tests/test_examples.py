@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import eventually, label, source_path
+from conftest import eventually, label, shared_broker, source_path
 
 ANSWERS = [
     {"results": "dynamodb"},
@@ -22,11 +23,16 @@ ANSWERS = [
 pytestmark = pytest.mark.timeout(1200)
 
 
-def run(folder, *command):
-    environment = {**os.environ, "PYTHONPATH": source_path(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+def run(folder, *command, **variables):
+    environment = {**os.environ, "PYTHONPATH": source_path(folder), **variables}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-4000:]
     return ran.stdout
+
+
+def run_tests(folder, answers, *tests):
+    """Run tests of a project, by default all."""
+    run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, **shared_broker(answers))
 
 
 def section(text, title):
@@ -74,19 +80,27 @@ def test_examples_when_deleted_then_nothing_names_them(project, answers):
     [ANSWERS[0], *(pytest.param(answers, marks=pytest.mark.slow) for answers in ANSWERS[1:])],
     ids=label,
 )
-def test_examples_when_deleted_then_tests_checks_and_dev_pass(project, tmp_path, tmp_path_factory, answers):
+def test_examples_when_deleted_then_tests_checks_and_dev_pass(project, tmp_path, answers):
     folder = project(**answers)
     delete_examples(folder)
-    run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    run_tests(folder, answers)
     run(folder, sys.executable, "-m", "ruff", "check", "--no-cache", ".")
     run(folder, sys.executable, "-m", "ruff", "format", "--no-cache", "--check", ".")
-    run(folder, sys.executable, "-m", "mypy", f"--cache-dir={tmp_path_factory.getbasetemp() / 'mypy'}")
+    run(folder, sys.executable, "-m", "mypy")
     with dev(folder, tmp_path / "log") as (process, log):
         assert eventually(lambda: log().count(" ready.") == 3, 60), log()
         assert eventually(lambda: "No examples to send" in log(), 30), log()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0, log()
     assert "Traceback" not in log()
+
+
+@pytest.mark.parametrize("answers", [{"results": "s3"}, pytest.param(ANSWERS[2], marks=pytest.mark.slow)], ids=label)
+def test_examples_when_unassigned_tasks_are_refused_then_pass(project, answers):
+    folder = project(**answers)
+    path = folder / "contract.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "refuse_unrouted_tasks": True}))
+    run_tests(folder, answers, "tests/test_examples.py")
 
 
 class dev:  # noqa: N801
@@ -137,7 +151,7 @@ def test_queue_when_its_module_is_deleted_then_its_worker_runs(project):
     (tasks / "low.py").unlink()
     (folder / "tests" / "test_own.py").write_text(SENT_TO_A_QUEUE_WITHOUT_A_MODULE, encoding="utf-8")
     own_test = ("tests/test_own.py", "tests/test_conformance.py")
-    run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *own_test)
+    run_tests(folder, {}, *own_test)
     run(folder, sys.executable, "-m", "ruff", "check", "--no-cache", "src")
 
 
@@ -177,4 +191,4 @@ def test_task_of_the_page_reports_progress_and_can_be_cancelled(project, answers
     code = "\n".join(line for line in producer.splitlines() if not line.startswith(("sent.", "cancel(")))
     (folder / "cancelled.py").write_text(CANCELLED.replace("{code}", code), encoding="utf-8")
     (folder / "tests" / "test_own.py").write_text(TEST_CANCELLED, encoding="utf-8")
-    run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_own.py")
+    run_tests(folder, answers, "tests/test_own.py")

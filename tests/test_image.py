@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need, show, source_path
+from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need, source_path
 from test_terraform import run
 
 pytestmark = pytest.mark.timeout(900)
@@ -120,7 +120,6 @@ def test_image_holds_no_secret_and_nothing_a_worker_does_not_need(built):
     pinned = (built.folder / "requirements.txt").read_text(encoding="utf-8")
     assert packages
     assert [package for package in packages if f"{package}==" not in pinned] == ["acme-jobs"]
-    show("images built")
 
 
 def built_packages(built):
@@ -247,7 +246,6 @@ def test_images_work_on_rabbitmq(bake):
         assert run("podman", "inspect", name, "--format", "{{.State.ExitCode}}") == "0"
         assert re.search(rf'"succeeded in [3-6].*"task_id": "{task}"', logs_of(name)), logs_of(name)[-3000:]
         assert variables["BROKER_PASSWORD"] not in logs_of(name)
-        show("images built", 2)
     finally:
         for suffix in ("-flower", ""):
             status("podman", "rm", "--force", name + suffix)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import CHOICES, TEMPLATE, library_tests, need, show
+from conftest import CHOICES, TEMPLATE, library_tests, need
 from module_tests import words
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
@@ -19,19 +19,36 @@ LIBRARY = TEMPLATE / "tests" / "library"
 SERVICES = {
     "sqs-standard": {"broker": "sqs-standard", "results": "s3"},
     "sqs-fifo": {"broker": "sqs-fifo", "results": "dynamodb", "credentials": "keys"},
-    "rabbitmq": {"broker": "rabbitmq", "results": "redis", "compute": "ec2", "queues": "urgent-mail, bulk"},
+    "rabbitmq": {"broker": "rabbitmq", "results": "redis", "compute": "ec2", "queues": "urgent-mail+bulk"},
     "no results": {"broker": "sqs-standard", "results": "none", "compute": "ec2", "queues": "only"},
 }
-"""One for each broker, and together every option."""
+"""One for each broker, and together every option; in one of them a worker serves two queues."""
 
 ALONE = ("outages", "faults", "dlq", "outcomes", "main_process", "stopping", "liveness", "operations", "terraform")
-ALONE += ("batching", "doctor", "failures", "flower", "groups", "machine", "storm", "topology")
+ALONE += ("batching", "browser", "client", "console", "coroutines", "django", "doctor", "failures", "flower", "machine")
+ALONE += (
+    "order_in_groups",
+    "other_languages",
+    "outbox",
+    "priority",
+    "sentry",
+    "storm",
+    "topology",
+    "tracing",
+    "web_pages",
+)
 """Modules that take long, the longest first, each of which is a test here; all others are one together."""
 
 ON_FIFO = ("outages", "outcomes")
 """Those of them that run on FIFO queues too, beside what knows of these: with them the service keeps other results."""
 
-WITHOUT_RESULTS = ("contract", "end_to_end", "failures", "outcomes", "plugin", "sending")
+ONCE = ("coroutines", "sentry")
+"""Those of them that no broker changes, and that run with the first service alone."""
+
+ELSEWHERE = ("cluster",)
+"""Those that test_judges.py runs."""
+
+WITHOUT_RESULTS = ("aio", "contract", "end_to_end", "failures", "outcomes", "plugin", "sending", "web_pages")
 """Those that know of results, and that run where a service keeps none."""
 
 
@@ -46,13 +63,21 @@ def name(path):
     return path.stem.removeprefix("test_")
 
 
+def knows_fifo(path):
+    return bool(re.search("FIFO|group", path.read_text(encoding="utf-8"), re.IGNORECASE))
+
+
 def runs():
     """Return what is run: the name of a service, and modules."""
     cases = []
     for service, answers in SERVICES.items():
-        found = modules(answers)
+        found = [path for path in modules(answers) if name(path) not in ELSEWHERE]
         if service == "no results":
             found = [path for path in found if name(path) in WITHOUT_RESULTS or "ec2" in path.parts]
+        elif service == "sqs-fifo":  # What knows nothing of FIFO queues or message groups runs with the others.
+            found = [path for path in found if path.parent != LIBRARY or name(path) in ON_FIFO or knows_fifo(path)]
+        if service != "sqs-standard":
+            found = [path for path in found if name(path) not in ONCE]
         alone = [path for path in found if name(path) in ALONE]
         together = [path for path in found if path not in alone]
         slow = () if service == "sqs-standard" else (pytest.mark.slow,)
@@ -72,12 +97,11 @@ def test_library(service, paths):
     left = ["-k", "not killed_in_the_middle"] if (service, name(paths[0])) == ("sqs-fifo", "dlq") else []
     tests = library_tests(answers, paths, *left)
     assert tests.returncode == 0, tests.stdout[-8000:] + tests.stderr[-4000:]
-    show("tests of the library passed", int(re.search(r"(\d+) passed", tests.stdout)[1]))
 
 
 def test_every_module_runs_with_some_service():
     run = {path for _, paths in (case.values for case in runs()) for path in paths}
-    assert run == set(LIBRARY.rglob("test_*.py"))
+    assert run == {path for path in LIBRARY.rglob("test_*.py") if name(path) not in ELSEWHERE}
 
 
 def test_services_have_every_option_together():

@@ -43,8 +43,9 @@ case $1 in
 esac
 """
 AWS = """#!/bin/bash
+echo "aws $*" | head --lines 1 >>/mnt/calls
 case $1 in
-    ecr) echo password ;;
+    ecr) [ ! -e /mnt/unregistered ] && echo password ;;
     secretsmanager) echo '{"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "B"}' ;;
 esac
 """
@@ -103,7 +104,7 @@ def user_data(on_ec2):
     return yaml.safe_load(text)
 
 
-def test_scripts_and_commands_are_clean(user_data, tmp_path):
+def test_scripts_when_linted_then_are_clean(user_data, tmp_path):
     scripts = [tmp_path / "runcmd.sh"]
     scripts[0].write_text("\n".join(["#!/bin/sh", *user_data["runcmd"], ""]), encoding="utf-8")
     for file in user_data["write_files"]:
@@ -111,7 +112,7 @@ def test_scripts_and_commands_are_clean(user_data, tmp_path):
             assert file["permissions"] == "0755"
             scripts.append(tmp_path / Path(file["path"]).name)
             scripts[-1].write_text(file["content"], encoding="utf-8")
-    assert len(scripts) == 4
+    assert len(scripts) == 6
     run(BIN / "shellcheck", *scripts, cwd=tmp_path)
 
 
@@ -123,7 +124,7 @@ class Machine:
         self.process = process
 
     def calls(self, command):
-        """Return how often Docker was told something."""
+        """Return how often Docker was told something, or AWS."""
         path = self.mnt / "calls"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return sum(line.startswith(f"{command} ") for line in lines)
@@ -149,6 +150,9 @@ def machine(root, files, metadata_url):
         **{str(units / name): text for name, text in UNITS.items()},
         str(units / "drain.service.d" / "test.conf"): (
             f"[Service]\nEnvironment=AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata_url}\nIPAddressAllow=localhost\n"
+        ),
+        str(units / "worker@.service.d" / "metadata.conf"): (
+            f"[Service]\nEnvironment=AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata_url}\n"
         ),
         str(root / "usr" / "local" / "bin" / "docker"): DOCKER,
         str(root / "usr" / "local" / "bin" / "aws"): AWS,
@@ -194,7 +198,8 @@ class Metadata(BaseHTTPRequestHandler):
         self.answer("token")
 
     def do_GET(self):
-        self.answer(self.server.lifecycle if self.path.endswith("/target-lifecycle-state") else None)
+        known = {"target-lifecycle-state": self.server.lifecycle, "instance-id": "i-1"}
+        self.answer(known.get(self.path.rpartition("/")[2]))
 
     def answer(self, body):
         self.send_response(200 if body else 404)
@@ -229,17 +234,20 @@ def looks(project):
     return [line.strip() for line in lines if line.strip().startswith(("systemctl ", "journalctl "))]
 
 
-def test_worker_lives_and_dies_by_systemd(on_ec2, user_data, metadata, tmp_path):
+def test_worker_when_run_by_systemd_then_is_supervised(on_ec2, user_data, metadata, tmp_path):
     need_namespaces()
     files = user_data["write_files"]
     root = tmp_path / "root"
+    completed = "aws autoscaling complete-lifecycle-action --lifecycle-action-result CONTINUE --lifecycle-hook-name"
     with machine(root, files, f"http://127.0.0.1:{metadata.server_port}") as made:
         # It has started when it polls, and not before.
         assert eventually(lambda: made.calls("run") == 1, 20)
         time.sleep(3)
         assert made.state() == "activating"
+        assert made.calls(completed) == 0
         (made.mnt / "healthy").touch()
         assert eventually(lambda: made.state() == "active", 20)
+        assert made.calls(f"{completed} start-worker") == 1
         assert made.systemctl("show", "--property=NRestarts", "--value", "worker@urgent-mail") == "0"
 
         # Whoever is on call looks at it. Nobody keeps a journal here, so that one tells nothing.
@@ -254,19 +262,30 @@ def test_worker_lives_and_dies_by_systemd(on_ec2, user_data, metadata, tmp_path)
         (made.mnt / "healthy").touch()
         assert eventually(lambda: made.state() == "active", 20)
 
+        # What failed is told to CloudWatch, because the machine may go.
+        reports = made.calls("aws logs put-log-events")
+        (made.mnt / "unregistered").touch()
+        made.systemctl("restart", "--no-block", "worker@urgent-mail")
+        assert eventually(lambda: made.calls("aws logs put-log-events") > reports, 20)
+        (made.mnt / "unregistered").unlink()
+        assert eventually(lambda: made.state() == "active", 20)
+
         # The machine is to go.
         assert made.state("drain") == "active"
+        assert made.calls(f"{completed} stop-worker") == 0
+        started = made.calls("run")
         metadata.lifecycle = "Terminated"
         assert eventually(lambda: made.state("drain") == "inactive", 20)
         assert made.state() == "inactive"
-        assert (made.calls("stop"), made.calls("run")) == (2, 2)
+        assert made.calls("run") == started
+        assert made.calls(f"{completed} stop-worker") == 1
 
         # What does not stop is killed in time, the container as well.
         made.systemctl("start", "worker@urgent-mail")
         assert made.state() == "active"
         (made.mnt / "stubborn").touch()
-        removed, began = made.calls("rm"), time.monotonic()
+        removed, stopped, began = made.calls("rm"), made.calls("stop"), time.monotonic()
         made.systemctl("stop", "worker@urgent-mail")
         assert 5 < time.monotonic() - began < 20
-        assert (made.calls("stop"), made.calls("rm")) == (3, removed + 1)
+        assert (made.calls("stop"), made.calls("rm")) == (stopped + 1, removed + 1)
         assert made.state() == "failed"

@@ -13,13 +13,19 @@ import shutil
 import subprocess
 import sys
 import threading
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 import pytest
 import yaml
-from conftest import BIN, CHOICES, TEMPLATE, label, need
-from test_terraform import EMULATED, SERVICE, Deployment, clean_environment, emulator, run
+from conftest import BIN, TEMPLATE, need
+from test_terraform import (
+    SERVICE,
+    blocks_of,
+    clean_environment,
+    run,
+)
 
 BAKES = {
     "ecs": {"compute": "ecs", "credentials": "role", "queues": "high, low"},
@@ -56,6 +62,8 @@ def folder(request, bake):
 def project(request, bake, tmp_path):
     """A project that may be changed, as a git repository with a commit."""
     copy = shutil.copytree(bake(**BAKES[request.param]), tmp_path / "project")
+    for environment in ("staging", "production"):  # As `make bootstrap` leaves it.
+        (copy / "terraform" / "environments" / f"{environment}.s3.tfbackend").touch()
     commit(copy, "first")
     return copy
 
@@ -120,9 +128,9 @@ def test_nothing_that_others_write_gets_into_a_shell(folder):
 def test_every_action_is_pinned_to_one_commit(folder):
     pins = {}
     for path in (folder / ".github" / "workflows").iterdir():
-        for used in re.findall(r"uses: (.*)", path.read_text()):
-            if used.startswith("$/"):
-                assert (folder / used.removeprefix("$/")).is_file()
+        for used in re.findall(r"uses: (.*?)(?: # zizmor: .*)?$", path.read_text(), re.MULTILINE):
+            if used.startswith("./"):
+                assert (folder / used).is_file()
                 continue
             found = re.fullmatch(r"([\w./-]+)@([0-9a-f]{40}) # (v[0-9]+\.[0-9]+\.[0-9]+)", used)
             assert found, f"{path.name}: {used}"
@@ -157,7 +165,7 @@ def test_deployments_follow_checks_and_are_never_cancelled(bake):
     assert set(triggers(flows["plan.yml"])) == {"pull_request"}
     assert triggers(flows["deploy.yml"])["push"] == {"branches": ["main"], "tags": ["v*"]}
     deploy, checks = flows["deploy.yml"]["jobs"]["deploy"], flows["deploy.yml"]["jobs"]["checks"]
-    assert (deploy["needs"], checks["uses"]) == ("checks", "$/.github/workflows/ci.yml")
+    assert (deploy["needs"], checks["uses"]) == ("checks", "./.github/workflows/ci.yml")
     assert "!failure() && !cancelled()" in deploy["if"]
     assert "concurrency" not in flows["deploy.yml"]
     assert deploy["concurrency"] == {"group": f"deploy-{deploy['environment']}", "cancel-in-progress": False}
@@ -277,6 +285,10 @@ if words[0] == "output":
     if (here / "unreachable").exists():
         sys.exit("cannot reach the state")
     print(json.dumps({"image_tag": {"value": state.read_text()}} if state.exists() else {}))
+elif words[0] == "console":
+    print("Acquiring state lock. This may take a few moments...")
+    print(os.environ["CONSOLE"])
+    print("Releasing state lock. This may take a few moments...")
 elif words[0] == "plan":
     (tag,) = (word.removeprefix("-var=image_tag=") for word in words if word.startswith("-var=image_tag="))
     (here / "planned").write_text(tag)
@@ -287,9 +299,23 @@ elif words[0] == "apply":
     sys.exit(tag == os.environ.get("CANNOT_APPLY"))
 """
 DOCKER = """#!/bin/sh
-cat >/dev/null
+case "$*" in
+"buildx imagetools --help") echo "$HELP_OF_IMAGETOOLS"; exit ;;
+login*) cat >/dev/null ;;
+esac
 echo "$@" >>"$PRETENDED/docker-calls"
 """
+DOCKER_HELP = "Usage:  docker buildx imagetools [OPTIONS] COMMAND"
+PODMAN_HELP = "Usage:\n  podman buildx [command]"
+
+
+ABANDONED = "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token a was abandoned"
+
+
+def xml(action, name, members):
+    """Return an answer of EC2 Auto Scaling with a list."""
+    result = f"<{name}>{members}</{name}>" if name else ""
+    return f"<{action}Response><{action}Result>{result}</{action}Result></{action}Response>"
 
 
 class Aws:
@@ -297,6 +323,8 @@ class Aws:
 
     def __init__(self, folder):
         self.state, self.dead, self.images, self.patience = folder / "state", set(), {}, 1
+        self.workers = 1  # of each ECS service, and instances of each Auto Scaling group
+        self.trials = {}
         aws = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -332,11 +360,44 @@ class Aws:
 
     def describe_services(self, asked):
         assert (asked["cluster"], len(asked["services"])) == ("acme-jobs-staging", 1)
-        image = "before" if self.applied() in self.dead and not self.still_waiting() else self.applied()
-        state = "IN_PROGRESS" if self.still_waiting() else "COMPLETED"
+        # A deployment without workers completes at once, also that of an image that does not run.
+        fails = self.workers and self.applied() in self.dead
+        image = "before" if fails and not self.still_waiting() else self.applied()
+        state = "IN_PROGRESS" if self.workers and self.still_waiting() else "COMPLETED"
         others = {"status": "ACTIVE", "taskDefinition": "arn:td/other", "rolloutState": "FAILED"}
-        primary = {"status": "PRIMARY", "taskDefinition": f"arn:td/{image}", "rolloutState": state}
-        return 200, {"services": [{"deployments": [others, {**primary, "rolloutStateReason": "because of that"}]}]}
+        primary = {
+            "status": "PRIMARY",
+            "taskDefinition": f"arn:td/{image}",
+            "runningCount": self.workers,
+            "rolloutState": state,
+            "rolloutStateReason": "because of that",
+        }
+        network = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"]}}
+        return 200, {"services": [{"deployments": [others, primary], "networkConfiguration": network}]}
+
+    def run_task(self, asked):
+        assert asked["networkConfiguration"]["awsvpcConfiguration"]["subnets"] == ["subnet-1"]
+        assert asked["taskDefinition"] == f"arn:td/{self.applied()}"
+        task = f"arn:task/{len(self.trials)}"
+        self.trials[task] = "running"
+        return 200, {"tasks": [{"taskArn": task}], "failures": []}
+
+    def describe_tasks(self, asked):
+        (task,) = asked["tasks"]
+        assert self.trials[task] == "running"
+        if self.still_waiting():
+            status, health = "PROVISIONING", "UNKNOWN"
+        elif self.applied() in self.dead:
+            status, health = "STOPPED", "UNKNOWN"
+        else:
+            status, health = "RUNNING", "HEALTHY"
+        containers = [{"name": "sidecar", "healthStatus": "UNKNOWN"}, {"name": "worker", "healthStatus": health}]
+        about = {"lastStatus": status, "stoppedReason": "because of that", "containers": containers}
+        return 200, {"tasks": [{"taskArn": task, **about}]}
+
+    def stop_task(self, asked):
+        self.trials[asked["task"]] = "stopped"
+        return 200, {"task": {}}
 
     def describe_task_definition(self, asked):
         image = f"1.dkr.ecr/acme-jobs-staging:{asked['taskDefinition'].rpartition('/')[2]}"
@@ -344,16 +405,41 @@ class Aws:
 
     def describe_instance_refreshes(self, asked):
         assert asked["AutoScalingGroupName"][0].startswith("acme-jobs-staging-")
-        state = "InProgress" if self.still_waiting() else "Failed" if self.applied() in self.dead else "Successful"
+        state = "InProgress" if self.workers and self.still_waiting() else "Successful"
         refreshes = "".join(
-            f"<member><Status>{each}</Status><StatusReason>because of that</StatusReason></member>"
-            for each in (state, "Cancelled")
+            f"<member><Status>{each}</Status><StartTime>2026-01-02T00:00:00Z</StartTime>"
+            "<StatusReason>because of that</StatusReason></member>"
+            for each in ("InProgress" if self.workers and self.applied() in self.dead else state, "Cancelled")
         )
-        result = f"<InstanceRefreshes>{refreshes}</InstanceRefreshes>" if self.applied() != "first" else ""
-        return (
-            "<DescribeInstanceRefreshesResponse><DescribeInstanceRefreshesResult>"
-            f"{result}</DescribeInstanceRefreshesResult></DescribeInstanceRefreshesResponse>"
+        return xml("DescribeInstanceRefreshes", "InstanceRefreshes", refreshes if self.applied() != "first" else "")
+
+    def describe_scaling_activities(self, asked):
+        """Tell of an instance whose worker did not become ready, of one long ago, and of another failure."""
+        failed = self.applied() in self.dead and not self.still_waiting()
+        newest = datetime.now(timezone.utc) + timedelta(hours=1)
+        told = [("2026-01-03T00:00:00Z", "Could not launch Spot Instances"), ("2026-01-01T00:00:00Z", ABANDONED)]
+        if failed:
+            told.insert(0, (newest.strftime("%Y-%m-%dT%H:%M:%SZ"), f"{ABANDONED} because of that"))
+        members = "".join(
+            f"<member><ActivityId>1</ActivityId><AutoScalingGroupName>a</AutoScalingGroupName><Cause>c</Cause>"
+            f"<StartTime>{start}</StartTime><StatusCode>Cancelled</StatusCode>"
+            f"<StatusMessage>{message}</StatusMessage></member>"
+            for start, message in told
         )
+        return xml("DescribeScalingActivities", "Activities", members)
+
+    def describe_auto_scaling_groups(self, asked):
+        (name,) = (values[0] for key, values in asked.items() if key.startswith("AutoScalingGroupNames"))
+        desired = self.trials.get(name, self.workers)
+        ready = 0 if self.applied() in self.dead or (desired and self.still_waiting()) else desired
+        instance = "<member><InstanceId>i-1</InstanceId><LifecycleState>{}</LifecycleState></member>"
+        instances = instance.format("Pending:Wait") * (desired - ready) + instance.format("InService") * ready
+        group = f"<DesiredCapacity>{desired}</DesiredCapacity><Instances>{instances}</Instances>"
+        return xml("DescribeAutoScalingGroups", "AutoScalingGroups", f"<member>{group}</member>")
+
+    def set_desired_capacity(self, asked):
+        self.trials[asked["AutoScalingGroupName"][0]] = int(asked["DesiredCapacity"][0])
+        return xml("SetDesiredCapacity", "", "")
 
     def describe_images(self, asked):
         if asked["imageIds"][0]["imageTag"] in self.images.get(asked["repositoryName"], ()):
@@ -388,6 +474,7 @@ def pretended(project, tmp_path):
                 MAKEFLAGS="",
                 PRETENDED=str(folder),
                 PAUSE_SECONDS="0",
+                HELP_OF_IMAGETOOLS=variables.pop("HELP_OF_IMAGETOOLS", DOCKER_HELP),
                 AWS_ENDPOINT_URL=f"http://127.0.0.1:{aws.server.server_port}",
                 AWS_ACCESS_KEY_ID="x",
                 AWS_SECRET_ACCESS_KEY="x",
@@ -415,7 +502,7 @@ def test_deployment_waits_until_all_workers_run_the_image(pretended):
 
 
 def test_image_that_does_not_run_is_taken_back(pretended):
-    assert pretended("deploy", "TAG=before").returncode == 0
+    pretended.aws.state.write_text("before")
     pretended.aws.dead.add("bad")
     done = pretended("deploy", "TAG=bad")
     assert done.returncode != 0
@@ -424,8 +511,43 @@ def test_image_that_does_not_run_is_taken_back(pretended):
     assert pretended.aws.applied() == "before"
 
 
+def test_worker_when_it_sleeps_then_one_is_run_and_stopped_again(pretended):
+    pretended.aws.workers = 0
+    done = pretended("deploy", "TAG=first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(re.search(rf"^{queue}: can run first", done.stdout, re.MULTILINE) for queue in ("high", "low"))
+    assert len(pretended.aws.trials) == 2
+    assert set(pretended.aws.trials.values()) <= {"stopped", 0}
+
+
+def test_image_when_workers_sleep_and_it_does_not_run_then_is_taken_back(pretended):
+    pretended.aws.workers = 0
+    pretended.aws.state.write_text("before")
+    pretended.aws.dead.add("bad")
+    done = pretended("deploy", "TAG=bad")
+    assert done.returncode != 0
+    assert "because of that" in done.stderr
+    assert "bad does not run; rolling back to before" in done.stderr
+    assert pretended.aws.applied() == "before"
+    assert set(pretended.aws.trials.values()) <= {"stopped", 0}
+
+
+def test_deployment_when_it_takes_longer_than_the_contract_allows_then_has_failed(pretended):
+    """It is the contract's longest task, its stop timeout and a margin; see `Contract.deployment_seconds`."""
+    contract = pretended.project / "contract.json"
+    service = json.loads(contract.read_text(encoding="utf-8"))
+    script = next((pretended.project / "chassis" / "terraform").glob("rollout_*.sh"))
+    script.write_text('#!/bin/sh\necho "waits $2"\n', encoding="utf-8")
+    waits = int(pretended("rollout", "TAG=a").stdout.split("waits ")[1])
+    assert waits > service["queue_defaults"]["hard_limit_seconds"] + service["stop_timeout_seconds"]
+    service["queues"][1].update(hard_limit_seconds=5000, soft_limit_seconds=4900, visibility_timeout_seconds=43_200)
+    contract.write_text(json.dumps(service), encoding="utf-8")
+    later = int(pretended("rollout", "TAG=a").stdout.split("waits ")[1])
+    assert later - waits == 5000 - service["queue_defaults"]["hard_limit_seconds"]
+
+
 def test_image_that_cannot_be_applied_is_taken_back(pretended):
-    assert pretended("deploy", "TAG=before").returncode == 0
+    pretended.aws.state.write_text("before")
     done = pretended("deploy", "TAG=bad", CANNOT_APPLY="bad")
     assert done.returncode != 0
     assert "rolled back to before" in done.stderr
@@ -437,6 +559,8 @@ def test_first_image_that_does_not_run_is_told_so(pretended):
     done = pretended("deploy", "TAG=bad")
     assert done.returncode != 0
     assert "no previous image to roll back to" in done.stderr
+    assert pretended.aws.applied() == ""
+    assert pretended("deployed").stdout == "\n"
 
 
 def test_plan_keeps_the_image_that_is_deployed(pretended):
@@ -457,35 +581,163 @@ def test_plan_does_not_take_an_unreachable_state_for_an_empty_one(pretended):
     assert not (pretended.folder / "planned").exists()
 
 
-def test_image_is_pushed_once_and_copied_to_production(pretended):
-    calls = pretended.folder / "docker-calls"
+def test_destroy_when_the_lock_is_waited_for_then_reads_protect_data(pretended):
+    assert "there is nothing to destroy" in pretended("destroy", CONSOLE="false").stdout
+    done = pretended("destroy", CONSOLE="true")
+    assert done.returncode != 0
+    assert "protect_data is true" in done.stderr
+
+
+ONE_PROJECT = pytest.mark.parametrize("project", ["ecs"], indirect=True)
+LOGIN = "login --username AWS --password-stdin 1.dkr.ecr"
+
+
+def image(environment, tag):
+    return f"1.dkr.ecr/acme-jobs-{environment}:{tag}"
+
+
+def docker_calls(pretended):
+    """Return what Docker was called with since the last time, without the login."""
+    path = pretended.folder / "docker-calls"
+    login, *calls = path.read_text().splitlines() if path.exists() else [LOGIN]
+    path.unlink(missing_ok=True)
+    assert login == LOGIN
+    return calls
+
+
+def set_architecture(project, environment, architecture):
+    values = project / "terraform" / "environments" / f"{environment}.tfvars"
+    values.write_text(f'{values.read_text()}\narchitecture = "{architecture}"\n')
+
+
+@ONE_PROJECT
+def test_push_when_the_image_is_missing_then_builds_one_platform(pretended):
     tag = commit(pretended.project, "second")
-    login = "login --username AWS --password-stdin 1.dkr.ecr"
     done = pretended("push")
     assert done.returncode == 0, done.stdout + done.stderr
-    build = f"buildx build --platform linux/amd64,linux/arm64 --tag 1.dkr.ecr/acme-jobs-staging:{tag} --push ."
-    assert calls.read_text().splitlines() == [login, build]
-    calls.unlink()
+    staging = image("staging", tag)
+    assert docker_calls(pretended) == [f"build --platform linux/arm64 --tag {staging} .", f"push {staging}"]
 
     pretended.aws.images["acme-jobs-staging"] = {tag}
     assert "already exists" in pretended("push").stdout
-    assert not calls.exists()
+    assert docker_calls(pretended) == []
 
-    assert pretended("push", ENV="production").returncode == 0
-    names = [f"1.dkr.ecr/acme-jobs-{environment}:{tag}" for environment in ("production", "staging")]
-    assert calls.read_text().splitlines() == [login, f"buildx imagetools create --tag {names[0]} {names[1]}"]
-    calls.unlink()
 
-    # Another commit than the one that is checked out is not built from that.
+@ONE_PROJECT
+@pytest.mark.parametrize(
+    ("architectures", "platforms"),
+    [
+        ({"staging": "X86_64", "production": "X86_64"}, "linux/amd64"),
+        ({"staging": "X86_64"}, "linux/amd64,linux/arm64"),
+        ({"production": "X86_64"}, "linux/amd64,linux/arm64"),
+    ],
+)
+def test_push_when_environments_differ_then_builds_for_all(pretended, architectures, platforms):
+    for environment, architecture in architectures.items():
+        set_architecture(pretended.project, environment, architecture)
+    commit(pretended.project, "second")
+    assert pretended("push").returncode == 0
+    build = docker_calls(pretended)[0]
+    assert f"build --platform {platforms} --tag" in build
+    assert build.startswith("buildx ") == ("," in platforms)
+
+
+@ONE_PROJECT
+def test_push_when_the_default_architecture_changes_then_follows_it(pretended):
+    variables = pretended.project / "terraform" / "variables.tf"
+    variables.write_text(variables.read_text().replace('= "ARM64"', '= "X86_64"'))
+    commit(pretended.project, "second")
+    assert pretended("push").returncode == 0
+    assert "--platform linux/amd64 " in docker_calls(pretended)[0]
+
+
+@ONE_PROJECT
+def test_push_when_platforms_are_given_then_builds_those(pretended):
+    assert pretended("push", "PLATFORMS=linux/amd64").returncode == 0
+    assert "--platform linux/amd64 " in docker_calls(pretended)[0]
+
+
+@ONE_PROJECT
+def test_push_when_the_architecture_is_unknown_then_names_the_file(pretended):
+    set_architecture(pretended.project, "production", "RISC")
+    commit(pretended.project, "second")
+    done = pretended("push")
+    assert done.returncode != 0
+    assert "environments/production.tfvars" in done.stderr
+    assert docker_calls(pretended) == []
+
+
+@ONE_PROJECT
+@pytest.mark.parametrize("help_of_imagetools", [DOCKER_HELP, PODMAN_HELP], ids=["docker", "podman"])
+def test_push_when_staging_has_the_image_then_copies_it(pretended, help_of_imagetools):
+    tag = commit(pretended.project, "second")
+    pretended.aws.images["acme-jobs-staging"] = {tag}
+    done = pretended("push", ENV="production", HELP_OF_IMAGETOOLS=help_of_imagetools)
+    assert done.returncode == 0, done.stdout + done.stderr
+    source, target = image("staging", tag), image("production", tag)
+    assert (
+        docker_calls(pretended)
+        == {
+            DOCKER_HELP: [f"buildx imagetools create --tag {target} {source}"],
+            PODMAN_HELP: [f"pull --platform linux/arm64 {source}", f"tag {source} {target}", f"push {target}"],
+        }[help_of_imagetools]
+    )
+
+
+@ONE_PROJECT
+def test_push_when_podman_cannot_copy_all_platforms_then_fails(pretended):
+    tag = commit(pretended.project, "second")
+    pretended.aws.images["acme-jobs-staging"] = {tag}
+    platforms = {"PLATFORMS": "linux/amd64,linux/arm64", "HELP_OF_IMAGETOOLS": PODMAN_HELP}
+    done = pretended("push", ENV="production", **platforms)
+    assert done.returncode != 0
+    assert "requires Docker with Buildx" in done.stderr
+    assert docker_calls(pretended) == []
+
+
+@ONE_PROJECT
+def test_push_when_the_tag_is_not_checked_out_then_builds_nothing(pretended):
     done = pretended("push", "TAG=other")
     assert done.returncode != 0
     assert "other is not checked out" in done.stderr
-    assert "build" not in calls.read_text()
+    assert docker_calls(pretended) == []
 
-    # Nor is what nobody has committed called by a commit's name.
-    (pretended.project / "Makefile").open("a").write("\n")
-    assert pretended("push").returncode == 0
-    assert f"acme-jobs-staging:{tag}-dirty" in calls.read_text()
+
+def edit(project):
+    (project / "Makefile").open("a").write("\n")
+
+
+def add_module(project):
+    (project / "src" / "acme_jobs" / "untracked.py").touch()
+
+
+@ONE_PROJECT
+@pytest.mark.parametrize("change", [edit, add_module])
+@pytest.mark.parametrize("target", ["push", "deploy"])
+def test_push_when_changes_are_uncommitted_then_refuses(pretended, change, target):
+    tag = commit(pretended.project, "second")
+    pretended.aws.images["acme-jobs-staging"] = {tag, f"{tag}-dirty"}
+    change(pretended.project)
+    done = pretended(target)
+    assert done.returncode != 0
+    assert "uncommitted changes" in done.stderr
+    # An image that exists can be deployed all the same, but none is built with a commit's tag.
+    assert pretended("push", f"TAG={tag}").returncode == 0
+    pretended.aws.images.clear()
+    assert pretended("push", f"TAG={tag}").returncode != 0
+    assert docker_calls(pretended) == []
+    assert not (pretended.folder / "planned").exists()
+
+
+@ONE_PROJECT
+@pytest.mark.parametrize("target", ["push", "deploy"])
+def test_push_when_outside_git_then_refuses(pretended, target):
+    shutil.rmtree(pretended.project / ".git")
+    done = pretended(target, GIT_CEILING_DIRECTORIES=str(pretended.project.parent))
+    assert done.returncode != 0
+    assert "TAG=..." in done.stderr
+    assert docker_calls(pretended) == []
+    assert not (pretended.folder / "planned").exists()
 
 
 def test_only_an_earlier_commit_of_the_branch_is_gone_back_to(project):
@@ -511,97 +763,24 @@ def test_only_an_earlier_commit_of_the_branch_is_gone_back_to(project):
     assert head() == first
 
 
-# What the pipelines' roles may do.
-
-
-def knows_names(statement):
-    """Tell whether the emulator decides by a resource's name; mostly it does by the action alone."""
-    actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-    return all(action.startswith(("s3:", "sqs:", "dynamodb:")) for action in actions)
-
-
-def unnamed(statement):
-    """Return a statement without names and conditions, of which the emulator knows none."""
-    return {"Effect": "Allow", "Action": statement["Action"], "Resource": "*"}
-
-
-class Pipeline(Deployment):
-    """A deployment by the roles of GitHub's jobs; names that the emulator does not know are compared with the state."""
-
-    def __init__(self, folder, aws):
-        super().__init__(folder, aws, kept_in_bucket=True)
-        (folder / "chassis" / "terraform" / "pipeline" / "test_override.tf").write_text(EMULATED)
-        aws.client("iam").create_open_id_connect_provider(
-            Url="https://token.actions.githubusercontent.com", ClientIDList=["sts.amazonaws.com"]
-        )
-        self.make("pipeline", REPOSITORY="acme@1/jobs@2", TF_CLI_ARGS_apply="-auto-approve")
-        self.aws, self.policies, self.roles = aws, {}, {}
-        for name in ("plan", "deploy"):
-            role = f"acme-jobs-staging-{name}"
-            iam = aws.client("iam")
-            policy = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-            self.policies[name] = policy["Statement"]
-            loose = [each if knows_names(each) else unnamed(each) for each in policy["Statement"]]
-            if "secretsmanager:ListSecretVersionIds" in str(policy):
-                # Of the provider, also a version may be at hand that reads a secret to know its versions.
-                loose.append({"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": "*"})
-            iam.put_role_policy(
-                RoleName=role, PolicyName=name, PolicyDocument=json.dumps({**policy, "Statement": loose})
-            )
-            self.roles[name] = aws.assume(iam.get_role(RoleName=role)["Role"]["Arn"])
-
-    def become(self, name):
-        self.environment = clean_environment(**self.aws.environment(self.roles[name]))
-
-    def foreign(self):
-        """Return the ARNs in the state that no statement of the deployment's policy names.
-
-        Scaling policies are authorised by what they scale.
-        """
-        (module,) = json.loads(self.run("show", "-json"))["values"]["root_module"]["child_modules"]
-        state = module["resources"]
-        arns = {resource["values"].get("arn") for resource in state if resource["mode"] == "managed"} - {None}
-        named = []
-        for statement in self.policies["deploy"]:
-            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
-            named += [re.escape(resource).replace(r"\*", ".*") for resource in resources if resource != "*"]
-        assert len(arns) > 10
-        return {
-            arn
-            for arn in arns
-            if ":scalingPolicy:" not in arn and not any(re.fullmatch(pattern, arn) for pattern in named)
-        }
-
-
-# Together they hold every option that needs a right of its own.
-NEEDY = [
-    {"broker": "sqs-standard", "results": "s3", "credentials": "role", "compute": "ecs"},
-    {"broker": "sqs-fifo", "results": "redis", "credentials": "keys", "compute": "ec2"},
-    {"broker": "rabbitmq", "results": "dynamodb", "credentials": "keys", "compute": "ecs"},
-]
-
-
-def test_needy_ones_hold_every_option():
-    every = {(choice, option) for choice, options in CHOICES.items() for option in options}
-    assert {(choice, answers[choice]) for answers in NEEDY for choice in CHOICES} == every - {("results", "none")}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("answers", NEEDY, ids=label)
-def test_terraform_lets_roles_do_what_their_pipelines_do(bake, tmp_path, answers):
-    need("terraform")
-    folder = shutil.copytree(bake(**answers, queues="high, low"), tmp_path / "project")
-    with emulator(folder, tmp_path / "emulator.log") as aws:
-        pipeline = Pipeline(folder, aws)
-        aws.enforce(True)
-        pipeline.become("deploy")
-        pipeline.apply()
-        assert pipeline.foreign() == set()
-        pipeline.become("plan")
-        pipeline.make("plan", TF_CLI_ARGS_plan="-lock=false")
-        pipeline.unprotect()
-        with pytest.raises(AssertionError, match=r"(?i)denied|not authorized"):
-            pipeline.run("destroy", "-auto-approve", "-lock=false", "-var=image_tag=", "-var=environment=staging")
-        pipeline.become("deploy")
-        pipeline.destroy()
+@ONE_PROJECT
+def test_workflows_when_moved_as_documented_then_run_in_the_folder(project, tmp_path):
+    root = tmp_path / "monorepo"
+    folder = shutil.copytree(project, root / "services" / "acme-jobs", ignore=shutil.ignore_patterns(".git"))
+    move, *_ = blocks_of(folder, "A folder of a larger repository", page="setups")
+    before = workflows(folder)
+    run("bash", "-euo", "pipefail", "-c", move, cwd=root)
+    moved = workflows(root)
+    assert moved.keys() == {f"acme-jobs-{name}" for name in before}
+    for name, flow in moved.items():
+        assert flow["defaults"] == {"run": {"working-directory": "services/acme-jobs"}}, name
+        assert flow["name"].startswith("acme-jobs "), name
+        for event in ("pull_request", "push"):
+            if event in triggers(flow):
+                assert "services/acme-jobs/**" in triggers(flow)[event]["paths"], (name, event)
+        assert "group: acme-jobs-" in (root / ".github" / "workflows" / name).read_text()
+    assert moved["acme-jobs-deploy.yml"]["jobs"]["checks"]["uses"] == "./.github/workflows/acme-jobs-ci.yml"
+    assert triggers(moved["acme-jobs-deploy.yml"])["push"]["tags"] == ["acme-jobs-v*"]
+    run(BIN / "zizmor", "--offline", "--no-progress", "--persona=auditor", ".github", cwd=root)
+    files = [str(path) for path in (root / ".github" / "workflows").iterdir()]
+    run(BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files, cwd=root)

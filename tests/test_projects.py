@@ -11,10 +11,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import datetime, timedelta, timezone
 
 import psutil
 import pytest
-from conftest import CHOICES, COMBINATIONS, PAIRS, RULES, eventually, label, need, show, source_path
+from conftest import CHOICES, COMBINATIONS, PAIRS, RULES, eventually, label, need, shared_broker, source_path
 
 # Whole test suites run in here; what hangs is told by their own timeouts.
 pytestmark = pytest.mark.timeout(1800)
@@ -59,16 +60,13 @@ def succeed(*command, cwd, **environment):
 @pytest.mark.parametrize(
     "answers", [CASES[0], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:])], ids=label
 )
-def test_own_tests_and_types(project, answers, tmp_path_factory):
+def test_own_tests_and_types(project, answers):
     """On each queue a task is done, and one is dead-lettered and resent; the library's tests are for the rest."""
     if answers["results"] == "redis":
         need("redis-server")
     folder = project(**answers)
-    summary = succeed(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
-    show("tests of projects passed", int(re.search(r"(\d+) passed", summary)[1]))
-    # What mypy learns of the libraries serves all projects.
-    cache = tmp_path_factory.getbasetemp() / "mypy"
-    succeed(sys.executable, "-m", "mypy", cwd=folder, MYPY_CACHE_DIR=str(cache))
+    succeed(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder, **shared_broker(answers))
+    succeed(sys.executable, "-m", "mypy", cwd=folder)
 
 
 def test_results_need_no_redis_server_on_the_laptop(project, tmp_path):
@@ -98,8 +96,10 @@ def test_a_queue_added_by_hand_needs_a_module_and_nothing_else(project):
     folder = project(queues="only")
     contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
     (only,) = contract["queues"]
-    contract["queues"].append({**only, "name": "mail-out", "concurrency": 1, "heartbeat_seconds": 20, "workers_min": 0})
-    only.update(hard_limit_seconds=900, visibility_timeout_seconds=1260, max_receive_count=20, concurrency=2)
+    contract["queues"].append({"name": "mail-out", "heartbeat_seconds": 20})
+    contract["workers"].append({"name": "mail-out", "queues": ["mail-out"], "concurrency": 1, "min": 0})
+    only.update(hard_limit_seconds=900, visibility_timeout_seconds=1260, max_receive_count=20)
+    contract["workers"][0]["concurrency"] = 2
     contract.update(wait_time_seconds=10, stop_timeout_seconds=90, soft_shutdown_seconds=60)
     (folder / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
     own = (sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider")
@@ -121,7 +121,8 @@ def test_a_wrong_edit_is_refused_everywhere_in_the_same_words(project):
     """In Terraform as well: see test_terraform.py."""
     folder = project(queues="only")
     contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
-    contract["queues"][0].update(visibility_timeout_seconds=659, concurrency="1", hard_limit_second=3)
+    contract["queues"][0].update(visibility_timeout_seconds=659, hard_limit_second=3)
+    contract["workers"][0].update(concurrency="1")
     contract["region"] = "mars"
     (folder / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
     with pytest.raises(RULES.ContractError) as refused:
@@ -176,6 +177,17 @@ def write_own_task(folder):
     return shell, code
 
 
+def schedule_soon(folder):
+    """Have the contract state a task that is due soon, and twice more in case the start takes longer."""
+    contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
+    due = [datetime.now(timezone.utc) + timedelta(seconds=seconds) for seconds in (20, 45, 90)]
+    about = {"task": "acme_jobs.examples.count_words", "queue": "low", "args": ["one two"], "group": "g"}
+    contract["schedules"] = [
+        {**about, "name": f"due-{number}", "at": f"{time:%Y-%m-%dT%H:%M:%S}"} for number, time in enumerate(due)
+    ]
+    (folder / "contract.json").write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "answers",
     [
@@ -188,6 +200,7 @@ def write_own_task(folder):
 def test_dev_runs_a_task_of_the_owners_and_ctrl_c_leaves_nothing(project, tmp_path, answers):
     folder = project(**answers)
     shell, code = write_own_task(folder)
+    schedule_soon(folder)
     log = tmp_path / "log"
     reach = folder / ".env.development"
     with log.open("wb") as output:
@@ -211,6 +224,7 @@ def test_dev_runs_a_task_of_the_owners_and_ctrl_c_leaves_nothing(project, tmp_pa
         succeed("sh", "-c", f". ./{reach.name}; python -c '{code}'", cwd=folder, PYTHONPATH="src:chassis")
         done = r'"succeeded.*tasks\.\w+\.shout"'
         assert eventually(lambda: len(re.findall(done, log.read_text())) == 2, 30), log.read_text()
+        assert eventually(lambda: re.search(r'"succeeded.*"due-[0-2]-2', log.read_text()), 90), log.read_text()
         os.killpg(dev.pid, 2)  # As a terminal does: to all of its foreground processes.
         assert dev.wait(timeout=30) == 0, log.read_text()
         assert mine(str(tmp_path)) == []
@@ -341,7 +355,7 @@ def test_owner_follows_the_readme_on_a_fresh_machine(project, tmp_path):
         dev.wait(timeout=60)
     assert " passed" in succeed(*make, "test", cwd=folder, **fresh)
     succeed(*make, "check", cwd=folder, **fresh)
-    assert "only: soft limit" in succeed(folder / ".venv" / "bin" / "acme-jobs", "contract", cwd=tmp_path)
+    assert "only: a task that always fails" in succeed(folder / ".venv" / "bin" / "acme-jobs", "contract", cwd=tmp_path)
     # Installed as a wheel, the service brings its contract with it.
     pip = (folder / ".venv/bin/python", "-m", "pip")
     succeed(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir=w", ".", cwd=folder)

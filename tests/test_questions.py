@@ -53,11 +53,21 @@ def test_dependent_defaults_follow_the_answers(bake):
     assert project.name == contract["service"] == "tax-billing"
     assert contract["package"] == "tax_billing"
     assert contract["description"] == "Background jobs of Tax & Billing"
-    for queue in contract["queues"]:
+    for queue in RULES.effective(contract)["queues"]:
         assert (queue["hard_limit_seconds"], queue["visibility_timeout_seconds"]) == (660, 720)
 
 
 def test_retention_outlives_every_delivery(bake):
     project = bake(project_slug="patient", visibility_timeout_seconds="43200", max_receive_count="20")
     contract = json.loads((project / "contract.json").read_text(encoding="utf-8"))
-    assert contract["queues"][0]["retention_seconds"] == 43_200 * 20 + 86_400
+    assert contract["queue_defaults"]["retention_seconds"] == 43_200 * 20 + 86_400
+
+
+def test_queues_when_joined_by_plus_then_share_a_worker(bake):
+    project = bake(project_slug="shared", queues="high+default, low", workers_max="7")
+    contract = RULES.read(project / "contract.json")
+    assert [queue.name for queue in contract.queues] == ["high", "default", "low"]
+    assert [(worker.name, worker.queues, worker.max) for worker in contract.workers] == [
+        ("high", ("high", "default"), 7),
+        ("low", ("low",), 7),
+    ]

@@ -32,6 +32,13 @@ WRONG = [
     ("queues", ",", "must be lower-case letters", "default"),
     ("queues", "high, high", "must be unique", "each queue once"),
     ("queues", "high, Low_", "must be lower-case letters", "low"),
+    ("queues", "+", "must be lower-case letters", "default"),
+    ("queues", "high+high", "must be unique", "each queue once"),
+    ("queues", "high+default, high", "must be unique", "each queue once"),
+    ("queues", "high+Low_, x", "must be lower-case letters", "low"),
+    ("queues", "high&low", "must be lower-case letters", "high-low"),
+    ("queues", "a+b+c+d+e+f", "must list the names of 1 to 5 queues for a worker", "a+b+c+d+e"),
+    ("queues", ",".join(f"q{n}" for n in range(21)), "must list 1 to 20 queues", "high, default, low"),
     ("soft_limit_seconds", "0", "must be between 1 and 43080", "1"),
     ("hard_limit_seconds", "240", "must be greater than soft_limit_seconds (240)", "300"),
     ("hard_limit_seconds", "1e3", "must be a whole number", "digits only, such as 60"),
@@ -67,6 +74,13 @@ def test_one_wrong_answer(cookiecutter_command, question, answer, rule, suggesti
     assert f"\n  {question} {rule}" in listed
     assert f"try:   {suggestion}\n" in listed
     assert list(cookiecutter_command.here.iterdir()) == []
+
+
+def test_shared_worker_when_messages_wait_too_long_then_is_refused(cookiecutter_command):
+    run = cookiecutter_command(TEMPLATE, "--no-input", "queues=a+b+c, d", "visibility_timeout_seconds=1259")
+    listed = refusal(run.stdout)
+    assert listed.count("visibility_timeout_seconds must also cover other_tasks_seconds (600)") == 1
+    assert "try:   1260\n" in listed
 
 
 def test_many_wrong_answers_are_refused_at_once_in_the_order_of_the_questions(cookiecutter_command):
@@ -108,7 +122,7 @@ def test_right_answers_are_handed_back_to_be_kept(run, cookiecutter_command):
     assert again.returncode == 0, again.stdout
     contract = json.loads((run.here / "joe-s-jobs" / "contract.json").read_text(encoding="utf-8"))
     assert (contract["project_name"], contract["results"]) == ("Joe's Jobs", "redis")
-    assert contract["queues"][0]["max_receive_count"] == 7
+    assert contract["queue_defaults"]["max_receive_count"] == 7
 
 
 def test_a_refusal_leaves_an_existing_project_as_it_was(cookiecutter_command):

@@ -52,14 +52,14 @@ def bake(folder: Path) -> Path:
 
 
 @contextmanager
-def workers(project: Path, queues: list[str], package: str, logs: Path) -> Iterator[None]:
-    """Run one worker per queue."""
+def workers(project: Path, names: list[str], package: str, logs: Path) -> Iterator[None]:
+    """Run the workers of these names."""
     environment = {**os.environ, "PYTHONPATH": f"{project / 'src'}{os.pathsep}{project / 'chassis'}"}
     with ExitStack() as stack:
         started = []
-        for queue in queues:
-            log = stack.enter_context((logs / f"{queue}.log").open("wb"))
-            command = [sys.executable, "-m", package, "worker", queue]
+        for name in names:
+            log = stack.enter_context((logs / f"{name}.log").open("wb"))
+            command = [sys.executable, "-m", package, "worker", name]
             started.append(subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=log))
         try:
             yield
@@ -161,7 +161,7 @@ def main(picture: Path | None = None) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         project = bake(folder)
         data = json.loads((project / "contract.json").read_text(encoding="utf-8"))
-        queues = [queue["name"] for queue in data["queues"]]
+        names = [worker["name"] for worker in data["workers"]]
         console.print(f"\n[bold]1[/] Baked {data['service']} with the default answers.")
 
         sys.dont_write_bytecode = True
@@ -172,8 +172,8 @@ def main(picture: Path | None = None) -> None:
         os.environ["CONTRACT_FILE"] = str(emulator.write_fast_contract(folder / "hurried.json"))
         environment = stack.enter_context(emulator.running(VISIBILITY_TIMEOUT_SECONDS))
         os.environ.update(environment)
-        stack.enter_context(workers(project, queues, data["package"], folder))
-        console.print(f"[bold]2[/] Emulator and {len(queues)} workers started.")
+        stack.enter_context(workers(project, names, data["package"], folder))
+        console.print(f"[bold]2[/] Emulator and {len(names)} workers started.")
 
         app = importlib.import_module(f"{data['package']}.celery").app
         examples = importlib.import_module(f"{data['package']}.examples")
@@ -185,7 +185,7 @@ def main(picture: Path | None = None) -> None:
             task = examples.count_words_in_file
             show_dead_letter_and_redrive(boto3.client("sqs"), app.contract, queue, task, folder)
         except Exception:
-            for name in queues:
+            for name in names:
                 log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
                 console.print(f"\n[dim]The last lines of worker {name}:[/]\n" + "\n".join(log.splitlines()[-15:]))
             raise

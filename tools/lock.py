@@ -2,8 +2,8 @@
 
 A project with Redis results needs a few packages that others do not, so two projects are resolved,
 and each result option gets its file of requirements. A third tells what Flower needs. The template's
-own requirements come last, held to the same versions, because its tests run generated projects with
-its own interpreter.
+own requirements follow, held to the same versions, because its tests run generated projects with
+its own interpreter. LocalStack's and those of the benchmarks' peers have nothing in common with them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).parents[1]
+TESTS = TEMPLATE / "tests"
+PEERS = TEMPLATE / "benchmarks" / "peers"
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 RESULTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["results"]
 COMPILE = (
@@ -68,6 +70,8 @@ def main() -> None:
         compile_requirements("--group", "flower", *same, folder=rabbitmq, target=flower)
         both = ("--constraint", str(redis / "requirements-dev.txt"), "--constraint", str(flower))
         compile_requirements("requirements.in", *both, folder=TEMPLATE, target=TEMPLATE / "requirements.txt")
+    compile_requirements("localstack.in", folder=TESTS, target=TESTS / "localstack.txt")
+    compile_requirements("requirements.in", folder=PEERS, target=PEERS / "requirements.txt")
 
 
 if __name__ == "__main__":

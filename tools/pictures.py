@@ -82,7 +82,7 @@ def stopping(contract: dict[str, Any]) -> list[Bar]:
 
 def sqs_scales(contract: dict[str, Any]) -> list[Scale]:
     """Return what counts on SQS: a delivery, all deliveries, the life of a message."""
-    queue = contract["queues"][0]
+    queue = contract["queue_defaults"]
     countdown = queue["max_countdown_seconds"]
     hidden, count = queue["visibility_timeout_seconds"], queue["max_receive_count"]
     all_deliveries = Bar(f"{count} deliveries whose workers die: {count * hidden:,} s", 0, count * hidden, "broker")
@@ -107,7 +107,7 @@ def sqs_scales(contract: dict[str, Any]) -> list[Scale]:
 
 def rabbitmq_scales(contract: dict[str, Any]) -> list[Scale]:
     """Return what counts on RabbitMQ, where a dead worker's messages come back at once."""
-    queue = contract["queues"][0]
+    queue = contract["queue_defaults"]
     delivery = (
         bar(queue, "soft_limit_seconds", "task"),
         bar(queue, "hard_limit_seconds", "task"),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,24 @@ from pathlib import Path
 
 import pexpect
 
+from celery_aws import cli
+from library import prepared
 from library.support import CONTRACT, PROJECT, RunningService
 
 COMMAND = (sys.executable, "-m", CONTRACT["package"])
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
-OTHERS = ("worker", "send", "health", "contract")
+GROUPS = ("delayed", "dlq", "keys", "schedules")
+"""Commands that have commands of their own."""
+PEAK_MEBIBYTES = """
+import resource, sys
+if sys.platform == "linux":  # There, getrusage also counts what the parent had when it started this process.
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    peak_mebibytes = int(status["VmHWM"].split()[0]) / 1024
+else:
+    peak_mebibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+"""
+"""Python code that measures the most memory that its process has had so far."""
+OTHERS = ("worker", "beat", "send", "health")
 """Commands that are no on-call commands."""
 
 
@@ -33,9 +47,15 @@ def documented() -> list[str]:
     return [line for line in found if line.split()[1] not in OTHERS]
 
 
+def working_folder(folder: Path) -> Path:
+    """Put into a folder what commands read from the one they are run in, and return it."""
+    shutil.copytree(PROJECT / "terraform" / "environments", folder / "terraform" / "environments")
+    return folder
+
+
 def command_of(arguments: list[str]) -> str:
     """Return which command arguments begin with, such as `dlq list`."""
-    return " ".join(arguments[: 2 if arguments[0] in ("dlq", "keys") else 1])
+    return " ".join(arguments[: 2 if arguments[0] in GROUPS else 1])
 
 
 class Commands:
@@ -46,16 +66,17 @@ class Commands:
         self.environment = service.client_environment()
         for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
             self.environment.pop(name, None)
+        modules = [module for name in cli.OPERATIONS if (module := cli.module_of(name))]
+        prepared.prepare(["celery_aws.app", *modules], self.environment["PYTHONPATH"])
 
     def run(self, *arguments: object, status: int = 0, **variables: str) -> str:
         """Run a command to its end and return what it prints; its exit code must be `status`."""
-        run = subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            env={**self.environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        environment = {**self.environment, **variables}
+        if any(name.startswith("PYTHON") for name in variables):  # What Python reads when it starts.
+            command = [*COMMAND, *map(str, arguments)]
+            run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        else:
+            run = prepared.run(CONTRACT["package"], [*map(str, arguments)], environment, 300)
         assert run.returncode == status, f"{run.returncode}\n{run.stdout}\n{run.stderr}"
         assert "Traceback" not in run.stderr, run.stderr
         self.errors = run.stderr
@@ -79,7 +100,9 @@ class Commands:
     def seconds_to_look(self, queue: str, status: int = 0) -> float:
         """Return how long a command takes that peeks at one dead-letter message; mostly its start-up."""
         began = time.monotonic()
-        self.run("dlq", "list", queue, "--limit", "1", status=status)
+        looking = self.start("dlq", "list", queue, "--limit", "1")
+        _, errors = looking.communicate()
+        assert looking.returncode == status, errors
         return time.monotonic() - began
 
     def killed(
@@ -115,7 +138,7 @@ class Commands:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if "--watch" in line:
+        if "--watch" in line or line.split()[1] == "console":
             time.sleep(6)
             running.send_signal(signal.SIGINT)
         said, _ = running.communicate(answers, timeout=90)
@@ -156,7 +179,7 @@ def interrupt(terminal: pexpect.spawn, answer: str) -> None:
 def make_user(service: RunningService) -> None:
     """Make what the commands for access keys look at, where there are such."""
     if CONTRACT["credentials"] == "keys":
-        user = f"{CONTRACT['service']}-development-worker"
+        user = f"{CONTRACT['service']}-development-{CONTRACT['region']}-worker"
         service.client("iam").create_user(UserName=user)
         service.client("iam").create_access_key(UserName=user)
-        service.client("secretsmanager").create_secret(Name=user)
+        service.client("secretsmanager").create_secret(Name=f"{CONTRACT['service']}-development-worker")

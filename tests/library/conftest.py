@@ -7,6 +7,7 @@ options: their tests run where the service has chosen these.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import shlex
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import boto3
 import pytest
+from celery import Celery
 
 TESTS = Path(__file__).parents[1]
 TEMPLATE = TESTS.parent
@@ -52,14 +55,20 @@ def rest(seconds: float) -> None:
 
 
 def bake(answers: str) -> Path:
-    """Bake a service with tasks of its own into a folder that is removed when this process ends."""
+    """Bake a service, or copy one that is baked, into a folder that is removed when this process ends.
+
+    It gets tasks of its own.
+    """
     folder = tempfile.mkdtemp(prefix="library-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    options = ("--no-input", "--default-config", "--output-dir", folder)
-    command = [sys.executable, "-m", "cookiecutter", *options, str(TEMPLATE), *shlex.split(answers)]
-    baked = subprocess.run(command, capture_output=True, text=True)
-    assert baked.returncode == 0, baked.stderr
-    (project,) = Path(folder).iterdir()
+    if baked := os.environ.get("BAKED"):
+        project = shutil.copytree(baked, Path(folder) / Path(baked).name)
+    else:
+        options = ("--no-input", "--default-config", "--output-dir", folder)
+        command = [sys.executable, "-m", "cookiecutter", *options, str(TEMPLATE), *shlex.split(answers)]
+        ran = subprocess.run(command, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        (project,) = Path(folder).iterdir()
     for queue in json.loads((project / "contract.json").read_text(encoding="utf-8"))["queues"]:
         (module,) = project.glob(f"src/*/tasks/{queue['name'].replace('-', '_')}.py")
         module.write_text(module.read_text(encoding="utf-8") + OWN_TASKS, encoding="utf-8")
@@ -71,13 +80,18 @@ PROJECT = bake(os.environ.get("ANSWERS", ""))
 shutil.rmtree(PROJECT / "chassis" / "celery_aws")
 os.chdir(PROJECT)
 sys.path[:0] = [str(PROJECT / "src"), str(CHASSIS), str(TESTS)]
-# What Python leaves behind in the template would be baked.
-sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "library-pycache")
+
+import caches  # noqa: E402
+
+caches.share()
 
 from module_tests import add_module_tests, words  # noqa: E402
 
 from celery_aws import doctor, options  # noqa: E402
+from celery_aws import service as services  # noqa: E402
 from celery_aws.contract import CHOICES  # noqa: E402
+from celery_aws.dev import emulator  # noqa: E402
+from celery_aws.sending import Service  # noqa: E402
 from celery_aws.testing.running import unreachable  # noqa: E402
 from library.support import (  # noqa: E402
     CONTRACT,
@@ -88,6 +102,10 @@ from library.support import (  # noqa: E402
     eventually,
     running_service,
 )
+
+if os.environ.get(emulator.RUNNING):
+    # Each service has an account of its own there, by its credentials; boto3 would keep the first one's.
+    boto3.client = lambda *args, **options: boto3.Session().client(*args, **options)
 
 pytest_plugins = ["celery_aws.testing.plugin"]
 
@@ -110,10 +128,10 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Run the service with one worker per queue, and a visibility timeout that tests can wait for."""
+    """Run the service with its workers, and a visibility timeout that tests can wait for."""
     with running_service(tmp_path_factory.mktemp("logs"), VISIBILITY_TIMEOUT_SECONDS) as running:
-        for queue in CONTRACT["queues"]:
-            running.start_worker(queue["name"])
+        for worker in running.contract.workers:
+            running.start_worker(worker.name)
         yield running
 
 
@@ -128,10 +146,33 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
 def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Run the service with workers that are ready, each test module its own."""
     with running_service(tmp_path_factory.mktemp("logs")) as running:
-        for queue in CONTRACT["queues"]:
-            running.start_worker(queue["name"])
-        assert all(running.ready(queue["name"]) for queue in CONTRACT["queues"])
+        for worker in running.contract.workers:
+            running.start_worker(worker.name)
+        assert all(running.ready(worker.name) for worker in running.contract.workers)
         yield running
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Record what the service's application would send."""
+    messages = []
+
+    def record(self: Any, name: str, args: Any = None, kwargs: Any = None, *positional: Any, **options: Any) -> Any:
+        messages.append({"task": name, "args": args, "kwargs": kwargs, **options})
+        return self.AsyncResult(options["task_id"])
+
+    monkeypatch.setattr(Celery, "send_task", record)
+    # A group would listen for its results.
+    backend = services.app().backend
+    monkeypatch.setattr(backend, "add_pending_result", lambda result, *rest, **options: result, raising=False)
+    return messages
+
+
+@pytest.fixture
+def outgoing(sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Record what the service's application would send, also in a batch."""
+    monkeypatch.setattr(Service, "batching", lambda self, timeout_seconds=None: contextlib.nullcontext())
+    return sent
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import logging
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 import celery
 from celery import Task, current_task, shared_task
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+
+import celery_aws
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,12 @@ def leave_trace(folder: str, fail_while: str | None = None) -> str:
     if fail_while and Path(fail_while).exists():
         raise RuntimeError(f"{fail_while} is still there")
     return "done"
+
+
+@shared_task
+def note_frozen(folder: str) -> None:
+    """Note how many objects of this process are exempt from garbage collection."""
+    note(folder, f"-{gc.get_freeze_count()}")
 
 
 @shared_task
@@ -248,6 +257,12 @@ def end_with(folder: str, kind: str) -> None:
 
 
 @shared_task
+def ignore() -> None:
+    """Have Celery ignore the outcome."""
+    raise Ignore
+
+
+@shared_task
 def fail_silenced(folder: str) -> None:
     """Close standard error, where the log goes, and raise."""
     note(folder)
@@ -449,8 +464,10 @@ def die_after_settling(folder: str) -> str:
     return "done"
 
 
-def _die(**rest: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _die(sender: Any, **rest: Any) -> None:
+    # An earlier attempt may have left its process alive, with this connected, to a task of another test.
+    if sender.name in (die_after_settling.name, fail_and_die.name):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @shared_task
@@ -466,3 +483,55 @@ def exit_python(folder: str) -> None:
     """End the interpreter."""
     note(folder)
     sys.exit("bye")
+
+
+# Coroutines
+
+
+class Lingering:
+    """What a coroutine leaves behind."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+
+    @staticmethod
+    async def stay() -> None:
+        """Outlive its task, unless it is cancelled."""
+        await asyncio.sleep(60)
+
+
+@shared_task(bind=True)
+async def note_loop(self: Task[Any, Any], folder: str) -> str:
+    """Note on which loop it runs, and leave a coroutine there."""
+    background = asyncio.get_running_loop().create_task(Lingering.stay())
+    Lingering.loop = background.get_loop()
+    await asyncio.sleep(0)
+    note(folder, f".{id(background.get_loop())}-{os.getpid()}")
+    return str(self.request.id)
+
+
+@shared_task
+async def overrun_async(folder: str, stubborn: bool) -> None:
+    """Wait for longer than the limits."""
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except SoftTimeLimitExceeded:
+            note(folder, ".soft")
+            if not stubborn:
+                raise
+
+
+@shared_task(permanent_errors=(HopelessError,))
+async def despair_async(folder: str) -> None:
+    """Raise what the task declares to be permanent."""
+    await asyncio.sleep(0)
+    note(folder)
+    raise HopelessError("nothing", "of nothing")
+
+
+@celery.signals.worker_process_shutdown.connect
+def tell_whether_the_loop_is_open(**rest: Any) -> None:
+    """Use the loop once more, as a service does that closes its connections; only where `note_loop` has run."""
+    if Lingering.loop:
+        celery_aws.run_coroutine(asyncio.sleep(0))
+        print(f"loop open: {not Lingering.loop.is_closed()}", flush=True)

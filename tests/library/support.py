@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from celery_aws import service
 from celery_aws.contract import read
@@ -49,8 +54,8 @@ def read_variables() -> Any:
     return module("settings").read_settings(module("settings").Settings, *module("app").variables(contract))
 
 
-def fields() -> dict[str, Any]:
-    """Return all of them as fields, by their lower-case names."""
+def fields(contract: Any = contract) -> dict[str, Any]:
+    """Return all of them as fields, by their lower-case names, for the service's contract or another."""
     kinds = (module("settings").Settings, *module("app").variables(contract))
     return {name: field for kind in kinds for name, field in kind.model_fields.items()}
 
@@ -58,6 +63,14 @@ def fields() -> dict[str, Any]:
 def module(name: str) -> Any:
     """Return a module of the library by its short name."""
     return importlib.import_module(f"celery_aws.{name}")
+
+
+def need(command: str) -> None:
+    """Skip where a program is missing; in CI, where .ci/run installs it, fail instead."""
+    if shutil.which(command) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{command} is missing, and CI should have installed it")
+        pytest.skip(f"{command} is not installed on this machine")
 
 
 def tasks_of(queue: str) -> Any:
@@ -82,9 +95,34 @@ class RunningService(running.RunningService):
             return self.probe(name, *args, **options).apply_async()
 
 
-def running_service(logs: Path, emulated_visibility_seconds: int | None = None, **numbers: float) -> Any:
+def running_service(logs: Path, emulated_visibility_seconds: int | None = None, **values: Any) -> Any:
     """Run an emulator, and no worker yet; stop the workers in the end. See `celery_aws.testing.running`."""
-    return running.running_service(logs, emulated_visibility_seconds, RunningService, **numbers)
+    return running.running_service(logs, emulated_visibility_seconds, RunningService, **values)
+
+
+@contextlib.contextmanager
+def producer_behind_faults(service: RunningService) -> Iterator[tuple[Any, Any]]:
+    """Yield the application of a producer that reaches the broker of a service through a proxy, and the proxy."""
+    with broker.faulty(service) as (between, variables):
+        between.target = "*"
+        behind = running.RunningService({**service.environment, **variables}, service.logs)
+        if BROKER == "sqs":  # Applications with the same settings share connections.
+            behind.app.conf.broker_transport_options["client-config"]["user_agent_extra"] = between.url
+        try:
+            with behind.reached():
+                yield behind.app, between
+        finally:
+            between.fault = ""
+
+
+def renamed(contract: Any, name: str = "renamed") -> Any:
+    """Return a contract whose first queue has another name, for its worker as well."""
+    first, *others = contract.queues
+    workers = (
+        replace(worker, queues=tuple(name if queue == first.name else queue for queue in worker.queues))
+        for worker in contract.workers
+    )
+    return replace(contract, queues=(replace(first, name=name), *others), workers=tuple(workers))
 
 
 def notes(folder: Path) -> list[Path]:

@@ -70,11 +70,24 @@ def test_modules_of_the_library_do_not_import_each_other_in_circles():
 
 FLOORS = (
     # What people see.
-    {"__init__", "cli", "terminal", "charts"},
+    {"__init__", "cli", "terminal", "charts", "console"},
     # What operators can do; it prints nothing.
-    {"dlq", "queues", "doctor", "cost", "cloudwatch"},
+    {"dlq", "queues", "doctor", "cost", "cloudwatch", "attempts"},
     # The Celery application, and producers.
-    {"app", "sending", "checks", "task", "worker"},
+    {
+        "aio",
+        "app",
+        "remote",
+        "outbox",
+        "sending",
+        "checks",
+        "configuration",
+        "django",
+        "task",
+        "worker",
+        "schedules",
+        "beat",
+    },
     # Delivery.
     {
         "brokers",
@@ -82,6 +95,7 @@ FLOORS = (
         "credentials",
         "compute",
         "consumer",
+        "coroutines",
         "delivery",
         "storing",
         "pool",
@@ -90,7 +104,7 @@ FLOORS = (
     },
     # The ground.
     {"options", "service", "settings", "contract", "errors", "commands", "logs", "failures", "headers", "backoff"}
-    | {"health", "aws", "durations", "version"},
+    | {"health", "aws", "durations", "version", "log_fields", "signatures", "tracing", "spans"},
 )
 """Modules and packages of the library, top to bottom; `dev` and `testing` stand beside them and use all of it."""
 

@@ -18,12 +18,13 @@ def test_compose_file_follows_from_the_contract():
     assert said == compose.text(), "compose.yaml is older than contract.json: run `make compose.yaml`"
 
 
-def test_every_queue_has_a_worker_that_tells_whether_it_is_alive():
+def test_compose_file_when_written_then_each_worker_has_a_health_check():
+    names = [worker.name for worker in module("contract").parse(CONTRACT).workers]
     workers = {name: service for name, service in SERVICES.items() if name.startswith("worker-")}
-    assert list(workers) == [f"worker-{queue['name']}" for queue in CONTRACT["queues"]]
-    for queue, worker in zip(CONTRACT["queues"], workers.values(), strict=True):
-        assert worker["command"] == [CONTRACT["service"], "worker", queue["name"]]
-        assert worker["healthcheck"]["test"] == ["CMD", CONTRACT["service"], "health", queue["name"]]
+    assert list(workers) == [f"worker-{name}" for name in names]
+    for name, worker in zip(names, workers.values(), strict=True):
+        assert worker["command"] == [CONTRACT["service"], "worker", name]
+        assert worker["healthcheck"]["test"] == ["CMD", CONTRACT["service"], "health", name]
         assert worker["stop_grace_period"] == f"{CONTRACT['stop_timeout_seconds']}s"
         assert worker["read_only"]
         assert worker["cap_drop"] == ["ALL"]
@@ -31,8 +32,22 @@ def test_every_queue_has_a_worker_that_tells_whether_it_is_alive():
 
 def test_a_new_queue_gets_a_worker():
     more = json.loads(json.dumps(CONTRACT))
-    more["queues"].append({**more["queues"][0], "name": "one-more"})
+    more["queues"].append({"name": "one-more"})
     assert set(compose.compose(module("contract").parse(more))["services"]) - set(SERVICES) == {"worker-one-more"}
+
+
+def test_schedules_get_a_beat():
+    more = json.loads(json.dumps(CONTRACT))
+    more["schedules"] = [{"name": "nightly", "task": "any", "rate_minutes": 1, "group": "g"}]
+    services = compose.compose(module("contract").parse(more))["services"]
+    assert set(services) - set(SERVICES) == {"beat"}
+    beat, worker = services["beat"], next(each for name, each in services.items() if name.startswith("worker-"))
+    assert beat["command"] == [CONTRACT["service"], "beat"]
+    assert beat["healthcheck"]["test"] == ["CMD", CONTRACT["service"], "health", "Beat"]
+    different = {"command", "healthcheck", "stop_grace_period"}
+    assert {key: beat.get(key) for key in worker if key not in different} == {
+        key: value for key, value in worker.items() if key not in different
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("worker-")])

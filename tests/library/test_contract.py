@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from celery_aws.dev import brokers, results, timeouts
+from celery_aws.testing import running
 from library import support
 from library.support import CONTRACT, PATH, PROJECT, fields, module, tasks_of
 
 contract = module("contract")
 app = module("service").app()
 cli = module("cli")
+errors = module("errors")
 settings = module("settings")
 worker = module("worker")
 
@@ -26,7 +30,7 @@ QUEUES = app.contract.queues
 def changed(**values):
     data = json.loads(json.dumps(CONTRACT))
     for name, value in values.items():
-        (data if name in data else data["queues"][0])[name] = value
+        (data if name in data else data["queue_defaults"])[name] = value
     return data
 
 
@@ -44,9 +48,9 @@ def test_readme_has_the_contracts_numbers():
     said = timeouts.TARGET.read_text(encoding="utf-8")
     assert said == timeouts.text(), "README.md is older than contract.json: run `make README.md`"
     if timeouts.BEGIN in said:
-        for queue in CONTRACT["queues"]:
-            assert f" {queue['name']} |" in said
-            assert f" {queue['visibility_timeout_seconds']} |" in said
+        for queue in contract.parse(CONTRACT).queues:
+            assert f" {queue.name} |" in said
+            assert f" {queue.visibility_timeout_seconds} |" in said
 
 
 def test_every_broken_rule_is_reported_at_once_with_field_value_and_suggestion(tmp_path):
@@ -70,9 +74,10 @@ def test_help_when_the_contract_breaks_rules_then_is_shown(tmp_path, monkeypatch
     assert (refused.exit_code, "mars" in refused.output) == (2, True)
 
 
-def test_a_contract_that_is_no_json_is_reported_as_such(tmp_path):
+@pytest.mark.parametrize("text", ["{", '{"service": "\\udc00"}', '{"a": ' + "[" * 60 + "]" * 60 + "}", "[" * 100_000])
+def test_a_contract_that_is_no_json_is_reported_as_such(tmp_path, text):
     wrong = tmp_path / "contract.json"
-    wrong.write_text("{")
+    wrong.write_text(text)
     with pytest.raises(contract.ContractError, match="must be JSON"):
         contract.read(wrong)
 
@@ -97,8 +102,9 @@ def test_every_queue_has_tasks_a_route_and_a_worker(queue):
     assert f"{name}.measure" in app.tasks
     route = app.amqp.router.route({}, f"{name}.anything")
     assert route["queue"].name == app.contract.celery_name(queue)
-    arguments = worker.worker_arguments(app.contract, queue.name, "INFO")
-    assert f"--queues={route['queue'].name}" in arguments
+    arguments = worker.worker_arguments(app.contract, app.contract.worker_of(queue).name, "INFO")
+    (served,) = (argument for argument in arguments if argument.startswith("--queues="))
+    assert route["queue"].name in served.removeprefix("--queues=").split(",")
 
 
 @pytest.mark.parametrize(
@@ -125,9 +131,73 @@ def test_tasks_outside_the_queues_modules_go_to_the_default_queue():
     assert route["queue"].name == app.contract.celery_name(app.contract.default_queue)
 
 
-def test_worker_of_an_unknown_queue_is_refused_with_the_known_ones():
-    with pytest.raises(KeyError, match=QUEUES[0].name):
-        worker.worker_arguments(app.contract, "no-such-queue", "INFO")
+def test_route_when_a_pattern_matches_then_names_the_queue(monkeypatch):
+    routes = {"reports.*": QUEUES[-1].name, "*": QUEUES[0].name}
+    monkeypatch.setattr(app, "contract", dataclasses.replace(app.contract, routes=routes))
+
+    def routed(name, **options):
+        return app.amqp.router.route(options, name)["queue"].name
+
+    assert routed("reports.yearly.draw") == app.contract.celery_name(QUEUES[-1])
+    assert routed("mail.send") == app.contract.celery_name(QUEUES[0])
+    assert routed(f"{CONTRACT['package']}.tasks.{QUEUES[0].module}.anything") == app.contract.celery_name(QUEUES[0])
+    assert routed("mail.send", queue=app.contract.celery_name(QUEUES[-1])) == app.contract.celery_name(QUEUES[-1])
+
+
+def test_task_when_nothing_routes_it_then_is_refused_if_asked_so(monkeypatch):
+    refusing = dataclasses.replace(app.contract, routes={"reports.*": QUEUES[0].name}, refuse_unrouted_tasks=True)
+    monkeypatch.setattr(app, "contract", refusing)
+    with pytest.raises(errors.UnknownQueueError, match="no pattern of `routes`"):
+        app.send_task("mail.send", MessageGroupId="g")
+    for name in ("reports.draw", "celery.chord_unlock"):
+        assert app.amqp.router.route({}, name)
+
+
+def test_worker_when_it_serves_several_queues_then_they_are_in_order():
+    names = ("urgent", "usual", "slow")
+    more = {
+        **CONTRACT,
+        "queues": [{"name": name} for name in names],
+        "workers": [{"name": "both", "queues": ["usual", "urgent"], "concurrency": 7, "tasks_per_child": 9}],
+    }
+    arguments = worker.worker_arguments(contract.parse(more), "both", "INFO")
+    suffix = QUEUES[0].suffix
+    expected = {f"--queues=usual{suffix},urgent{suffix}", "--hostname=both@%h", "--concurrency=7"}
+    assert {*expected, "--max-tasks-per-child=9"} <= set(arguments)
+    (alone,) = (each for each in worker.worker_arguments(contract.parse(more), "slow", "INFO") if "queues" in each)
+    assert alone == f"--queues=slow{suffix}"
+
+
+def test_worker_when_it_is_unknown_then_the_known_ones_are_named():
+    with pytest.raises(KeyError, match=app.contract.workers[0].name):
+        worker.worker_arguments(app.contract, "no-such-worker", "INFO")
+
+
+def test_worker_when_started_then_takes_options_of_the_owners_and_of_the_command_line(monkeypatch):
+    from celery.bin.worker import worker as command
+
+    started = []
+    monkeypatch.setattr(command, "params", [*command.params])
+    monkeypatch.setattr(command, "callback", lambda **options: started.append(options))
+    monkeypatch.setitem(app.user_options, "worker", {click.Option(["--flavour"])})
+    with pytest.raises(SystemExit) as ended:
+        worker.start(app.contract.workers[0].name, ["--flavour=sweet", "--concurrency=3", "--include=one,two"])
+    assert ended.value.code == 0
+    (options,) = started
+    assert (options["flavour"], options["concurrency"], options["include"]) == ("sweet", 3, ["one", "two"])
+
+
+def test_worker_when_started_then_imports_no_other_commands():
+    """Nor plugins such as Flower: a start would take twice as long."""
+    code = (
+        "import sys; from celery.bin import worker as command; from celery_aws import service, worker\n"
+        "command.worker.main = lambda *arguments, **more: print(sorted(sys.modules))\n"
+        f"service.use({CONTRACT['package']!r}); worker.start({app.contract.workers[0].name!r})"
+    )
+    variables = {**running.unreachable(app.contract), **PATH}
+    output = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert "'celery.bin.worker'" in output.stdout
+    assert not {"'celery.bin.celery'", "'celery.bin.amqp'", "'flower'"} & set(output.stdout.strip("[]\n").split(", "))
 
 
 def test_missing_environment_variables_are_all_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -31,7 +32,12 @@ def never():
     raise AssertionError("it ran")
 
 
-def attempt_at(task, **info):
+@app.task(name="tests.brief", shared=False, ignore_result=True, message_group="g")
+def brief(*given):
+    """A task that ends at once."""
+
+
+def attempt_at(task, following=None, **info):
     """Run a task as a task process does; return what it decided."""
     facts = {
         "routing_key": app.contract.celery_name(QUEUE),
@@ -44,13 +50,37 @@ def attempt_at(task, **info):
     }
     request = {"id": "1", "task": task.name, "properties": {}, "delivery_info": facts}
     app.set_current()
-    return delivery.deliver(task.name, "1", request, ([], {}, {}), None, None)
+    return delivery.deliver(task.name, "1", request, ([], {}, following or {}), None, None)
 
 
 def test_message_when_it_waited_too_long_in_its_worker_then_is_released_unstarted():
     verdict = attempt_at(never, start_before=time.monotonic() - 1)
     assert (verdict.action, verdict.outcome) == (delivery.Action.RELEASE, "interrupted")
     assert verdict.redelivery_in_seconds == 0
+
+
+@pytest.mark.parametrize("field", ["callbacks", "chain"])
+def test_signature_when_it_has_a_task_only_then_the_task_is_sent(sent, field):
+    brief.__trace__ = delivery.build_tracer(brief.name, brief, app.loader, app=app, Info=delivery.Outcome)
+    verdict = attempt_at(brief, {field: [{"task": brief.name, "args": None}]})
+    assert verdict.outcome == "succeeded", verdict.text
+    assert [message["task"] for message in sent] == [brief.name]
+
+
+def test_request_id_when_a_task_sets_it_then_ends_with_the_task():
+    request_id = module("log_fields").request_id
+    seen = []
+
+    def note():
+        seen.append(request_id.get())
+        request_id.set("of the task")
+
+    task = app.task(name="tests.note", shared=False, ignore_result=True)(note)
+    task.__trace__ = delivery.build_tracer(task.name, task, app.loader, app=app, Info=delivery.Outcome)
+    for _ in range(2):
+        assert attempt_at(task).outcome == "succeeded"
+    assert seen == [None, None]
+    assert request_id.get() is None
 
 
 @pytest.mark.parametrize("kind", ["BadRepr", "Huge", "Wide", "Hidden", "KeyboardInterrupt"])
@@ -110,6 +140,22 @@ def test_process_when_it_dies_after_all_is_done_then_the_message_is_settled_once
     request.carry_out(delivery.Verdict(delivery.Action.RELEASE, "interrupted"))
     assert done == ["dead-letter" if phase == "FAILED" else "ack"]
     assert [record.outcome for record in caplog.records] == [outcome]
+
+
+def test_process_when_it_dies_and_log_fields_fail_then_that_is_recorded(monkeypatch):
+    request = consumer.Request.__new__(consumer.Request)
+    request._already_cancelled = request._already_revoked = False
+    request.mark = pool.new_mark(request)
+    recorded = []
+    monkeypatch.setattr(consumer.state, "task_ready", lambda *args: None)
+    monkeypatch.setattr(consumer.Request, "record", lambda self, state, error: recorded.append(state))
+    monkeypatch.setattr(consumer.Request, "fields", lambda self: {}["missing"])
+    try:
+        raise WorkerLostError("gone")
+    except WorkerLostError:
+        with contextlib.suppress(KeyError):
+            request.on_failure(ExceptionInfo())
+    assert recorded == ["FAILURE"]
 
 
 def test_alarm_when_a_request_has_just_ended_then_is_not_raised():

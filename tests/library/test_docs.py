@@ -6,6 +6,8 @@ import importlib
 import re
 import shlex
 
+import click
+
 from library.commands import OPERATIONS, command_of, documented
 from library.support import BROKER, CONTRACT, module
 
@@ -36,6 +38,13 @@ def test_help_of_every_command_has_an_example_that_parses():
                 words = shlex.split(example)
                 assert words[0] == name
                 sub.make_context(name, [*words[1 if sub is command else 2 :], *needed], resilient_parsing=True)
+
+
+def test_help_when_it_lists_commands_then_cuts_off_no_description():
+    for group in (module("cli").main, *COMMANDS.values()):
+        if isinstance(group, click.Group):
+            with click.Context(group, info_name="service", terminal_width=80) as context:
+                assert "..." not in group.get_help(context).partition("Commands:")[2], group.name
 
 
 def test_table_of_checks_is_that_of_the_doctor():

@@ -32,7 +32,7 @@ def test_task_on_every_queue_is_done_once_with_its_result(service, queue, tmp_pa
     if HAS_RESULTS:
         with service.reached():
             assert result.get(timeout=40) == "done"
-    assert eventually(lambda: notes(tmp_path)), service.log(queue.name)
+    assert eventually(lambda: notes(tmp_path)), service.log(contract.worker_of(queue).name)
     assert eventually(lambda: service.waiting(queue) == 0)
     assert [note.read_text() for note in notes(tmp_path)] == ["group-1"]
 
@@ -123,4 +123,4 @@ def test_everything_that_follows_a_task_stays_in_its_group(service, tmp_path):
 @pytest.mark.skipif(CONTRACT["credentials"] != "keys", reason="only the variant with keys has a secret")
 def test_no_log_line_holds_the_secret(service):
     for queue in QUEUES:
-        assert service.environment["AWS_SECRET_ACCESS_KEY"] not in service.log(queue.name)
+        assert service.environment["AWS_SECRET_ACCESS_KEY"] not in service.log(contract.worker_of(queue).name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from library.support import HAS_RESULTS, IS_FIFO, broker, eventually, notes, running_service
@@ -108,6 +110,13 @@ def test_task_killed_at_its_hard_limit_comes_back_and_is_dead_lettered(strict, t
     assert [note.suffix for note in notes(tmp_path)] == [".began", ".told"] * 3
     if HAS_RESULTS:
         assert eventually(lambda: strict.state(result) == "FAILURE")
+    lines = [json.loads(line) for line in strict.log().splitlines() if result.id in line and '"outcome"' in line]
+    assert [line["outcome"] for line in lines] == ["retrying", "retrying", "dead_lettered"]
+    # Of the process that was killed, and not of the one that stores its outcome.
+    assert all(1.9 <= line["duration_seconds"] < 10 for line in lines)
+    ages = [line["age_seconds"] for line in lines]
+    assert ages == sorted(ages)
+    assert ages[-1] >= 3
 
 
 def test_task_whose_process_dies_comes_back_and_is_dead_lettered(strict, tmp_path):
@@ -119,7 +128,7 @@ def test_task_whose_process_dies_comes_back_and_is_dead_lettered(strict, tmp_pat
     assert len(notes(traces)) == 3
     if HAS_RESULTS:
         assert eventually(lambda: strict.state(result) == "FAILURE")
-    assert strict.workers[strict.queue.name].poll() is None
+    assert strict.workers[strict.worker.name].poll() is None
 
 
 def test_retry_of_celery_sends_the_task_anew_and_counts_anew(strict, tmp_path):

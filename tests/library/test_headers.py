@@ -46,6 +46,8 @@ def test_what_celery_sends_then_passes(options):
         ("timelimit", [-1, None]),
         ("eta", 7),
         ("expires", 1.5),
+        ("eta", ""),
+        ("expires", ""),
         ("group", ["x"]),
         ("stamped_headers", 7),
         ("stamps", "x"),
@@ -62,6 +64,14 @@ def test_field_when_it_is_not_what_it_must_be_then_is_named(field, value):
         with pytest.raises(InvalidTaskError, match=f"{field} must be "):
             headers.check(told, [[], {}, following])
     assert headers.valid({"lang": "py", field: value}) == {"lang": "py", **({} if value is not None else {field: None})}
+
+
+@pytest.mark.parametrize("name", ["_get_custom_headers", "_children", "get", "update"])
+def test_header_when_it_would_replace_a_method_then_is_refused(name):
+    with pytest.raises(InvalidTaskError, match=f"must not be named {name}"):
+        headers.check({**GOOD, name: "x"}, [[], {}, {}])
+    assert headers.valid({**GOOD, name: "x"}) == GOOD
+    headers.check({**GOOD, "_own": "x", "__own__": "x", "children": "x"}, [[], {}, {}])
 
 
 @pytest.mark.parametrize("body", [7, "abc", [], [[], {}], None, {}])

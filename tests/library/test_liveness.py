@@ -17,6 +17,7 @@ health = module("health")
 liveness = module("liveness")
 
 QUEUE = contract.queues[0]
+WORKER = contract.worker_of(QUEUE)
 
 DUE_SECONDS = 60
 """When the answer of any broker is overdue."""
@@ -33,7 +34,7 @@ def beats(channel, monkeypatch, tmp_path):
     """The beats of a worker with that channel, and no task."""
     monkeypatch.setattr(state, "active_requests", [])
     monkeypatch.setenv("LIVENESS_DIRECTORY", str(tmp_path))
-    return liveness.Beats(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel)), contract, [QUEUE])
+    return liveness.Beats(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel)), contract, WORKER)
 
 
 def held_since(seconds):
@@ -89,17 +90,17 @@ def test_liveness_file_when_it_cannot_be_written_then_is_told_once(beats, monkey
 
 def test_check_looks_at_the_age_of_the_file(beats):
     with pytest.raises(health.NotAliveError, match=r"is missing"):
-        health.check(contract, QUEUE)
+        health.check(contract, WORKER.name)
     beats.beat()
-    assert health.check(contract, QUEUE) < 2
-    path = health.liveness_file(contract, QUEUE)
+    assert health.check(contract, WORKER.name) < 2
+    path = health.liveness_file(contract, WORKER.name)
     os.utime(path, (time.time() - 16, time.time() - 16))
     with pytest.raises(health.NotAliveError, match="was last alive 16 s ago"):
-        health.check(contract, QUEUE)
+        health.check(contract, WORKER.name)
     beats.is_alive = lambda: False
     beats.beat()
     with pytest.raises(health.NotAliveError):
-        health.check(contract, QUEUE)
+        health.check(contract, WORKER.name)
 
 
 def test_systemd_is_told_as_well(beats, monkeypatch, tmp_path):
@@ -123,7 +124,7 @@ def test_command_says_alive_until_the_broker_answers_no_more(tmp_path_factory):
         code = (
             "import sys\n"
             f"from {CONTRACT['package']}.__main__ import main\n"
-            f"sys.argv[1:] = ['health', '{QUEUE.name}']\n"
+            f"sys.argv[1:] = ['health', '{WORKER.name}']\n"
             "try: main()\n"
             "finally: assert not {'celery', 'boto3'} & sys.modules.keys()"
         )

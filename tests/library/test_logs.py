@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 import pytest
 
-from library.support import eventually, module
+import celery_aws
+from library.support import eventually, module, notes
 
 logs = module("logs")
 
@@ -45,11 +47,11 @@ def test_lines_for_people_are_plain(logger, capfd):
 
 def test_request_id_is_that_of_the_request(logger, capfd):
     logs.set_up("INFO", plain=False)
-    token = logs.request_id.set("request-1")
+    token = celery_aws.request_id.set("request-1")
     try:
         logger.info("hello")
     finally:
-        logs.request_id.reset(token)
+        celery_aws.request_id.reset(token)
     assert json.loads(capfd.readouterr().err)["request_id"] == "request-1"
 
 
@@ -78,16 +80,41 @@ def test_line_of_a_task_tells_what_became_of_it(service, tmp_path):
     )
     assert done["attempt"] == 2
     assert 0 <= done["duration_seconds"] < 5
+    # From sending, also of the second attempt; RabbitMQ keeps whole seconds.
+    assert 0 <= failed["age_seconds"] <= done["age_seconds"] < 60
     assert str(tmp_path) not in json.dumps(done)  # Arguments may be anybody's address.
 
 
 @pytest.mark.end_to_end
+def test_age_when_a_task_has_a_countdown_then_begins_at_its_end(service, tmp_path):
+    before = time.time()
+    result = service.send("leave_trace", str(tmp_path), countdown=3)
+    after = time.time()
+
+    def ages():
+        return [line["age_seconds"] for line in lines_of(service, "leave_trace") if line["task_id"] == result.id]
+
+    assert eventually(ages), service.log()
+    (trace,) = notes(tmp_path)
+    began_at = trace.stat().st_mtime
+    assert began_at - (after + 3) - 0.5 < ages()[0] < began_at - (before + 3) + 0.1
+
+
+def test_age_when_clocks_differ_or_no_time_is_known_then_is_valid():
+    age_seconds = module("delivery").age_seconds
+    assert age_seconds({"due_at": 100.5}, 102) == 1.5
+    assert age_seconds({"due_at": 103}, 102) == 0
+    assert age_seconds({"due_at": None}, 102) is None
+    assert age_seconds({}, 102) is None
+
+
+@pytest.mark.end_to_end
 def test_request_id_goes_from_sender_to_task_to_the_tasks_it_sends(service, tmp_path):
-    token = logs.request_id.set(f"request-of-{tmp_path.name}")
+    token = celery_aws.request_id.set(f"request-of-{tmp_path.name}")
     try:
         service.send("send_on", str(tmp_path))
     finally:
-        logs.request_id.reset(token)
+        celery_aws.request_id.reset(token)
 
     def told():
         said = [line for task in ("send_on", "leave_trace") for line in lines_of(service, task)]

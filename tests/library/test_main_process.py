@@ -39,6 +39,13 @@ def test_slot_when_freed_then_is_filled_at_once(service, tmp_path):
     assert gaps(tmp_path)[2] < 0.1
 
 
+def test_task_process_when_it_collects_garbage_then_passes_over_what_was_imported(service, tmp_path):
+    service.start_worker()
+    service.send("note_frozen", str(tmp_path))
+    assert eventually(lambda: notes(tmp_path), 60), service.log()
+    assert int(notes(tmp_path)[0].name.partition("-")[2]) > 10_000
+
+
 def test_timers_when_a_worker_polls_and_works_then_do_not_pile_up(service, tmp_path):
     counted = tmp_path / "counted"
     service.start_worker(COUNT_TIMERS=str(counted))

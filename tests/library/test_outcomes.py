@@ -103,7 +103,7 @@ def test_task_when_it_ends_with_anything_then_is_failed_and_dead_lettered_once(s
     counts, result = told("end_with", kind)
     attempts = 1 if kind in FINAL else ATTEMPTS
     assert counts == (attempts, 1, 0, 1), strict.log()
-    assert strict.workers[strict.queue.name].poll() is None
+    assert strict.workers[strict.worker.name].poll() is None
     assert "Unrecoverable" not in strict.log()
     lines = lines_about(strict, result)
     assert [line["outcome"] for line in lines] == ["retrying"] * (attempts - 1) + [

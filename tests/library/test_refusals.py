@@ -74,7 +74,14 @@ def test_tasks_when_of_any_base_then_are_checked_when_a_worker_starts(fresh):
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])
 def test_worker_when_its_pool_has_no_processes_then_ends_with_the_reason(pool):
-    command = [sys.executable, "-m", CONTRACT["package"], "worker", QUEUE.name, f"--pool={pool}"]
+    command = [
+        sys.executable,
+        "-m",
+        CONTRACT["package"],
+        "worker",
+        app.contract.worker_of(QUEUE).name,
+        f"--pool={pool}",
+    ]
     source = {**os.environ, **PATH}
     run = subprocess.run(command, cwd=PROJECT, env=source, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2, run.stderr

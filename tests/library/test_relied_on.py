@@ -16,10 +16,15 @@ import pytest
 from billiard import einfo, pool
 from celery import canvas
 from celery.app import base as app_base
-from celery.app import builtins, task, trace
+from celery.app import builtins, defaults, task, trace
+from celery.app import utils as app_utils
 from celery.apps import worker as worker_app
 from celery.backends import base as base_backend
+from celery.bin import base as command_base
+from celery.bin import celery as command
 from celery.concurrency import asynpool, prefork
+from celery.fixups import django
+from celery.utils import functional
 from celery.worker import consumer, loops, request, strategy
 from celery.worker import worker as worker_base
 from celery.worker.consumer import delayed_delivery
@@ -38,6 +43,7 @@ RELIED_ON = {
         SQS.Channel.basic_reject: "6055f0dfee5e",
         SQS.Channel.sqs: "3ee83e568cc0",
         SQS.Channel._message_to_python: "16d659e6d2a5",
+        SQS.Channel._prepare_json_payload: "f12838c2a3cc",
         SQS.Channel._put: "abbc7aaeaa2c",
         SQS.Channel._schedule_queue: "953f1ad1314e",
         base.QoS: "f884d8db8d64",
@@ -52,6 +58,7 @@ RELIED_ON = {
         amqp.Channel.__init__: "3ff08c8d1c65",
         amqp.Channel._basic_publish: "435fd18a6c88",
         amqp.Channel.basic_publish_confirm: "4140656833f6",
+        amqp.Channel._on_close: "50e3e350819e",
         amqp.Connection.heartbeat_tick: "6e0e042ed248",
         pyamqp.Message.__init__: "10b73a31689f",
         pyamqp.Channel.prepare_message: "201ac1b11599",
@@ -60,6 +67,7 @@ RELIED_ON = {
     "Delayed messages on RabbitMQ are in Celery's queues, and retries are sent there (brokers/rabbitmq/)": {
         native_delayed_delivery.declare_native_delayed_delivery_exchanges_and_queues: "2251c578be67",
         native_delayed_delivery.calculate_routing_key: "3858a31b7f3a",
+        consumer.Consumer.Blueprint: "4e66e3796565",
         delayed_delivery.DelayedDelivery._setup_delayed_delivery: "c0fc7a7aca55",
         app_base.Celery.send_task: "062778705809",
         task.Task.signature_from_request: "52ba3d1d0d23",
@@ -80,6 +88,25 @@ RELIED_ON = {
         request.Request: "4388163373b0",
         request.create_request_cls: "871f30fe1cfe",
         strategy.default: "7d90575ada5e",
+    },
+    "A worker starts without Celery's other commands (worker.py)": {
+        command.celery.callback: "f635735d53b2",
+        command_base.CLIContext.__init__: "46469f35cb41",
+    },
+    "A worker of several queues chooses the request that starts when a process is free (consumer.py)": {
+        consumer.Consumer.__init__: "c27ca6ec2d4b",
+        consumer.Consumer.apply_eta_task: "e8d993208d35",
+        worker_base.WorkController._process_task: "4ffb514847bd",
+    },
+    "Whether arguments fit a task is asked as Celery does when it sends one, by `__header__` (signatures.py)": {
+        functional.head_from_fun: "7e85ff3b3e37",
+    },
+    "What a stopping worker reads of processes before it forgets their tasks (pool.py)": {
+        asynpool.AsynPool.flush: "a7671d710b57",
+        asynpool.AsynPool.handle_result_event: "3f3adfc9c296",
+        asynpool.AsynPool._flush_writer: "07f00b50a580",
+        asynpool.AsynPool._create_write_handlers: "f5f9b8dc805b",
+        asynpool.ResultHandler._make_process_result: "0226429696d5",
     },
     "Limits and the death of a task's process (pool.py)": {
         prefork.TaskPool.on_stop: "ab83bf6652cb",
@@ -107,6 +134,23 @@ RELIED_ON = {
         trace.TraceInfo: "a07fc09754c4",
         trace.build_tracer: "b2945aec38e1",
     },
+    "Sending in a thread has the current task of the caller, as code that the task calls has (aio.py)": {
+        task.Task.__call__: "7dde9f90fb88",
+        task.Task._get_request: "c457b9357def",
+    },
+    "With Django, connections are closed and tasks are imported as in Celery's own fixup (django/)": {
+        django.DjangoFixup.install: "5f16f75508bc",
+        django.DjangoFixup.on_import_modules: "3ca6867457a9",
+        django.DjangoWorkerFixup._is_prefork: "be696e37e304",
+        django.DjangoWorkerFixup._close_database: "38c5a1bca1e2",
+    },
+    "Settings of a module are compared with those of the service before they are used (configuration.py)": {
+        app_base.Celery._load_config: "b46ee3cbcb23",
+        app_base.Celery.config_from_object: "a71a6710a021",
+        defaults.flatten: "b272219a1327",
+        app_utils.detect_settings: "9bddbf7dd055",
+        app_utils.Settings: "a0a1fe6c6d19",
+    },
     "Canvas: a group is checked before its first message, a chord's end knows its group (sending.py)": {
         builtins.add_unlock_chord_task: "3838d38d9fc2",
         canvas.group.apply_async: "b447b7c46c35",
@@ -115,23 +159,30 @@ RELIED_ON = {
 """What is replaced or called, with the fingerprint of what was tested, by the reason."""
 
 ATTRIBUTES = {
+    "_accepted": "of billiard's job: a process has said that it has begun (pool.py)",
+    "_active_writers": "of Celery's pool: what it is writing to processes (pool.py)",
+    "_cache": "of billiard's pool: its jobs (pool.py)",
     "_chord_part_return_script": "of Celery's Redis backend: a claim that is repeated is its own (results/redis.py)",
     "_connect_to_s3": "of Celery's S3 backend, which has no place for timeouts (results/s3.py)",
     "_context": "of Celery's worker request: what its task will know of it (consumer.py)",
+    "_dump_pydantic_arguments": "of Celery's task: it was made with pydantic=True (checks.py)",
     "_get_client": "of Celery's DynamoDB and Redis backends, which have no place for timeouts and repeats (results/)",
-    "_get_current_object": "of Celery's proxies, documented there: the application itself (delivery.py)",
-    "_get_s3_object": "of Celery's S3 backend: what it stores by (results/s3.py)",
+    "_get_current_object": "of Celery's proxies, documented there: what they stand for (delivery.py, aio.py)",
     "_get_param": "of moto's responses: a parameter of a request (dev/)",
+    "_get_s3_object": "of Celery's S3 backend: what it stores by (results/s3.py)",
     "_messages": "of moto's queues: what the emulator lacks (dev/)",
     "_messages_lock": "of moto's queues (dev/)",
     "_old_receipt_handles": "of moto's messages (dev/)",
     "_on_collect": "of kombu's QoS: releases at exit what a channel holds, and outlives it (brokers/sqs/transport.py)",
+    "_processes": "of honcho's manager: the process ids of the Procfile's commands (dev/__main__.py)",
     "_procmgr": "of honcho's manager, which would signal whole process groups (dev/__main__.py)",
     "_tasks": "of the application: its tasks without finalizing it (sending.py)",
     "_timeout": "of billiard's job: its hard limit (pool.py)",
     "_timeout_check": "of kombu's HTTP client: its time is over (brokers/sqs/calls.py)",
     "_timeout_handler": "of billiard's pool: it ends what runs for too long (pool.py)",
     "_transport": "of py-amqp's connection: its socket, which a fork leaves to its parent (brokers/rabbitmq/)",
+    "_write_to": "of billiard's job: the process that it was sent to (pool.py)",
+    "_writer": "of billiard's job: what writes it to its process (pool.py)",
 }
 """Other private names, and why."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -14,7 +16,7 @@ from celery.result import AsyncResult
 from click.testing import CliRunner
 from kombu.exceptions import OperationalError
 
-from library.support import CONTRACT, HAS_RESULTS, module
+from library.support import BROKER, CONTRACT, HAS_RESULTS, module
 
 app = module("service").app()
 sending = module("sending")
@@ -23,19 +25,6 @@ delivery = module("delivery")
 errors = module("errors")
 
 QUEUE = app.contract.queues[0]
-
-
-@pytest.fixture
-def sent(monkeypatch):
-    """Record what would be sent."""
-    messages = []
-
-    def record(self, name, args=None, kwargs=None, *positional, **options):
-        messages.append({"task": name, "args": args, "kwargs": kwargs, **options})
-        return self.AsyncResult(options["task_id"])
-
-    monkeypatch.setattr(Celery, "send_task", record)
-    return messages
 
 
 @app.task(name="tests.anything", typing=False)
@@ -77,7 +66,7 @@ def test_a_task_sent_by_a_task_stays_in_its_group(sent):
 
 @pytest.mark.parametrize("way", ["countdown", "eta", "text"])
 def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent, way):
-    longest = max(app.broker.longest_delay_seconds(app.contract), QUEUE.max_countdown_seconds)
+    longest = max(app.broker.longest_delay_seconds(QUEUE), QUEUE.max_countdown_seconds)
 
     def options(seconds):
         due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
@@ -93,9 +82,34 @@ def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent,
 
 
 def test_chord_whose_results_never_come_is_not_waited_for_without_end(sent):
-    body = anything.signature().set(queue=app.contract.celery_name(QUEUE))
-    app.send_task("celery.chord_unlock", ("group", dict(body)), {"result": []})
-    assert sent[0]["kwargs"]["max_retries"] == app.contract.result_expires_seconds
+    body = anything.signature().set(queue=app.contract.celery_name(QUEUE), MessageGroupId="g")
+    for kwargs in ({"result": []}, {"result": [], "interval": None, "max_retries": None}):  # As Celery sends it.
+        app.send_task("celery.chord_unlock", ("group", dict(body)), kwargs)
+        assert sent.pop()["kwargs"]["max_retries"] == app.contract.result_expires_seconds
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"countdown": "60"},
+        {"countdown": timedelta(1)},
+        {"countdown": math.nan},
+        {"countdown": math.inf},
+        {"countdown": 10**400},
+        {"eta": "noon"},
+    ],
+    ids=str,
+)
+def test_delay_when_it_is_no_number_or_time_then_is_refused(sent, given):
+    with pytest.raises(errors.UnsupportedDelayError, match="a number of seconds"):
+        anything.apply_async(queue=QUEUE.name, MessageGroupId="g", **given)
+    assert sent == []
+
+
+def test_delay_when_the_countdown_is_0_then_is_that_of_the_eta(sent):
+    with pytest.raises(errors.CountdownTooLongError):
+        anything.apply_async(queue=QUEUE.name, MessageGroupId="g", countdown=0, eta=app.now() + timedelta(days=30))
+    assert sent == []
 
 
 def test_unknown_task_is_refused_with_the_known_ones():
@@ -172,7 +186,8 @@ def test_command_explains_a_broker_out_of_reach():
     ("arguments", "error"),
     [
         (["send", "no.such_task"], "unknown task 'no.such_task'; tasks: "),
-        (["worker", "no-such-queue"], "no queue 'no-such-queue' in contract.json; queues: "),
+        (["worker", "no-such-worker"], "no worker 'no-such-worker' in contract.json; workers: "),
+        (["health", "no-such-worker"], "no worker 'no-such-worker' in contract.json; workers: "),
         (["send", "tests.anything", "--group", "two words"], "MessageGroupId must be 1 to 128"),
         (
             ["send", "tests.anything", "--group", "g", "--countdown", "99999"],
@@ -193,10 +208,31 @@ def test_a_contract_that_is_not_there_is_an_error_without_a_traceback(monkeypatc
     assert "nowhere.json" in result.output
 
 
-def test_contract_command_shows_every_queue():
+def test_contract_command_when_run_then_shows_effective_values(monkeypatch, tmp_path):
+    last = CONTRACT["queues"][-1]["name"]
+    changed = {**CONTRACT, "queues": [*CONTRACT["queues"][:-1], {"name": last, "max_receive_count": 97}]}
+    (tmp_path / "contract.json").write_text(json.dumps(changed))
+    monkeypatch.setenv("CONTRACT_FILE", str(tmp_path / "contract.json"))
     result = CliRunner().invoke(cli.main, ["contract"])
     assert result.exit_code == 0
-    assert [line.split(":")[0] for line in result.output.splitlines()] == [q["name"] for q in CONTRACT["queues"]]
+    shown = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    assert shown["QUEUE"] == [queue["name"] for queue in CONTRACT["queues"]]
+    assert shown["max_receive_count"] == [*["5"] * (len(CONTRACT["queues"]) - 1), "97"]
+    assert shown["WORKER"] == [worker["name"] for worker in CONTRACT["workers"]]
+    assert set(shown["tasks_per_child"]) == {"1000"}
+    if BROKER == "sqs":  # Though no section states it.
+        assert set(shown["fifo"]) == {json.dumps(QUEUE.fifo)}
+    as_data = json.loads(CliRunner().invoke(cli.main, ["contract", "--json"]).stdout)
+    assert [queue["max_receive_count"] for queue in as_data["queues"]][-1] == 97
+
+
+def test_contract_command_when_a_value_is_unusual_then_recommends(monkeypatch, tmp_path):
+    changed = {**CONTRACT, "queue_defaults": {**CONTRACT["queue_defaults"], "max_receive_count": 2}}
+    (tmp_path / "contract.json").write_text(json.dumps(changed))
+    monkeypatch.setenv("CONTRACT_FILE", str(tmp_path / "contract.json"))
+    result = CliRunner().invoke(cli.main, ["contract"])
+    assert result.exit_code == 0
+    assert "Recommended: queue_defaults: max_receive_count" in result.stderr
 
 
 def test_serializer_that_workers_do_not_accept_is_refused_when_it_is_sent(sent):

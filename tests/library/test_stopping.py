@@ -23,14 +23,17 @@ def patient(tmp_path_factory):
 
 @pytest.fixture
 def busy(patient, tmp_path):
-    """Start a worker and have it begin a task of so many seconds."""
+    """Start a worker and have it begin a task of so many seconds.
 
-    def start(seconds, stubborn=False):
+    Without a pause, the caller goes on before the worker's main process has read that the task has begun.
+    """
+
+    def start(seconds, stubborn=False, pause_seconds=0.1):
         label = tmp_path.name
         worker = patient.start_worker(label=label)
         assert patient.ready(label), patient.log(label)
         patient.send("overrun", str(tmp_path), seconds, stubborn)
-        assert eventually(lambda: notes(tmp_path)), patient.log(label)
+        assert eventually(lambda: notes(tmp_path), pause_seconds=pause_seconds), patient.log(label)
         return worker
 
     yield start
@@ -60,6 +63,15 @@ def test_task_that_does_not_is_given_back_at_once(patient, busy, tmp_path, stubb
     assert broker.given_back(patient), patient.log(tmp_path.name)
     assert patient.log(tmp_path.name).count('"outcome": "interrupted"') == 1
     assert [note.suffix for note in notes(tmp_path)] == [".began"]
+
+
+@pytest.mark.parametrize("_repeat", range(3))  # The signal comes early enough in some runs only.
+def test_task_that_starts_as_its_worker_is_stopped_is_given_back(patient, busy, tmp_path, _repeat):
+    worker = busy(60, pause_seconds=0)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(PATIENCE_SECONDS + 10)
+    assert broker.given_back(patient), patient.log(tmp_path.name)
+    assert patient.log(tmp_path.name).count('"outcome": "interrupted"') == 1
 
 
 def test_idle_worker_is_gone_at_once(patient, tmp_path):

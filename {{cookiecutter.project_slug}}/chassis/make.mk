@@ -5,22 +5,32 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 ENV ?= staging
-TERRAFORM = terraform -chdir=terraform
-BOOTSTRAP = terraform -chdir=chassis/terraform/bootstrap
-PIPELINE = terraform -chdir=chassis/terraform/pipeline
+# Or tofu.
+TERRAFORM_CLI ?= terraform
+export TERRAFORM_CLI
+TERRAFORM = $(TERRAFORM_CLI) -chdir=terraform
+BOOTSTRAP = $(TERRAFORM_CLI) -chdir=chassis/terraform/bootstrap
+PIPELINE = $(TERRAFORM_CLI) -chdir=chassis/terraform/pipeline
 # From the two above to what is the owner's.
 ENVIRONMENTS = ../../../terraform/environments
+BOOTSTRAPPED = @test -e terraform/environments/$(ENV).s3.tfbackend || { \
+	echo "$(ENV) has no terraform/environments/$(ENV).s3.tfbackend, which names the bucket of its Terraform state." >&2; \
+	echo "If the bucket exists, take that file from whoever created it. Otherwise run: make bootstrap ENV=$(ENV)" >&2; exit 2; }
 INIT = $(TERRAFORM) init -reconfigure -input=false -backend-config=environments/$(ENV).s3.tfbackend
 # The image tag that was deployed last, from Terraform's state, so that a plan keeps it.
 DEPLOYED = $(TERRAFORM) output -json | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin).get("image_tag", {}).get("value", ""))'
 contract = $(shell $(PYTHON) -c 'import json; contract = json.load(open("contract.json")); print($(1))')
 NAME = $(call contract,contract["service"])-$(ENV)
 REGION = $(call contract,contract["region"])
-QUEUES = $(call contract,*(queue["name"] for queue in contract["queues"]))
+# Also those of queues that no worker of the contract lists, and the beat.
+WORKERS = $(shell PYTHONPATH=chassis $(PYTHON) -B -c 'from pathlib import Path; from celery_aws.contract import read; print(*read(Path("contract.json")).rollout_names)')
+# After that, a deployment has failed.
+DEPLOYMENT_SECONDS = $(shell PYTHONPATH=chassis $(PYTHON) -B -c 'from pathlib import Path; from celery_aws.contract import read; print(read(Path("contract.json")).deployment_seconds)')
 # Dependency groups of pyproject.toml that are installed separately.
 GROUPS = $(filter-out dev,$(patsubst requirements-%.txt,%,$(wildcard requirements-*.txt)))
 # The chassis relies on internals of these packages; a newer template upgrades them.
 HELD = sed -n -E 's/^((celery|kombu|billiard|amqp|vine)==[^ ]+).*/\1/p' requirements.txt
+TRACING = $(call contract,"--extra tracing" if contract.get("tracing") else "")
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade --no-header --no-annotate --constraint $(VENV)/held.txt
 
 .DEFAULT_GOAL := help
@@ -40,7 +50,7 @@ $(READY): requirements-build.txt requirements-dev.txt pyproject.toml
 install: $(READY) ## Install everything into .venv
 
 .PHONY: dev
-dev: $(READY) ## Run an emulator, the workers and a producer on this machine; Ctrl-C stops them
+dev: $(READY) ## Run an emulator, the workers, a producer, the console and the Procfile on this machine; Ctrl-C stops them
 	@$(BIN)/python -m celery_aws.dev
 
 compose.yaml: contract.json chassis/celery_aws/dev/compose.py $(READY)
@@ -59,6 +69,10 @@ check: $(READY) ## Run the linter and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: client
+client: $(READY) ## Build a client for producers: a wheel in dist/
+	@$(BIN)/python -m celery_aws.dev.client
+
 .PHONY: chassis
 chassis: ## Show the version of chassis/ and the files that differ from it
 	@PYTHONPATH=chassis $(PYTHON) -B -m celery_aws.version
@@ -71,9 +85,9 @@ format: $(READY) ## Format the code and apply the linter's fixes
 .PHONY: lock
 lock: $(READY) ## Pin the latest versions that pyproject.toml allows, except those that the chassis sets
 	@$(HELD) >$(VENV)/held.txt
-	$(LOCK) pyproject.toml --output-file requirements.txt
+	$(LOCK) pyproject.toml $(TRACING) --output-file requirements.txt
 	$(foreach group,$(GROUPS),$(LOCK) --group $(group) --constraint requirements.txt --output-file requirements-$(group).txt &&) true
-	$(LOCK) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) pyproject.toml $(TRACING) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 .PHONY: bootstrap
 bootstrap: ## Create the bucket for the Terraform state of ENV=staging (once)
@@ -82,9 +96,11 @@ bootstrap: ## Create the bucket for the Terraform state of ENV=staging (once)
 	$(BOOTSTRAP) output -state=$(ENVIRONMENTS)/$(ENV).bootstrap.tfstate -raw backend >terraform/environments/$(ENV).s3.tfbackend
 
 .PHONY: plan
-plan: ## Plan Terraform changes of ENV=staging; TAG=... also changes the image
+plan: ## Plan Terraform changes of ENV=staging; TAG=... also changes the image, TAG=none stops all workers
+	@PYTHONPATH=chassis $(PYTHON) -B -m celery_aws.contract contract.json
+	$(BOOTSTRAPPED)
 	$(INIT)
-	tag=$$($(if $(TAG),echo '$(TAG)',$(DEPLOYED))) && \
+	tag=$$($(if $(TAG),echo '$(filter-out none,$(TAG))',$(DEPLOYED))) && \
 	$(TERRAFORM) plan -input=false -var-file=environments/$(ENV).tfvars -var="image_tag=$$tag" -out=$(ENV).tfplan
 
 .PHONY: apply
@@ -93,17 +109,21 @@ apply: ## Apply the last plan of ENV=staging
 
 .PHONY: deployed
 deployed: ## Show the image tag that was last deployed to ENV=staging
+	$(BOOTSTRAPPED)
 	@$(INIT) >&2
 	@$(DEPLOYED)
 
-# The tag of an image is the commit that it is built from.
-push deploy: TAG ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*')
+# The tag of an image is the commit that it is built from; the scripts refuse one that ends in
+# -dirty, which is not one.
+push deploy: TAG ?= $(shell git rev-parse --quiet --verify HEAD 2>/dev/null)$(if $(shell git status --porcelain -- . 2>/dev/null),-dirty)
 push rollout: export AWS_REGION = $(REGION)
 push rollout: export AWS_DEFAULT_REGION = $(REGION)
 
 .PHONY: push
-push: ## Build the image and push it to the registry of ENV=staging, unless it exists
-	chassis/terraform/push.sh $(NAME) $(call contract,contract["service"])-staging '$(TAG)'
+push: ## Build the image of the commit and push it to the registry of ENV=staging, unless it exists
+	@if grep -Eq '^ *image_repository *= *"[^"]' terraform/environments/$(ENV).tfvars; then \
+		echo "$(ENV) runs images of another repository, to which its owner pushes"; \
+	else chassis/terraform/push.sh $(NAME) $(call contract,contract["service"])-staging '$(TAG)'; fi
 
 .PHONY: deploy
 deploy: ## Deploy that image to ENV=staging, wait until it runs, roll back if it fails
@@ -111,9 +131,14 @@ deploy: ## Deploy that image to ENV=staging, wait until it runs, roll back if it
 
 .PHONY: rollout
 rollout: ## Wait until all workers of ENV=staging run the image TAG=...
-	$(wildcard chassis/terraform/rollout_*.sh) $(NAME) '$(TAG)' $(QUEUES)
+	$(wildcard chassis/terraform/rollout_*.sh) $(NAME) $(DEPLOYMENT_SECONDS) '$(TAG)' $(WORKERS)
 
 .PHONY: pipeline
-pipeline: ## Create the GitHub OIDC roles of ENV=staging for REPOSITORY=... (once; see README.md)
+pipeline: ## Create the GitHub OIDC roles of ENV=staging for REPOSITORY=..., with BOUNDARY=<policy ARN> if required (once; see README.md)
+	$(BOOTSTRAPPED)
 	$(PIPELINE) init -reconfigure -input=false -backend-config=$(ENVIRONMENTS)/$(ENV).s3.tfbackend -backend-config=key=pipeline.tfstate
-	$(PIPELINE) apply -var=environment=$(ENV) -var=github_repository='$(REPOSITORY)'
+	$(PIPELINE) apply -var=environment=$(ENV) -var=github_repository='$(REPOSITORY)' -var=permissions_boundary_arn='$(BOUNDARY)'
+
+.PHONY: destroy
+destroy: ## Delete ENV=staging with its messages, results and images; see docs/deleting.md
+	@chassis/terraform/destroy.sh $(ENV) $(NAME)

@@ -19,20 +19,21 @@ module "service" {
   secrets               = {}
 
   # These differ between environments; their values are in environments/.
-  architecture       = var.architecture
-  broker             = var.broker
-  compute            = var.compute
-  results            = var.results
-  kms_key_arn        = var.kms_key_arn
-  log_level          = var.log_level
-  log_retention_days = var.log_retention_days
-  monthly_budget_usd = var.monthly_budget_usd
-  protect_data       = var.protect_data
-  runbook_url        = var.runbook_url
-  subnet_ids         = var.subnet_ids
-  use_spot           = var.use_spot
-  vpc_cidr           = var.vpc_cidr
-  vpc_id             = var.vpc_id
+  alarm_actions            = var.alarm_actions
+  architecture             = var.architecture
+  broker                   = var.broker
+  compute                  = var.compute
+  results                  = var.results
+  image_repository         = var.image_repository
+  kms_key_arn              = var.kms_key_arn
+  log_level                = var.log_level
+  log_retention_days       = var.log_retention_days
+  monthly_budget_usd       = var.monthly_budget_usd
+  network                  = var.network
+  permissions_boundary_arn = var.permissions_boundary_arn
+  protect_data             = var.protect_data
+  runbook_url              = var.runbook_url
+  use_spot                 = var.use_spot
 }
 
 # Begin the names of your resources with "${local.contract.service}-${var.environment}-", so that they differ between
@@ -41,6 +42,7 @@ module "service" {
 provider "aws" {
   region = local.contract.region
 
+  # On every resource, and on instances and volumes.
   default_tags {
     tags = {
       Service     = local.contract.service

@@ -11,6 +11,12 @@ variable "image_tag" {
   type        = string
 }
 
+variable "alarm_actions" {
+  description = "ARNs that alarms notify besides the service's own SNS topic."
+  type        = list(string)
+  default     = []
+}
+
 variable "architecture" {
   description = "CPU architecture of the workers: ARM64 or X86_64."
   type        = string
@@ -24,7 +30,7 @@ variable "broker" {
 }
 
 variable "compute" {
-  description = "Attributes of the workers' compute resources, such as their size."
+  description = "Attributes of the workers' compute resources. Their size is in contract.json."
   type        = any
   default     = {}
 }
@@ -33,6 +39,12 @@ variable "results" {
   description = "Attributes of the result backend."
   type        = any
   default     = {}
+}
+
+variable "image_repository" {
+  description = "URL of an existing ECR repository for the image; empty to create one."
+  type        = string
+  default     = ""
 }
 
 variable "kms_key_arn" {
@@ -59,6 +71,18 @@ variable "monthly_budget_usd" {
   default     = 0
 }
 
+variable "network" {
+  description = "Attributes of the network: the way to the internet, an existing VPC, further connections."
+  type        = any
+  default     = {}
+}
+
+variable "permissions_boundary_arn" {
+  description = "ARN of the permissions boundary of all roles and users; empty for none."
+  type        = string
+  default     = ""
+}
+
 variable "protect_data" {
   description = "Prevent the deletion of results and images, also by `terraform destroy`."
   type        = bool
@@ -71,26 +95,8 @@ variable "runbook_url" {
   default     = "docs/runbook.md"
 }
 
-variable "subnet_ids" {
-  description = "Ids of subnets in the existing VPC."
-  type        = list(string)
-  default     = []
-}
-
 variable "use_spot" {
-  description = "Run workers above workers_min on Spot capacity."
+  description = "Run workers above their `min` on Spot capacity."
   type        = bool
   default     = false
-}
-
-variable "vpc_cidr" {
-  description = "CIDR block of the VPC that is created unless vpc_id is set."
-  type        = string
-  default     = "10.0.0.0/22"
-}
-
-variable "vpc_id" {
-  description = "Id of an existing VPC; empty to create one."
-  type        = string
-  default     = ""
 }

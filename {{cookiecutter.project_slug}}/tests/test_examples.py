@@ -118,11 +118,12 @@ def test_write_report_when_cancelled_by_a_task_then_is_revoked(service):
     code = (
         f"import time\n"
         f"from celery.exceptions import TaskRevokedError\n"
-        f"from {examples.__name__} import app, cancel_report\n"
-        f"report = app.send('examples.write_report', 'customer-7', 1000, 0.05, group='report')\n"
+        f"from {examples.__name__} import QUEUE, cancel_report, write_report\n"
+        f"options = {{'queue': QUEUE, 'MessageGroupId': 'report'}}\n"
+        f"report = write_report.apply_async(('customer-7', 1000, 0.05), **options)\n"
         f"while report.state != 'PROGRESS': time.sleep(0.05)\n"
         f"print(report.info['of'])\n"
-        f"app.send(cancel_report, report.id, group='another')\n"
+        f"cancel_report.apply_async((report.id,), queue=QUEUE, MessageGroupId='another')\n"
         f"try: report.get(timeout=40)\n"
         f"except TaskRevokedError as error: print(report.state, error)\n"
     )

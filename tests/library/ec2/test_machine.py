@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from library.support import PROJECT, eventually, module
+from library.support import BROKER, PROJECT, eventually, module, need
 
 contract = module("service").contract()
 health = module("health")
@@ -30,8 +29,8 @@ liveness = module("liveness")
 
 MACHINE = PROJECT / "chassis" / "terraform" / "service" / "ec2"
 SCRIPTS = "/usr/local/lib/worker"
-QUEUE = contract.queues[0]
-CONTAINER = f"worker-{QUEUE.name}"
+WORKER = contract.workers[0]
+CONTAINER = f"worker-{WORKER.name}"
 REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/{contract.service}-staging:1"
 
@@ -50,18 +49,11 @@ PROGRAMS = {
             ecr) echo password ;;
             secretsmanager | ssm) cat "$HERE/secret" ;;
         esac""",
+    "journalctl": 'case $1 in --sync) ;; *) cat "$HERE/journal" ;; esac',
     "systemd-notify": "",
     "systemctl": '[ ! -e "$HERE/systemctl-fails" ]',
     "sleep": "/bin/sleep 0.05",
 }
-
-
-def need(command: str) -> None:
-    """Skip where a program is missing; in CI, fail instead."""
-    if shutil.which(command) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{command} is missing, and CI should have installed it")
-        pytest.skip(f"{command} is not installed on this machine")
 
 
 @dataclass
@@ -90,11 +82,11 @@ class Machine:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [line.removeprefix(f"{program} ") for line in lines if line.startswith(f"{program} ")]
 
-    def beat(self) -> None:
-        """Do what a worker does that is alive."""
+    def beat(self, name: str = WORKER.name) -> None:
+        """Do what a worker does that is alive, or the beat."""
         folder = self.here / "run" / "alive"
         folder.mkdir(exist_ok=True)
-        (folder / health.liveness_file(contract, QUEUE).name).touch()
+        (folder / health.liveness_file(contract, name).name).touch()
 
     def end_container(self, status: int = 0) -> None:
         """Let the container end."""
@@ -123,6 +115,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             "HERE": str(tmp_path),
             "RUNTIME_DIRECTORY": str(tmp_path / "run"),
             "SERVICE": contract.service,
+            "GROUP_PREFIX": f"{contract.service}-staging",
+            "HOSTNAME": "ip-10-0-0-1",
             "IMAGE": IMAGE,
             "STOP_TIMEOUT_SECONDS": str(contract.stop_timeout_seconds),
             "LOG_GROUP": "/log/group",
@@ -140,12 +134,12 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def prepare(machine: Machine, **more: str) -> tuple[int, str]:
     """Run prepare.sh to its end, and return its status and all it said."""
-    process = machine.start("prepare.sh", QUEUE.name, **more)
+    process = machine.start("prepare.sh", WORKER.name, **more)
     said, _ = process.communicate(timeout=20)
     return process.returncode, said
 
 
-def test_image_is_pulled_and_what_a_crash_left_is_removed(machine):
+def test_start_when_after_a_crash_then_pulls_and_cleans_up(machine):
     status, said = prepare(machine)
     assert status == 0, said
     assert machine.calls("docker") == [
@@ -163,7 +157,7 @@ KEY = {"AWS_ACCESS_KEY_ID": "AKIDAKIDAKID", "AWS_SECRET_ACCESS_KEY": "se/cr+et=$
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:worker"
 
 
-def test_secrets_are_for_root_alone_and_never_said(machine):
+def test_secrets_when_written_then_are_readable_by_root_only(machine):
     (machine.here / "secret").write_text(json.dumps(KEY), encoding="utf-8")
     status, said = prepare(machine, SECRETS=f"={ARN} OTHER_={ARN}-2")
     assert status == 0, said
@@ -176,7 +170,7 @@ def test_secrets_are_for_root_alone_and_never_said(machine):
     assert [re.sub(r".*--secret-id (\S+) .*", r"\1", call) for call in machine.calls("aws")[:2]] == [ARN, f"{ARN}-2"]
 
 
-def test_keys_of_a_secret_are_variables_in_capitals(machine):
+def test_secret_when_read_then_its_keys_are_variables(machine):
     (machine.here / "secret").write_text('{"username": "a", "password": "b=c"}', encoding="utf-8")
     assert prepare(machine, SECRETS=f"OTHER_={ARN}")[0] == 0
     assert (machine.here / "run" / "secrets.env").read_text() == "OTHER_USERNAME=a\nOTHER_PASSWORD=b=c\n"
@@ -205,7 +199,7 @@ def test_secret_when_of_two_lines_then_is_refused_and_not_logged(machine):
 
 
 @pytest.mark.parametrize("secret", ['"se/cr+et"', "se/cr+et", '{"AWS_SECRET_ACCESS_KEY": "se/cr+et"'])
-def test_secret_that_does_not_hold_what_it_should_is_not_said_either(machine, secret):
+def test_secret_when_malformed_then_is_not_logged(machine, secret):
     (machine.here / "secret").write_text(secret, encoding="utf-8")
     status, said = prepare(machine, SECRETS=f"={ARN}")
     assert status == 1
@@ -214,12 +208,12 @@ def test_secret_that_does_not_hold_what_it_should_is_not_said_either(machine, se
     assert "pull" not in str(machine.calls("docker"))
 
 
-def test_container_has_what_its_worker_needs_and_no_more(machine):
-    machine.start("run.sh", QUEUE.name)
+def test_container_when_started_then_has_least_privileges(machine):
+    machine.start("run.sh", WORKER.name)
     assert eventually(lambda: machine.calls("docker"), 10)
     (call,) = machine.calls("docker")
     folder = machine.here / "run"
-    assert call.endswith(f" {IMAGE} {contract.service} worker {QUEUE.name}")
+    assert call.endswith(f" {IMAGE} {contract.service} worker {WORKER.name}")
     for option in (
         f"run --rm --name {CONTAINER} --init --network host ",
         " --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --pids-limit ",
@@ -227,13 +221,21 @@ def test_container_has_what_its_worker_needs_and_no_more(machine):
         f" --env-file /etc/worker/service.env --env-file {folder}/secrets.env ",
         f" --mount type=bind,source={folder}/alive,target=/run/alive --env LIVENESS_DIRECTORY=/run/alive ",
         f" --log-opt awslogs-region={contract.region} --log-opt awslogs-group=/log/group ",
-        f" --log-opt awslogs-stream={QUEUE.name}/",
+        f" --log-opt awslogs-stream={WORKER.name}/",
     ):
         assert option in call
 
 
-def test_systemd_is_told_as_long_as_the_worker_is_alive(machine):
-    machine.start("run.sh", QUEUE.name)
+def test_container_of_the_beat_runs_it_and_is_watched(machine):
+    machine.start("run.sh", health.BEAT)
+    assert eventually(lambda: machine.calls("docker"), 10)
+    assert machine.calls("docker")[0].endswith(f" {IMAGE} {contract.service} beat")
+    machine.beat(health.BEAT)
+    assert eventually(lambda: machine.calls("systemd-notify"), 10)
+
+
+def test_watchdog_when_the_worker_is_alive_then_is_notified(machine):
+    machine.start("run.sh", WORKER.name)
 
     def told():
         return machine.calls("systemd-notify")
@@ -250,8 +252,8 @@ def test_systemd_is_told_as_long_as_the_worker_is_alive(machine):
         assert eventually(lambda number=number: len(told()) == number, 10)
 
 
-def test_worker_told_to_stop_is_watched_until_its_end(machine):
-    process = machine.start("run.sh", QUEUE.name)
+def test_worker_when_stopping_then_is_watched_until_it_ends(machine):
+    process = machine.start("run.sh", WORKER.name)
     assert eventually(lambda: machine.calls("docker"), 10)
     process.send_signal(signal.SIGTERM)
     assert eventually(lambda: machine.calls("docker")[1:] == [f"stop {CONTAINER}"], 10)
@@ -263,10 +265,10 @@ def test_worker_told_to_stop_is_watched_until_its_end(machine):
     assert len(machine.calls("docker")) == 2
 
 
-def test_worker_told_to_stop_just_after_its_start_is_watched(machine):
+def test_worker_when_stopped_at_its_start_then_is_watched(machine):
     sooner = machine.here / "sooner"
     sooner.write_text("trap '[[ $BASH_COMMAND == client=* ]] && kill -TERM $$' DEBUG", encoding="utf-8")
-    process = machine.start("run.sh", QUEUE.name, BASH_ENV=str(sooner))
+    process = machine.start("run.sh", WORKER.name, BASH_ENV=str(sooner))
     assert eventually(lambda: f"stop {CONTAINER}" in machine.calls("docker"), 10)
     machine.beat()
     assert eventually(lambda: machine.calls("systemd-notify"), 10)
@@ -275,8 +277,8 @@ def test_worker_told_to_stop_just_after_its_start_is_watched(machine):
     assert process.wait(timeout=10) == 0
 
 
-def test_status_is_that_of_the_worker(machine):
-    process = machine.start("run.sh", QUEUE.name)
+def test_worker_when_it_exits_then_its_status_is_kept(machine):
+    process = machine.start("run.sh", WORKER.name)
     machine.end_container(69)
     assert process.wait(timeout=10) == 69
 
@@ -336,7 +338,7 @@ NOTICES = {
 
 
 @pytest.mark.parametrize("notice", NOTICES)
-def test_worker_is_stopped_when_the_machine_is_to_go(machine, notice):
+def test_worker_when_its_machine_terminates_then_is_stopped(machine, notice):
     with metadata() as server:
         process = machine.start("drain.sh", AWS_EC2_METADATA_SERVICE_ENDPOINT=server.url)
         assert eventually(lambda: server.rounds >= 3, 10)
@@ -348,7 +350,7 @@ def test_worker_is_stopped_when_the_machine_is_to_go(machine, notice):
 
 
 @pytest.mark.parametrize("fault", ["PUT", "GET", "hang"])
-def test_metadata_that_fail_stop_nobody_and_are_asked_again(machine, fault):
+def test_metadata_when_they_fail_then_are_read_again(machine, fault):
     with metadata() as server:
         server.fault = fault
         process = machine.start("drain.sh", AWS_EC2_METADATA_SERVICE_ENDPOINT=server.url)
@@ -361,14 +363,14 @@ def test_metadata_that_fail_stop_nobody_and_are_asked_again(machine, fault):
     assert machine.calls("systemctl") == ["stop worker@*.service"]
 
 
-def test_metadata_that_are_not_there_stop_nobody(machine):
+def test_metadata_when_missing_then_the_worker_goes_on(machine):
     process = machine.start("drain.sh", AWS_EC2_METADATA_SERVICE_ENDPOINT="http://127.0.0.1:9")
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     assert machine.calls("systemctl") == []
 
 
-def test_worker_that_could_not_be_told_to_stop_is_told_again(machine):
+def test_stop_when_it_failed_then_is_repeated(machine):
     (machine.here / "systemctl-fails").touch()
     with metadata() as server:
         server.known.update(NOTICES["Spot"])
@@ -377,19 +379,96 @@ def test_worker_that_could_not_be_told_to_stop_is_told_again(machine):
     assert "Restart=on-failure\n" in (MACHINE / "drain.service").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("event", "state", "hook"),
+    [
+        ("start", "InService", "start-worker"),
+        ("stop", "Terminated", "stop-worker"),
+        ("stop", "InService", None),  # It failed, and starts again.
+    ],
+)
+def test_lifecycle_action_when_due_then_completes(machine, event, state, hook):
+    with metadata() as server:
+        server.known.update({"autoscaling/target-lifecycle-state": state, "instance-id": "i-1"})
+        process = machine.start("lifecycle.sh", WORKER.name, event, AWS_EC2_METADATA_SERVICE_ENDPOINT=server.url)
+        assert process.wait(timeout=20) == 0
+    group = f"{contract.service}-staging-{WORKER.name}"
+    assert machine.calls("aws") == [
+        f"autoscaling complete-lifecycle-action --lifecycle-action-result CONTINUE --lifecycle-hook-name {hook} "
+        f"--auto-scaling-group-name {group} --instance-id i-1"
+        for hook in [hook]
+        if hook
+    ]
+
+
+@pytest.mark.parametrize("event", ["start", "stop"])
+def test_lifecycle_action_when_metadata_fail_then_waits(machine, event):
+    process = machine.start("lifecycle.sh", WORKER.name, event, AWS_EC2_METADATA_SERVICE_ENDPOINT="http://127.0.0.1:9")
+    assert process.wait(timeout=20) != 0
+    assert machine.calls("aws") == []
+
+
+@pytest.mark.parametrize(
+    "said", ["pull access denied for a/b", "", 'a "quoted" \\ line\n' * 100_000], ids=["line", "nothing", "much"]
+)
+def test_worker_when_it_failed_then_its_output_is_logged(machine, said):
+    (machine.here / "journal").write_text(said, encoding="utf-8")
+    failed = {"SERVICE_RESULT": "exit-code", "EXIT_STATUS": "1", "INVOCATION_ID": "abc"}
+    process = machine.start("report.sh", WORKER.name, **failed)
+    assert process.wait(timeout=20) == 0
+    assert any("_SYSTEMD_INVOCATION_ID=abc" in call for call in machine.calls("journalctl"))
+    stream = f"--log-group-name /log/group --log-stream-name {WORKER.name}/ip-10-0-0-1"
+    create, _ = machine.calls("aws")
+    assert create == f"logs create-log-stream {stream}"
+    calls = (machine.here / "calls").read_text(encoding="utf-8")
+    (event,) = json.loads(calls.partition(f"aws logs put-log-events {stream} --log-events ")[2])
+    assert event["message"].startswith(f"{WORKER.name} failed: exit-code 1\n")
+    assert event["message"].endswith(said[-1000:].rstrip("\n"))
+    assert time.time() - event["timestamp"] / 1000 < 60
+
+
+@pytest.mark.skipif(BROKER != "rabbitmq", reason="only on RabbitMQ is there a beat")
+def test_beat_when_it_failed_then_its_alarm_counts_what_is_logged(machine):
+    failed = {"SERVICE_RESULT": "exit-code", "EXIT_STATUS": "1", "INVOCATION_ID": "abc"}
+    assert machine.start("report.sh", "Beat", **failed).wait(timeout=20) == 0
+    logged = (machine.here / "calls").read_text(encoding="utf-8").partition("--log-events ")[2]
+    modules = PROJECT / "chassis" / "terraform" / "service"
+    counted = re.search(r'ended += "\\"(.+?)\\""', (modules / "beat_rabbitmq.tf").read_text(encoding="utf-8"))[1]
+    assert counted in json.loads(logged)[0]["message"]
+
+
+def test_worker_when_it_was_stopped_then_nothing_is_reported(machine):
+    assert machine.start("report.sh", WORKER.name, SERVICE_RESULT="success").wait(timeout=20) == 0
+    assert machine.calls("aws") == []
+
+
+def test_unit_when_read_then_runs_the_lifecycle_in_order():
+    """systemd runs ExecStartPost after READY, and ExecStopPost after the worker and after a failed start."""
+    text = (MACHINE / "worker@.service").read_text(encoding="utf-8")
+    commands = re.findall(r"^(ExecStart|ExecStartPost|ExecStopPost)=-?(\S+/)?(\S+)(.*)$", text, re.MULTILINE)
+    assert "Type=notify\n" in text
+    assert [(when, command + rest) for when, _, command, rest in commands] == [
+        ("ExecStart", "run.sh %i"),
+        ("ExecStartPost", "lifecycle.sh %i start"),
+        ("ExecStopPost", "docker rm --force worker-%i"),
+        ("ExecStopPost", "report.sh %i"),
+        ("ExecStopPost", "lifecycle.sh %i stop"),
+    ]
+
+
 def units(folder: Path) -> list[str]:
     """Write the units where their scripts are found, and return their names."""
     (folder / "docker.service").write_text("[Service]\nExecStart=/bin/true\n", encoding="utf-8")
     for path in MACHINE.glob("*.service"):
         text = path.read_text(encoding="utf-8").replace(SCRIPTS, str(MACHINE))
-        (folder / path.name.replace("@", f"@{QUEUE.name}")).write_text(text, encoding="utf-8")
+        (folder / path.name.replace("@", f"@{WORKER.name}")).write_text(text, encoding="utf-8")
     return sorted(path.name for path in folder.glob("*.service") if path.stem != "docker")
 
 
-def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
+def test_units_when_verified_then_are_valid(tmp_path):
     need("systemd-analyze")
     names = units(tmp_path)
-    assert names == ["drain.service", f"worker@{QUEUE.name}.service"]
+    assert names == ["drain.service", f"worker@{WORKER.name}.service"]
     run = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *names],
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},  # and the usual places
@@ -401,7 +480,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
 
 
 @pytest.mark.parametrize("unit", EXPOSURE)
-def test_units_may_do_little(unit):
+def test_units_when_analysed_then_are_confined(unit):
     need("systemd-analyze")
     path = MACHINE / f"{unit}.service"
     command = ("systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE[unit]}", path)
@@ -410,7 +489,7 @@ def test_units_may_do_little(unit):
     assert "Overall exposure level" in run.stdout
 
 
-def test_watchdog_gives_a_worker_more_time_than_its_health_check_does():
+def test_watchdog_when_set_then_outlasts_the_health_check():
     text = (MACHINE / "worker@.service").read_text(encoding="utf-8")
     (seconds,) = map(int, re.findall(r"^WatchdogSec=([0-9]+)$", text, re.MULTILINE))
     assert seconds > health.STALE_AFTER_SECONDS + liveness.BEAT_SECONDS

@@ -11,19 +11,20 @@ from library.support import CONTRACT
 
 pytestmark = pytest.mark.end_to_end
 
-NAME = f"{CONTRACT['service']}-development-worker"
+NAME = f"{CONTRACT['service']}-development-{CONTRACT['region']}-worker"
+SECRET = f"{CONTRACT['service']}-development-worker"
 
 
 @pytest.fixture(scope="module")
 def quiet(quiet):
     """A service without a worker, whose user and secret are there as Terraform makes them."""
     quiet.client("iam").create_user(UserName=NAME)
-    quiet.client("secretsmanager").create_secret(Name=NAME)
+    quiet.client("secretsmanager").create_secret(Name=SECRET)
     return quiet
 
 
 def stored(service):
-    return json.loads(service.client("secretsmanager").get_secret_value(SecretId=NAME)["SecretString"])
+    return json.loads(service.client("secretsmanager").get_secret_value(SecretId=SECRET)["SecretString"])
 
 
 def ids(service):
@@ -59,7 +60,7 @@ def test_a_key_that_cannot_be_stored_is_deleted_again(quiet):
     commands.run("keys", "rotate", "--environment", "staging", status=2)
     found = quiet.client("iam").list_access_keys(UserName=NAME.replace("development", "staging"))
     assert found["AccessKeyMetadata"] == []
-    quiet.client("secretsmanager").create_secret(Name=NAME.replace("development", "staging"), SecretString="by hand")
+    quiet.client("secretsmanager").create_secret(Name=SECRET.replace("development", "staging"), SecretString="by hand")
     commands.run("keys", "list", "--environment", "staging", status=1)
     commands.run("keys", "finish", "--environment", "staging", status=2)
     assert "nothing was deleted" in commands.errors

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import amqp
+
 QUEUE_RIGHTS: tuple[str, ...] = ()
 """Prefix of the names of AWS permissions for a queue; none, because the broker has its own permissions."""
 
@@ -52,6 +54,35 @@ def see_dead(service: Any) -> Seen:
         message.channel.basic_reject(message.delivery_tag, requeue=True)
     reason = {name: value for name, value in headers.items() if name.startswith("Failure")}
     return Seen(reason, headers.get("MessageGroupId"))
+
+
+def page_variables(service: Any) -> dict[str, str]:
+    """Return what the examples of docs/messages.md read, besides the environment variables of the service."""
+    return {}
+
+
+def put(service: Any, message: dict[str, Any]) -> None:
+    """Send a message to the first queue as it is, and without properties; a body that is no text becomes JSON."""
+    body = message["body"] if isinstance(message["body"], str) else json.dumps(message["body"])
+    kind = {"content_type": message["content-type"]} if "content-type" in message else {}
+    with service.app.connection_for_write() as connection:
+        made = amqp.Message(body, application_headers=message["headers"], **kind)
+        connection.default_channel.basic_publish(made, exchange="tasks", routing_key=service.queue.name)
+
+
+def received(service: Any) -> list[dict[str, Any]]:
+    """Take all messages out of the first queue, and return them with their bodies decoded, as the schema has them."""
+    found: list[dict[str, Any]] = []
+    with service.app.connection_for_write() as connection:
+        end = time.monotonic() + 3  # A message may be delayed.
+        while time.monotonic() < end:
+            message = connection.default_channel.basic_get(service.queue.name, no_ack=True)
+            if message is None:
+                time.sleep(0.1)
+                continue
+            about = {"content-type": message.content_type, "content-encoding": message.content_encoding}
+            found.append({"headers": message.headers, "body": json.loads(message.body), **about})
+    return found
 
 
 def redrive(service: Any) -> None:

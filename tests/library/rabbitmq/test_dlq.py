@@ -13,7 +13,7 @@ from decimal import Decimal
 import pytest
 
 from celery_aws.dev.brokers import rabbitmq as broker
-from library.commands import COMMAND, Commands, exported_bodies, interrupt
+from library.commands import COMMAND, PEAK_MEBIBYTES, Commands, exported_bodies, interrupt
 from library.rabbitmq.messages import bodies, celery_body, channel, name, put, take, visible
 from library.support import eventually, notes
 
@@ -403,7 +403,7 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
     start_seconds = commands.seconds_to_look(queue, status=int(what != "import"))
     files = []
     killed = 0
-    while killed < 5 and len(files) < 20:
+    while killed < 3 and len(files) < 12:
         if what != "import" and visible(quiet) < total // 2:  # So that there is always a middle to be killed in.
             more = [celery_body(n) for n in range(len(everything), len(everything) + total)]
             put(quiet, more)
@@ -412,7 +412,7 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
         arguments = [text.format(queue=queue, file=files[-1], given=given) for text in KILLED[what]]
         seconds = random.uniform(0.6, 1.3) * start_seconds
         killed += commands.killed("dlq", *arguments, after_seconds=seconds, how=how) != 0
-    assert killed == 5
+    assert killed == 3
     if what == "import":
         commands.run("dlq", "import", queue, given)
     found: list[str] = []
@@ -448,26 +448,24 @@ def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported
     assert eventually(all_found, 60)
 
 
-@pytest.mark.timeout(900)
-def test_ten_thousand_in_bounded_memory_and_time(quiet, commands, queue, tmp_path):
-    total = 10_000
-    put(quiet, (celery_body(n) + " " * 2_000 for n in range(total)))
+def test_thousands_in_bounded_memory_and_time(quiet, commands, queue, tmp_path):
+    total = 3_000  # Of 90 MB together.
+    put(quiet, (celery_body(n) + " " * 30_000 for n in range(total)))
     measure = (
-        "import json, resource, runpy, sys, time\n"
+        "import json, runpy, sys, time\n"
         "began = time.monotonic()\n"
         "try:\n"
         f"    runpy.run_module({COMMAND[2]!r}, run_name='__main__', alter_sys=True)\n"
         "finally:\n"
-        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "    peak = peak / 1024 / (1024 if sys.platform == 'darwin' else 1)\n"
-        "    print(json.dumps([peak, time.monotonic() - began]), file=sys.stderr)\n"
+        f"    exec({PEAK_MEBIBYTES!r})\n"
+        "    print(json.dumps([peak_mebibytes, time.monotonic() - began]), file=sys.stderr)\n"
     )
 
     def run(*arguments, status=0):
         done = quiet.python("-c", measure, "dlq", *arguments)
         assert done.returncode == status, done.stderr[-2000:]
         peak_mebibytes, seconds = json.loads(done.stderr.splitlines()[-1])
-        assert peak_mebibytes < 200
+        assert peak_mebibytes < 150
         assert seconds < 60
         return done.stdout
 

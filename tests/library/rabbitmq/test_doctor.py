@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from dataclasses import replace
 from unittest import mock
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ from celery_aws.dev.brokers import rabbitmq as broker
 from library.commands import Commands
 from library.rabbitmq import tls
 from library.rabbitmq.messages import bodies, celery_body, channel, put
-from library.support import CONTRACT, eventually, module
+from library.support import CONTRACT, eventually, module, renamed
 
 pytestmark = pytest.mark.end_to_end
 
@@ -103,12 +102,12 @@ def test_looking_leaves_nothing_behind(look, working):
     ],
 )
 def test_argument_that_differs_is_found(look_quietly, changed, code, dead, arguments):
-    if arguments.get("kind") == "classic":
-        arguments = {**arguments, "dead_letter_strategy": None}
+    if arguments.get("kind") == "classic":  # Which take neither, or are refused.
+        arguments = {**arguments, "dead_letter_strategy": None, "consumer_timeout": None}
     changed(dead, **arguments)
     found = look_quietly()
     assert code in found
-    assert set(found) <= {code, "D206"}
+    assert set(found) <= {code, "D203", "D206"}
     assert found[code].is_well is False
     assert "contract.json" in found[code].advice
 
@@ -136,8 +135,7 @@ def test_what_is_missing_is_found(look_quietly, quiet):
 
 def test_orphans_when_a_queue_is_renamed_in_the_contract_are_found(quiet, tmp_path):
     old = quiet.queue.name
-    renamed = replace(quiet.queue, name="renamed")
-    contract = replace(quiet.contract, queues=(renamed, *quiet.contract.queues[1:]))
+    contract = renamed(quiet.contract)
 
     def found():
         with mock.patch.dict(os.environ, {**quiet.environment, "LIVENESS_DIRECTORY": str(tmp_path)}):
@@ -265,7 +263,7 @@ def test_worker_that_is_not_there_is_found(quiet, tmp_path):
     with mock.patch.dict(os.environ, {**quiet.environment, "LIVENESS_DIRECTORY": str(tmp_path)}):
         found = list(doctor.findings(places.Environment(quiet.contract, "development"), "operator"))
     codes = {each.code for each in found if not each.is_well}
-    assert codes == ({"D501"} if any(queue["workers_min"] for queue in CONTRACT["queues"]) else set())
+    assert codes == ({"D501"} if any(worker.min for worker in quiet.contract.workers) else set())
 
 
 def test_worker_elsewhere_is_seen_at_the_broker(look, tmp_path):

@@ -99,6 +99,12 @@ def test_it_refuses_whom_it_does_not_know_and_shows_others_the_workers(tmp_path_
             assert name.startswith(f"{service.queue.name}@")
             status, page = ask(f"{url}/worker/{name}", LOGIN)
             assert (status, CONTRACT["package"] in page) == (200, True)
+
+            def shows_tasks():
+                service.send("return_given", 1)
+                return json.loads(ask(f"{url}/api/tasks", LOGIN)[1])
+
+            assert eventually(shows_tasks), "Flower enables events within seconds"
         finally:
             flower.kill()  # It takes its time to stop.
             flower.wait()

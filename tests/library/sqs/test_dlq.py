@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from library.commands import COMMAND, Commands, exported_bodies, interrupt
+from library.commands import COMMAND, PEAK_MEBIBYTES, Commands, exported_bodies, interrupt
 from library.sqs.messages import bodies, celery_body, put
 from library.support import IS_FIFO, eventually, running_service
 
@@ -52,13 +52,13 @@ def visible(service, dead=True):
 def test_list_tells_what_there_is_and_gives_it_back(quiet, commands, queue):
     assert "0 dead-letter messages" in commands.run("dlq", "list", queue)
     twice = base64.b64encode(celery_body(7, "old.task").encode()).decode()
-    put(quiet, [celery_body(n) for n in range(12)] + [twice, "{}", "foreign \x1b[31m[red]"])
+    put(quiet, [celery_body(n) for n in range(12)] + [twice, "{}", "foreign \x9b31m[red]"])
     text = {"DataType": "String", "StringValue": "ValueError('no')"}
     reason = {"FailureException": text}
     put(quiet, [celery_body(99)], MessageAttributes=reason, MessageGroupId="other")
     said = commands.run("dlq", "list", queue, status=1)
     assert all(len(line) <= 80 for line in said.splitlines()), said
-    assert "\x1b" not in said
+    assert not {"\x1b", "\x9b"} & set(said)
     assert "16 dead-letter messages" in said
     assert "ValueError('no')" in said
     assert "(not Celery)" in said
@@ -154,7 +154,7 @@ def test_redrive_moves_everything_back(quiet, commands, queue):
 
 def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(100)])
-    assert "started" in commands.run("dlq", "redrive", queue, "--rate", "5", "--no-wait")
+    assert "started" in commands.run("dlq", "redrive", queue, "--rate", "1", "--no-wait")
     assert "RUNNING" in commands.run("dlq", "redrive", queue, "--status")
     commands.run("dlq", "redrive", queue, status=2)
     assert "is running" in commands.errors
@@ -351,14 +351,14 @@ def test_killed_in_the_middle_many_times_loses_nothing(quiet, commands, queue, t
     start_seconds = commands.seconds_to_look(queue, status=int(what != "import"))
     files = []
     killed = 0
-    while killed < 5 and len(files) < 20:
+    while killed < 3 and len(files) < 12:
         files.append(tmp_path / f"{len(files)}.jsonl")
         arguments = [text.format(queue=queue, file=files[-1], given=given) for text in KILLED[what]]
         # The measured look waits a second for more messages, which an import does not.
         seconds = random.uniform(0.2, 0.6 if what == "import" else 1.3) * start_seconds
         killed += commands.killed("dlq", *arguments, after_seconds=seconds) == -signal.SIGKILL
     # SQS goes on with a redrive by itself, and the next command ends at once because of it.
-    assert killed == 5 or what == "redrive"
+    assert killed == 3 or what == "redrive"
     # Messages that a killed command held become visible again.
     assert eventually(lambda: visible(quiet) == quiet.dead(), 60)
     if what == "import":
@@ -386,13 +386,12 @@ def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported
     assert set(found) == set(everything)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.skipif(IS_FIFO, reason="the emulator takes many minutes for so many of FIFO")
-def test_ten_thousand_in_bounded_memory_and_batched_requests(quiet, commands, queue, tmp_path):
-    total = 10_000
-    put(quiet, (celery_body(n) + " " * 2_000 for n in range(total)))
+def test_thousand_in_bounded_memory_and_batched_requests(quiet, commands, queue, tmp_path):
+    total = 1_000  # Of 90 MB together, as the emulator's time grows with the square of their number.
+    put(quiet, (celery_body(n) + " " * 90_000 for n in range(total)))
     measure = (
-        "import json, resource, runpy, sys, botocore.client\n"
+        "import json, runpy, sys, botocore.client\n"
         "calls = []\n"
         "call = botocore.client.BaseClient._make_api_call\n"
         "def counted(self, name, params):\n"
@@ -402,16 +401,15 @@ def test_ten_thousand_in_bounded_memory_and_batched_requests(quiet, commands, qu
         "try:\n"
         f"    runpy.run_module({COMMAND[2]!r}, run_name='__main__', alter_sys=True)\n"
         "finally:\n"
-        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "    peak = peak / 1024 / (1024 if sys.platform == 'darwin' else 1)\n"
-        "    print(json.dumps([peak, len(calls)]), file=sys.stderr)\n"
+        f"    exec({PEAK_MEBIBYTES!r})\n"
+        "    print(json.dumps([peak_mebibytes, len(calls)]), file=sys.stderr)\n"
     )
 
     def run(*arguments, status=0):
         done = quiet.python("-c", measure, "dlq", *arguments, timeout_seconds=300)
         assert done.returncode == status, done.stderr[-2000:]
         peak_mebibytes, calls = json.loads(done.stderr.splitlines()[-1])
-        assert peak_mebibytes < 200
+        assert peak_mebibytes < 150
         return done.stdout, calls
 
     listed, calls = run("list", queue, status=1)

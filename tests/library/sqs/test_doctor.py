@@ -11,9 +11,10 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError
 
+from celery_aws.contract import Schedule
 from library.commands import Commands
 from library.sqs.messages import bodies, celery_body, put
-from library.support import CONTRACT, IS_FIFO, module
+from library.support import CONTRACT, IS_FIFO, contract, module, renamed
 
 pytestmark = pytest.mark.end_to_end
 
@@ -62,6 +63,46 @@ def test_all_is_well(look, working, role):
     assert all(len(line) <= 80 for line in everything.splitlines()), everything
 
 
+def input_of(task, args, group="", of=""):
+    """Return the input of a schedule that sends a task to the first queue, or another."""
+    queue = of or contract.celery_name(contract.queues[0])
+    message = {
+        "body": json.dumps([args, {}, {}]),
+        "headers": {"task": task},
+        "properties": {"delivery_info": {"routing_key": queue}},
+    }
+    return json.dumps({"MessageBody": json.dumps(message), **({"MessageGroupId": group} if group else {})})
+
+
+def test_schedules_when_others_than_those_of_the_contract_then_are_found(monkeypatch):
+    def of(name, **fields):
+        return Schedule(name=name, task="x.y", queue=contract.queues[0].name, **fields)
+
+    known = (of("well", cron="0 6 * * *"), of("other", cron="0 7 * * *"), of("missing", rate_minutes=5))
+    known += (of("over", at="2020-01-01T00:00:00"),)
+    env = places.Environment(replace(contract, schedules=known), "staging")
+    live = {"ScheduleExpressionTimezone": "UTC", "State": "ENABLED", "Target": {"Input": input_of("x.y", [])}}
+    found = {
+        name: {**live, "ScheduleExpression": f"cron(0 6 ? * {day} *)"} for name, day in (("other", "2"), ("left", "3"))
+    }
+    found["well"] = {**live, "ScheduleExpression": "cron(0 6 * * ? *)"}
+    with mock.patch.object(
+        places.Environment, "live_schedules", lambda self: [{"Name": name, **each} for name, each in found.items()]
+    ):
+        findings = {finding.subject: finding.is_well for finding in doctor._schedules(env)}
+        assert findings == {"well": True, "other": False, "missing": False, "over": True, "left": False}
+        for wrong in (input_of("x.z", []), input_of("x.y", [1]), input_of("x.y", [], "g"), input_of("x.y", [], of="q")):
+            found["well"]["Target"] = {"Input": wrong}
+            assert not {finding.subject: finding.is_well for finding in doctor._schedules(env)}["well"]
+        none = places.Environment(contract, "staging")
+        assert {finding.subject: finding.is_well for finding in doctor._schedules(none)} == dict.fromkeys(found, False)
+        found.clear()
+        assert [finding.is_well for finding in doctor._schedules(env)] == [True]  # In `make dev`, a beat sends.
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        findings = {finding.subject: finding.is_well for finding in doctor._schedules(env)}
+    assert findings == {"well": False, "other": False, "missing": False, "over": True}
+
+
 def test_looking_leaves_nothing_behind(look, working):
     look()
     look("worker")
@@ -102,7 +143,6 @@ def test_wrong_redrive_policies_are_found(look, changed, working):
 @pytest.mark.parametrize(("permission", "is_well"), [("allowAll", True), ("denyAll", False), ("byQueue", False)])
 def test_redrive_allow_policies(permission, is_well):
     # moto keeps none.
-    contract = module("service").contract()
     place = places.Environment(contract, "development")
     dead = {
         "MessageRetentionPeriod": str(contract.dead_letter_retention_seconds),
@@ -163,11 +203,10 @@ def orphan(working):
 
 def test_orphans_when_a_queue_is_renamed_in_the_contract_are_found(look, working):
     put(working, [celery_body(1)])
-    renamed = replace(working.queue, name="renamed")
-    contract = replace(working.contract, queues=(renamed, *working.contract.queues[1:]))
+    other = renamed(working.contract)
     try:
         with mock.patch.dict(os.environ, working.environment):
-            place = places.Environment(contract, "development")
+            place = places.Environment(other, "development")
             found = [finding for finding in doctor.findings(place, "operator") if finding.is_well is False]
     finally:
         bodies(working, dead=True)
@@ -258,7 +297,7 @@ def test_credentials_that_are_none_are_found(working):
 
 def test_worker_that_does_not_poll_is_found(look, tmp_path):
     found = look(LIVENESS_DIRECTORY=str(tmp_path))
-    expected = {"D501"} if any(queue["workers_min"] for queue in CONTRACT["queues"]) else set()
+    expected = {"D501"} if any(worker.min for worker in contract.workers) else set()
     assert set(found) == expected
 
 

@@ -71,6 +71,11 @@ def test_what_the_service_itself_sends():
     assert (call.task, call.task_id, call.args, call.kwargs) == ("some.task", "1", '["x"]', "{}")
 
 
+def test_message_of_another_language_then_needs_no_properties():
+    call = messages.decode(json.dumps({"headers": {"task": "a.b", "id": "1"}, "body": "[[7], {}, {}]"}))
+    assert (call.task, call.task_id, call.args, call.kwargs) == ("a.b", "1", "[7]", "{}")
+
+
 FOREIGN = [
     "plain text",
     "",

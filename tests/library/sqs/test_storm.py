@@ -21,7 +21,7 @@ KILLS = 6
 
 
 def test_every_task_is_done_and_none_is_dead_lettered(tmp_path_factory, tmp_path):
-    per_worker = max(1, SLOTS // len(CONTRACT["queues"]))
+    per_worker = max(1, SLOTS // len(CONTRACT["workers"]))
     with (
         # Each kill costs every message that the worker held a delivery, hence the many.
         running_service(tmp_path_factory.mktemp("logs"), 4, max_receive_count=50, concurrency=per_worker) as service,
@@ -35,11 +35,12 @@ def test_every_task_is_done_and_none_is_dead_lettered(tmp_path_factory, tmp_path
                 queue = queues[number % len(queues)]
                 service.probe("overrun", str(folder), TASK_SECONDS, group=f"g{number % 30}", queue=queue).delay()
         storm.storm = 0.15
-        for queue in queues:
-            service.start_worker(queue.name, AWS_ENDPOINT_URL=storm.url)
+        names = [worker.name for worker in service.contract.workers]
+        for name in names:
+            service.start_worker(name, AWS_ENDPOINT_URL=storm.url)
         for _ in range(KILLS):
             time.sleep(3)
-            victim = random.choice(queues).name
+            victim = random.choice(names)
             service.workers[victim].send_signal(signal.SIGKILL)
             service.workers[victim].wait()
             service.start_worker(victim, AWS_ENDPOINT_URL=storm.url)

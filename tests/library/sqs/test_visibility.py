@@ -31,7 +31,7 @@ def channel(monkeypatch):
     made = transport.Channel.__new__(transport.Channel)
     made.asked = []
     made._consumers_of = {"q": ("tag", None)}
-    made._waiting_for_room = set()
+    made._waiting = set()
     made._dead_lettering = {}
     made.hub = None
     made.request = lambda operation, parameters, then: made.asked.append((operation, parameters))
@@ -43,11 +43,12 @@ def test_heartbeat_never_goes_past_its_limit(channel):
     """A message held for 0, 200 and 260 seconds gets 100 seconds, the 50 that are left, and none."""
     now = time.monotonic()
     held = {f"held-{seconds}": message(received_at=now - seconds) for seconds in (0, 200, 260)}
+    held["of another queue"] = message(received_at=now, routing_key="other")
     channel._qos = transport.QoS(channel)
     for tag, of in {**held, "done": held["held-0"]}.items():
         channel.qos.append(of, tag)
     channel.qos.ack("done")
-    channel.extend_visibility()
+    channel.extend_visibility("q")
     ((operation, parameters),) = channel.asked
     seen = {entry["ReceiptHandle"]: entry["VisibilityTimeout"] for entry in parameters["Entries"]}
     assert operation == "ChangeMessageVisibilityBatch"

@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import errors
+    from . import aio, errors
     from .app import create_app
     from .cli import run_command
-    from .logs import request_id
+    from .coroutines import run_coroutine
+    from .log_fields import request_id
     from .sending import Service
     from .settings import Settings
     from .task import Task
@@ -23,10 +24,12 @@ __all__ = [
     "Settings",
     "Task",
     "__version__",
+    "aio",
     "create_app",
     "errors",
     "request_id",
     "run_command",
+    "run_coroutine",
 ]
 
 _MODULES = {
@@ -35,8 +38,9 @@ _MODULES = {
     "Task": "task",
     "__version__": "version",
     "create_app": "app",
-    "request_id": "logs",
+    "request_id": "log_fields",
     "run_command": "cli",
+    "run_coroutine": "coroutines",
 }
 
 
@@ -45,8 +49,8 @@ def __getattr__(name: str) -> Any:
 
     Project generation imports `celery_aws.contract` without most dependencies installed.
     """
-    if name == "errors":
-        return importlib.import_module(f"{__name__}.errors")
+    if name in ("aio", "errors"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name in _MODULES:
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

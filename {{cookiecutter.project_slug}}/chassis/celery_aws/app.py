@@ -6,6 +6,7 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from pydantic_settings import BaseSettings
@@ -30,31 +31,42 @@ def create_app(package: str, settings_class: type[SettingsT]) -> Service[Setting
         ContractError: the contract breaks rules.
         SettingsError: environment variables are missing or invalid; all of them are listed.
     """
+    importlib.import_module(f"{__package__}.logs")  # How workers log; a client leaves that to its application.
     service.use(package)
     return build(service.contract(), settings_class)
 
 
 def variables(contract: Contract) -> tuple[type[BaseSettings], ...]:
     """Return the settings classes of the broker, the result backend and the credentials, in this order."""
-    options = brokers.chosen(contract).Variables, results.chosen(contract).Variables
+    options = brokers.chosen(contract).variables(contract), results.chosen(contract).Variables
     return (*options, *credentials.variables(contract))
 
 
-def build(contract: Contract, settings_class: type[SettingsT]) -> Service[SettingsT]:
+def build(
+    contract: Contract, settings_class: type[SettingsT], *, prefix: str = "", **options: Any
+) -> Service[SettingsT]:
     """Build the application from a contract and the environment variables.
+
+    Args:
+        contract: the contract.
+        settings_class: the settings; the instance becomes `settings` of the application.
+        prefix: prefix of environment variables that take precedence over those without; empty for none.
+        options: options of `celery.Celery`.
 
     Raises:
         SettingsError: environment variables are missing or invalid; all of them are listed.
     """
     broker, backend = brokers.chosen(contract), results.chosen(contract)
-    settings, (broker_variables, result_variables, *_) = read_settings(settings_class, *variables(contract))
-    app = Service(contract, settings)
+    settings, (broker_variables, result_variables, *_) = read_settings(
+        settings_class, *variables(contract), prefix=prefix
+    )
+    app = Service(contract, settings, **options)
     app.steps["worker"].add(CheckWorker)
     app.steps["consumer"].add(Liveness)
-    app.conf.update(broker.celery_settings(contract, broker_variables, settings.environment))
-    app.conf.update(backend.celery_settings(contract, result_variables))
+    app.set_own(broker.celery_settings(contract, broker_variables, settings.environment))
+    app.set_own(backend.celery_settings(contract, result_variables))
     app.loader.override_backends = dict(backend.BACKENDS)
-    app.conf.update(
+    app.set_own(
         # Workers, and producers that send by name, know the tasks of every queue. #include
         include=service.task_modules(contract),
         # The module of a task determines its queue. #task-routes
@@ -84,11 +96,8 @@ def build(contract: Contract, settings_class: type[SettingsT]) -> Service[Settin
         # Processes: a task in a thread or greenlet cannot be killed at its hard limit. #worker-pool
         worker_pool=f"{__package__}.pool:TaskPool",
         # A prefetched message is invisible to idle workers, and its visibility timeout has begun;
-        # `worker_arguments` sets the queue's own value. #worker-prefetch-multiplier
+        # `worker_arguments` sets the worker's own value. #worker-prefetch-multiplier
         worker_prefetch_multiplier=1,
-        # Replace a process before a memory leak matters, between two tasks.
-        # #worker-max-tasks-per-child
-        worker_max_tasks_per_child=1_000,
         # A process may start slowly on a busy machine; by default it is killed after 4 seconds.
         # #worker-proc-alive-timeout
         worker_proc_alive_timeout=60,

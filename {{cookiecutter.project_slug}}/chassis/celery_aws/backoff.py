@@ -23,5 +23,10 @@ def backoff_seconds(queue: Queue, attempt: int, first_seconds: float | None = No
     if attempt >= queue.max_receive_count:
         return 0
     first = queue.retry_backoff_seconds if first_seconds is None else first_seconds
-    longest: float = min(queue.visibility_timeout_seconds, first * 2 ** min(attempt - 1, 30))
+    longest: float = min(longest_backoff_seconds(queue), first * 2 ** min(attempt - 1, 30))
     return math.ceil(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+
+
+def longest_backoff_seconds(queue: Queue) -> int:
+    """Return the longest backoff of a queue: its visibility timeout."""
+    return queue.visibility_timeout_seconds

@@ -49,20 +49,25 @@ def page(title: str, series: dict[tuple[str, str], Series], titles: Mapping[Metr
     )
 
 
-def _figure(called: str, series: Series) -> str:
-    """Draw one chart, with gaps where there is no data."""
-    known = [value for value in series.values if value is not None]
-    top = max(known, default=0)
-    width = max(1, len(series.values) - 1)
+def polylines(values: Sequence[float | None]) -> list[str]:
+    """Return the points of a chart of 1000 by 100, for SVG: a line for each part between gaps."""
+    top = max((value for value in values if value is not None), default=0)
+    width = max(1, len(values) - 1)
     pieces: list[list[str]] = [[]]
-    for index, value in enumerate(series.values):
+    for index, value in enumerate(values):
         if value is None:
             pieces.append([])
         else:
             pieces[-1].append(f"{index / width * 1000:.1f},{100 - value / (top or 1) * 95:.1f}")
     # A line needs two points, so a single value is repeated.
-    drawn = [" ".join(piece * 2 if len(piece) == 1 else piece) for piece in pieces if piece]
-    lines = "".join(f'<polyline points="{points}"/>' for points in drawn)
+    return [" ".join(piece * 2 if len(piece) == 1 else piece) for piece in pieces if piece]
+
+
+def _figure(called: str, series: Series) -> str:
+    """Draw one chart, with gaps where there is no data."""
+    known = [value for value in series.values if value is not None]
+    top = max(known, default=0)
+    lines = "".join(f'<polyline points="{points}"/>' for points in polylines(series.values))
     ends = (series.starts_at_seconds, series.starts_at_seconds + len(series.values) * series.period_seconds)
     first, last = (time.strftime("%F %H:%M", time.gmtime(at)) for at in ends)
     last_value = f"{known[-1]:g}" if known else "no data"
@@ -103,6 +108,13 @@ def show(
     if as_json:
         click.echo(json.dumps([{about: name, "metric": metric, **asdict(of)} for (name, metric), of in series.items()]))
         return
+    _print(about, series, titles, hours)
+    if file:
+        click.echo(f"charts written to {file}")
+
+
+def _print(about: str, series: dict[tuple[str, str], Series], titles: Mapping[Metric, str], hours: float) -> None:
+    """Print a row for each subject and metric."""
     period = next(iter(series.values())).period_seconds
     made = table(title=f"last {hours:g} h, {period} s per bar", title_justify="left", title_style="")
     made.add_column(about.upper(), width=14, no_wrap=True, overflow="ellipsis")
@@ -117,5 +129,3 @@ def show(
             last, most = (f"{known[-1]:,.0f}", f"{max(known):,.0f}") if known else ("-", "-")
             made.add_row(plain("" if index else subject), called, sparkline(values), last, most)
     console().print(made)
-    if file:
-        click.echo(f"charts written to {file}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from kombu import serialization
 from kombu.utils.imports import symbol_by_name
 
 from . import errors
+from .coroutines import is_coroutine_function
 
 registry: Any = serialization.registry  # type: ignore[attr-defined]
 
@@ -44,8 +46,24 @@ def problems_of_task(task: Any) -> Iterator[str]:
     accepted = task.app.conf.accept_content or ()
     if not is_accepted(task.serializer, accepted):
         yield f"{task.name}: serializer={task.serializer!r} is not supported: workers accept only {', '.join(accepted)}"
+    yield from _problems_of_coroutine(task)
     if task.Request not in REQUESTS:
         yield f"{task.name}: a custom Request class is not supported: celery_aws sets its own for every task"
+
+
+def _problems_of_coroutine(task: Any) -> Iterator[str]:
+    if inspect.isasyncgenfunction(inspect.unwrap(task.run)):
+        yield (
+            f"{task.name}: an async generator is not supported: a task has one result. Return a list, or send a task "
+            f"for each item"
+        )
+    if inspect.iscoroutinefunction(task.run):  # `Task` of this library has replaced it.
+        yield f"{task.name}: `async def` is not supported with this base class: derive it from celery_aws.Task"
+    if task._dump_pydantic_arguments and is_coroutine_function(task.run):
+        yield (
+            f"{task.name}: pydantic=True is not supported with `async def`: Celery would not convert the result. "
+            f"Validate arguments in the task, and return model_dump(mode='json')"
+        )
 
 
 def check_tasks(tasks: Iterable[Any]) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+QUERIES_PER_REQUEST = 500
+"""https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html"""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -34,7 +37,7 @@ def read(
     seconds: int,
     period_seconds: int,
 ) -> dict[tuple[str, str], Series]:
-    """Return metrics by subject and metric name, with one request per 500 of them.
+    """Return metrics by subject and metric name, with one request per `QUERIES_PER_REQUEST`.
 
     Args:
         cloudwatch: a boto3 client of CloudWatch.
@@ -48,24 +51,36 @@ def read(
     end = datetime.now(timezone.utc).replace(second=0, microsecond=0) + timedelta(minutes=1)
     count = max(1, seconds // period_seconds)
     start = end - timedelta(seconds=count * period_seconds)
+    queries = [
+        {
+            "Id": f"m{index}",
+            "MetricStat": {
+                "Metric": {
+                    "Namespace": namespace,
+                    "MetricName": metric.name,
+                    "Dimensions": [{"Name": name, "Value": of} for name, of in subjects[subject].items()],
+                },
+                "Period": period_seconds,
+                "Stat": metric.statistic,
+            },
+        }
+        for index, (subject, metric) in enumerate(wanted)
+    ]
+    found = _values(cloudwatch, queries, start, end)
+    return {
+        (subject, metric.name): _series(found.get(f"m{index}", {}), start.timestamp(), period_seconds, count)
+        for index, (subject, metric) in enumerate(wanted)
+    }
+
+
+def _values(
+    cloudwatch: Any, queries: Sequence[Mapping[str, Any]], start: datetime, end: datetime
+) -> dict[str, dict[float, float]]:
+    """Return the values of each query by its id, by seconds since 1970."""
     found: dict[str, dict[float, float]] = {}
-    for first in range(0, len(wanted), 500):
+    for first in range(0, len(queries), QUERIES_PER_REQUEST):
         request: dict[str, Any] = {
-            "MetricDataQueries": [
-                {
-                    "Id": f"m{index}",
-                    "MetricStat": {
-                        "Metric": {
-                            "Namespace": namespace,
-                            "MetricName": metric.name,
-                            "Dimensions": [{"Name": name, "Value": of} for name, of in subjects[subject].items()],
-                        },
-                        "Period": period_seconds,
-                        "Stat": metric.statistic,
-                    },
-                }
-                for index, (subject, metric) in enumerate(wanted[first : first + 500], first)
-            ],
+            "MetricDataQueries": queries[first : first + QUERIES_PER_REQUEST],
             "StartTime": start,
             "EndTime": end,
             "ScanBy": "TimestampAscending",
@@ -78,10 +93,7 @@ def read(
             if not answer.get("NextToken"):
                 break
             request["NextToken"] = answer["NextToken"]
-    return {
-        (subject, metric.name): _series(found.get(f"m{index}", {}), start.timestamp(), period_seconds, count)
-        for index, (subject, metric) in enumerate(wanted)
-    }
+    return found
 
 
 def _series(values: dict[float, float], start: float, period_seconds: int, count: int) -> Series:

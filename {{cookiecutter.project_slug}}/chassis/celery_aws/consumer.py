@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -25,16 +25,24 @@ from kombu.message import Message
 from . import errors, headers
 from .backoff import backoff_seconds
 from .contract import HAND_OVER_SECONDS, Queue
-from .delivery import PERMANENT, Action, Verdict, deliver, record
+from .delivery import PERMANENT, Action, Verdict, age_seconds, deliver, record
 from .failures import describe, reason_of
-from .logs import log_outcome, task_fields
+from .log_fields import log_outcome, task_fields
 from .pool import Phase, announce_shutdown, new_mark, phase_of
+from .signatures import CLIENT_SIGNATURE, CLIENT_VERSION, check_client
 
 logger = logging.getLogger(__name__)
 
 # The published types lack what is used here.
 BaseRequest: Any = request.Request
+BaseBlueprint: Any = consumer.Consumer.Blueprint
 ExceptionWithTraceback: Any = einfo.ExceptionWithTraceback  # type: ignore[attr-defined]
+
+SEND_EVENTS_EVERY_SECONDS = 0.5
+"""Interval between messages with events, for Flower and other listeners on RabbitMQ."""
+
+CONTENT_TYPE = "application/json"
+"""The content type of messages, and the only one that workers accept."""
 
 RECORD_MARGIN_SECONDS = 30
 """Time that storing an outcome in another process may take after its message became visible again."""
@@ -75,17 +83,25 @@ class Request(BaseRequest):  # type: ignore[misc]
         chosen = options.get("headers") or message.headers
         headers.check(chosen, options["body"] if options.get("decoded") else message.payload)
         super().__init__(message, **options)
+        if made_for := chosen.get(CLIENT_SIGNATURE):
+            check_client(self.task, str(chosen.get(CLIENT_VERSION)), made_for)
         self.queue: Queue = self.app.queue_served(info["routing_key"])
         self.time_limits = effective_limits(self.queue, self.time_limits, self.task)
         self.hold_until: float = info["received_at"] + self.queue.hold_seconds
         self.mark = new_mark(self)
+        due_at = self._due_at()
         self._check_deliverable()
         # The task sees these as `self.request.delivery_info`.
-        self.delivery_info.update(delivery_facts(message, self.queue), mark=self.mark)
+        self.delivery_info.update(delivery_facts(message, self.queue), mark=self.mark, due_at=due_at)
         self.delivery_info["start_before"] = self.hold_until - self.time_limits[0]
         self.is_last = self.delivery_info["is_last"]
         # Without this, the message body would be sent to the task process twice.
         self.request_dict["properties"] = properties_of(message)
+
+    def _due_at(self) -> float | None:
+        """Return the Unix time at which the message was sent, or its countdown ended; None if it has no time."""
+        sent_at: float | None = self.message.delivery_info.get("sent_at")
+        return sent_at if sent_at is None or self.eta is None else max(sent_at, self.eta.timestamp())
 
     def _check_deliverable(self) -> None:
         """Refuse a message that was received too often, or whose ETA exceeds its visibility timeout.
@@ -166,8 +182,9 @@ class Request(BaseRequest):  # type: ignore[misc]
         elif phase > Phase.ENDED:
             self._end(Verdict(Action.DELETE, phase.name.lower()), error)
         elif not (self._already_cancelled or self._already_revoked or state.should_terminate):
-            logger.error("task process ended: %s", describe(error), extra=self.fields())
             self.record(states.FAILURE, error)
+            # The process that stores the outcome logs whether it is final.
+            logger.warning("task process ended: %s", describe(error), extra=self.fields())
         # Otherwise it was cancelled or revoked, or the worker is stopping and releases its messages.
 
     @property
@@ -183,6 +200,7 @@ class Request(BaseRequest):  # type: ignore[misc]
         """Store the task's state in another task process, then settle its message."""
         stored_error = error if isinstance(error, Exception) else WorkerLostError(describe(error))
         body = (self.body, self.content_type, self.content_encoding)
+        self.delivery_info.update(self._ran())
         recording = Recording(self.type, self.id, self.request_dict, body, new_state, stored_error, self.carry_out)
         self.app.consumer.on_task_request(recording)
 
@@ -199,8 +217,16 @@ class Request(BaseRequest):  # type: ignore[misc]
         self._log(verdict, f"; the task process ended afterwards: {describe(error)}", level)
 
     def _log(self, verdict: Verdict, suffix: str = "", level: int = logging.WARNING) -> None:
-        ran_for_seconds = time.monotonic() - self.accepted_at if self.accepted_at else 0
-        log_outcome(logger, level, self.fields(), verdict._replace(runtime_seconds=ran_for_seconds), suffix)
+        ran = self._ran()
+        timed = verdict._replace(runtime_seconds=ran["ran_for_seconds"], age_seconds=ran["age_seconds"])
+        log_outcome(logger, level, self.fields(), timed, suffix)
+
+    def _ran(self) -> dict[str, Any]:
+        """Return for how long a task process has run the task, and the age of the message when it began."""
+        if not self.accepted_at:
+            return {"ran_for_seconds": 0, "age_seconds": None}
+        seconds = time.monotonic() - self.accepted_at
+        return {"ran_for_seconds": seconds, "age_seconds": age_seconds(self.delivery_info, time.time() - seconds)}
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Store REVOKED in a task process, and delete the message."""
@@ -281,9 +307,46 @@ class Recording:
         else:
             verdict = Verdict(Action.RELEASE, "interrupted")
         self._carry_out(verdict)
-        fields = task_fields(self.name, Context(self._request_dict))
+        fields = task_fields(self.name, Context(headers.valid(self._request_dict)))
+        verdict = verdict._replace(runtime_seconds=info.get("ran_for_seconds", 0), age_seconds=info.get("age_seconds"))
         suffix = f"; the task process ended while it stored the state {self._state}"
         log_outcome(logger, logging.ERROR, fields, verdict, suffix, self._error)
+
+
+class WaitingRequests:
+    """Requests that wait for a task process, in a worker of several queues.
+
+    The most urgent queue goes first, and within a queue the request that came first. A request of any
+    queue that would start too late if it had to wait for another task goes before all others, so that
+    the broker does not redeliver its message.
+    """
+
+    def __init__(self, start: Callable[[Any], None], queues: Sequence[Queue]) -> None:
+        self._start = start
+        self._urgency = {queue.name: number for number, queue in enumerate(queues)}
+        self._longest_seconds = max(queue.hard_limit_seconds for queue in queues)
+        self._waiting: list[Any] = []
+
+    def add(self, request: Any) -> None:
+        """Add a request; it starts when a task process is free."""
+        self._waiting.append(request)
+        self._start(self)
+
+    def execute_using_pool(self, pool: Any) -> Any:
+        """Start the request whose turn it is; Celery calls this, once per request, when a task process is free."""
+        request = min(self._waiting, key=self._turn)  # Of equals it returns the first.
+        self._waiting.remove(request)
+        return request.execute_using_pool(pool)
+
+    def _turn(self, request: Any) -> tuple[float, float]:
+        """Return what requests are sorted by; the lowest is first."""
+        if isinstance(request, Recording):  # It is short, and its message is settled only when it has ended.
+            return (-2, 0)
+        start_by = request.hold_until - request.time_limits[0] - self._longest_seconds
+        if start_by < time.monotonic():
+            return (-1, start_by)
+        # A queue that remote control has added comes last.
+        return (self._urgency.get(request.queue.name, len(self._urgency)), 0)
 
 
 class Consumer(consumer.Consumer):
@@ -291,11 +354,32 @@ class Consumer(consumer.Consumer):
 
     on_task_request: Callable[[Any], None]
     connection_errors: tuple[type[Exception], ...]
+    event_dispatcher: Any
+    hub: Any
+    _flush_is_scheduled = False
+
+    class Blueprint(BaseBlueprint):  # type: ignore[misc]
+        """Celery's steps, except that the transport declares the queues for delayed messages."""
+
+        default_steps = tuple(step for step in BaseBlueprint.default_steps if not step.endswith(":DelayedDelivery"))
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         app: Any = self.app
         app.consumer = self
+        if len(app.queues_consumed) > 1:
+            self.on_task_request = WaitingRequests(self.on_task_request, app.queues_consumed).add
+
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]
+        """Send buffered events twice a second; Celery sends those of each turn of its event loop."""
+        if not self._flush_is_scheduled:
+            self._flush_is_scheduled = True
+            self.hub.call_later(SEND_EVENTS_EVERY_SECONDS, self._send_events)
+
+    def _send_events(self) -> None:
+        self._flush_is_scheduled = False
+        if self.event_dispatcher:
+            self.event_dispatcher.flush()
 
     def update_strategies(self) -> None:
         """Use `Request` for every task, whatever its base class."""
@@ -309,6 +393,7 @@ class Consumer(consumer.Consumer):
         connection_errors = self.connection_errors
 
         def on_message(message: Message) -> None:
+            assume_content_type(message)
             try:
                 handle(message)
             except connection_errors:
@@ -336,7 +421,7 @@ class Consumer(consumer.Consumer):
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
         """Release a message whose task is unknown, for a newer worker; Celery would fail the task."""
         fields = _fields(message)
-        logger.error(
+        logger.warning(
             "task %s is unknown to this worker; is the producer newer than the worker?",
             fields.get("task"),
             extra=fields,
@@ -361,10 +446,12 @@ class Consumer(consumer.Consumer):
         queue, attempt = self._queue_of(message), message.delivery_info["receive_count"]
         if final or attempt >= queue.max_receive_count:
             verdict = Verdict(Action.DEAD_LETTER, "dead_lettered", 0, reason_of(error, attempt))
+            level = logging.ERROR
         else:
             verdict = Verdict(Action.RELEASE, "retrying", backoff_seconds(queue, attempt))
+            level = logging.WARNING
         carry_out(message, verdict)
-        log_outcome(logger, logging.ERROR, _fields(message), verdict, f"; {why}")
+        log_outcome(logger, level, _fields(message), verdict, f"; {why}")
 
     def _queue_of(self, message: Message) -> Queue:
         app: Any = self.app
@@ -413,6 +500,12 @@ def _fields(message: Message) -> dict[str, Any]:
 def properties_of(message: Message) -> dict[str, Any]:
     """Return the properties of a message without `delivery_info`, which contains the body."""
     return {name: value for name, value in message.properties.items() if name != "delivery_info"}
+
+
+def assume_content_type(message: Message) -> None:
+    """Assume the content type of a task's message if it has none, as of producers in other languages."""
+    if isinstance(message.headers, Mapping) and "task" in message.headers and not message.content_type:
+        message.content_type = CONTENT_TYPE
 
 
 def carry_out(message: Message, verdict: Verdict) -> None:

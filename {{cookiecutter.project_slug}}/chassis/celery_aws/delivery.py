@@ -39,9 +39,10 @@ from . import errors
 from .backoff import backoff_seconds
 from .contract import HAND_OVER_SECONDS, Queue
 from .failures import MAX_REASON_CHARACTERS, describe, reason_of, storable
-from .headers import valid
-from .logs import log_outcome, task_fields
+from .headers import completed, valid
+from .log_fields import log_outcome, request_id, task_fields
 from .pool import Phase, is_shutting_down, set_phase
+from .signatures import as_arguments_error
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Verdict(NamedTuple):
     """Why the message is dead-lettered; stored with the message. See `reason_of`."""
     runtime_seconds: float = 0
     """How long the task's code ran."""
+    age_seconds: float | None = None
+    """How long the message had been due when the attempt began; None if it did not begin, or if that is not known."""
     text: str = ""
     """The return value or the error, cut to `MAX_REASON_CHARACTERS`."""
 
@@ -137,6 +140,8 @@ class Attempt:
     began: float = field(default_factory=time.monotonic)
     runtime_seconds: float = 0
     """How long the task's code ran, once it has ended."""
+    age_seconds: float | None = None
+    """See `Verdict`."""
 
     @classmethod
     def of(cls, app: Any, task_id: str, info: dict[str, Any]) -> Attempt:
@@ -159,6 +164,11 @@ class Attempt:
         """Set the phase, also for the main process."""
         self.phase = phase
         set_phase(self.mark, phase)
+
+    @property
+    def reported_error(self) -> BaseException | None:
+        """The error, unless it is one that the task expects; see Celery's `throws`."""
+        return self.error if self.level > logging.INFO else None
 
     def settle(self) -> None:
         """Record that the outcome is stored or handed over."""
@@ -219,12 +229,14 @@ def deliver(
     app = current_app._get_current_object()
     task = app.tasks[name]
     attempt = Attempt.of(app, task_id, request["delivery_info"])
-    with _working_on(attempt):
+    with _working_on(attempt), app.tracing.attempt(name, request) as settle:
         # If it was prefetched too long ago, it could run longer than its visibility timeout.
         if attempt.began <= request["delivery_info"]["start_before"]:
+            attempt.age_seconds = age_seconds(request["delivery_info"], time.time())
             _run(attempt, task, request, (body, content_type, content_encoding))
         verdict = _final_verdict(attempt)
         _log(attempt, verdict, task.name, Context(request))
+        settle(verdict, attempt.reported_error)
     return verdict
 
 
@@ -249,7 +261,8 @@ def record(
     app = current_app._get_current_object()
     task = app.tasks.get(name) or _UnknownTask(app, name)
     attempt = Attempt.of(app, task_id, request["delivery_info"])
-    with _working_on(attempt):
+    attempt.age_seconds = request["delivery_info"].get("age_seconds")
+    with _working_on(attempt), app.tracing.attempt(name, valid(request)) as settle:
         with contextlib.suppress(Exception):  # An unreadable body names no chord or errbacks.
             _load(app, request, *message)
         # Invalid headers may be the reason of the failure; they must not prevent that it is stored.
@@ -257,8 +270,10 @@ def record(
         context.id = task_id
         if attempt.began < attempt.hold_until:  # Otherwise another attempt may be in progress.
             _record(attempt, task, context, state, error)
-        verdict = _final_verdict(attempt)
+        # What ran was the task, in another process.
+        verdict = _final_verdict(attempt)._replace(runtime_seconds=request["delivery_info"].get("ran_for_seconds", 0))
         _log(attempt, verdict, name, context)
+        settle(verdict, attempt.reported_error)
     return verdict
 
 
@@ -277,7 +292,8 @@ def prepare_process(app: Any) -> None:
 @signals.worker_process_init.connect(weak=False)
 def _on_process_init(**rest: Any) -> None:
     app = current_app._get_current_object()
-    if hasattr(app, "queue_served"):
+    # A worker of another service may use a client of this one, which has a copy of this library.
+    if getattr(app, "library", None) == __package__:
         prepare_process(app)
 
 
@@ -288,9 +304,11 @@ def _on_process_init(**rest: Any) -> None:
 def _working_on(attempt: Attempt) -> Iterator[None]:
     global current
     current = attempt
+    before = request_id.set(None)  # A task may set it, for itself only.
     try:
         yield
     finally:
+        request_id.reset(before)
         current = None
         _ignore_soft_limit()
 
@@ -352,6 +370,7 @@ def _load(
         body = loads(body, content_type, content_encoding or "utf-8", accept=accept)
     args, kwargs, embedded = body
     request.update({"args": args, "kwargs": kwargs, "is_eager": False}, **embedded or {})
+    request.update(completed(request))
     return args, kwargs
 
 
@@ -359,7 +378,18 @@ def _final_verdict(attempt: Attempt) -> Verdict:
     if attempt.verdict is None:
         attempt.verdict, attempt.level = Verdict(Action.RELEASE, "interrupted"), logging.WARNING
     text = describe(attempt.error)[:MAX_REASON_CHARACTERS] if attempt.error else attempt.text
-    return attempt.verdict._replace(runtime_seconds=attempt.runtime_seconds, text=text)
+    return attempt.verdict._replace(runtime_seconds=attempt.runtime_seconds, age_seconds=attempt.age_seconds, text=text)
+
+
+def age_seconds(info: Mapping[str, Any], began: float) -> float | None:
+    """Return how long a message had been due when an attempt began; None if that is not known.
+
+    Args:
+        info: the `delivery_info` of the request.
+        began: Unix time.
+    """
+    due_at = info.get("due_at")
+    return None if due_at is None else max(0.0, began - due_at)  # Clocks differ.
 
 
 def _log(attempt: Attempt, verdict: Verdict, name: str, request: Any) -> None:
@@ -368,8 +398,7 @@ def _log(attempt: Attempt, verdict: Verdict, name: str, request: Any) -> None:
     if attempt.handed_over:
         level = max(level, logging.WARNING)
         suffix = "; result backend unavailable, result handed over to celery_aws.store_outcome"
-    error = attempt.error if level > logging.INFO else None
-    log_outcome(logger, level, task_fields(name, request), verdict, suffix, error)
+    log_outcome(logger, level, task_fields(name, request), verdict, suffix, attempt.reported_error)
 
 
 class _TrackedTask:
@@ -476,6 +505,8 @@ class Outcome(TraceInfo):
 
     def _fail(self, attempt: Attempt, task: Any, req: Context, *, call_errbacks: bool = True) -> ExceptionInfo:
         """Decide whether a failure is final, and store it."""
+        if not attempt.has_returned:
+            self.retval = as_arguments_error(task, req, self.retval)
         attempt.error = error = self.retval
         expected = isinstance(error, getattr(task, "throws", None) or ())
         attempt.level = logging.INFO if expected else logging.ERROR
@@ -507,6 +538,7 @@ class Outcome(TraceInfo):
 
 
 PERMANENT = (
+    errors.ArgumentsError,
     errors.DeliveredTooOftenError,
     errors.InvalidMessageError,
     errors.RetryRefusedError,

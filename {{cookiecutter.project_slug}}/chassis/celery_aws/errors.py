@@ -15,12 +15,20 @@ class CountdownTooLongError(RefusedError):
     """The countdown or ETA is longer than the queue allows."""
 
 
+class UnsupportedDelayError(RefusedError):
+    """A countdown is not a finite number, an ETA is not a time, or a delayed task has a binary message attribute."""
+
+
 class MessageGroupError(RefusedError):
     """A message group is not 1 to 128 visible ASCII characters."""
 
 
 class MessageGroupMissingError(RefusedError):
     """A task was sent to a FIFO queue without a message group."""
+
+
+class DeduplicationError(RefusedError):
+    """A task's deduplication key is invalid, or its queue does not support deduplication."""
 
 
 class MessageTooLargeError(RefusedError):
@@ -58,6 +66,10 @@ class UnsupportedError(ValueError):
     """An option of a task, a worker or the application conflicts with the delivery guarantees."""
 
 
+class EventLoopRunningError(RuntimeError):
+    """A coroutine cannot run here, because an event loop is running in this thread; await it instead."""
+
+
 class RemoteControlUnavailableError(NotImplementedError):
     """The broker has no broadcast, so `app.control` and `celery inspect` cannot reach workers."""
 
@@ -86,12 +98,20 @@ class InvalidMessageError(Exception):
     """A message is malformed, or has options that its queue does not allow."""
 
 
+class ArgumentsError(TypeError):
+    """The arguments of a message do not fit the task's parameters: its producer is of another version."""
+
+
 class DeliveredTooOftenError(Exception):
     """A message exceeded `max_receive_count`: its workers died or held it for too long."""
 
 
 class SettingsError(ValueError):
     """Environment variables are missing or invalid; the message lists all of them."""
+
+
+class TracingUnavailableError(ValueError):
+    """The contract has `tracing`, but OpenTelemetry is not installed."""
 
 
 class QueueMissingError(LookupError):

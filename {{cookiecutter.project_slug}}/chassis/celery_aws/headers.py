@@ -11,13 +11,32 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
 
 MAX_SHOWN_CHARACTERS = 60
 
+SCHEDULED_TIME_HEADER = "scheduled_time"
+"""Header of a scheduled message with the time at which it was due; a task reads `self.request.scheduled_time`."""
+
+MAX_ID_CHARACTERS = 128
+"""Longest message group and deduplication id at SQS.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+"""
+
+
+def is_identifier(text: str) -> bool:
+    """Return whether SQS accepts a text as message group or deduplication id: visible ASCII characters."""
+    return 1 <= len(text) <= MAX_ID_CHARACTERS and all("!" <= character <= "~" for character in text)
+
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_identifier(value: Any) -> bool:
+    return isinstance(value, str) and is_identifier(value)
 
 
 def _is_named(value: Any) -> bool:
@@ -70,6 +89,7 @@ def _are_errbacks(value: Any) -> bool:
 
 
 _TEXT = (_is_text, "text")
+_IDENTIFIER = (_is_identifier, f"1 to {MAX_ID_CHARACTERS} visible ASCII characters")
 _COUNT = (_is_count, "a whole number from 0")
 _SIGNATURES = (_are_signatures, "a list of signatures")
 
@@ -78,7 +98,9 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "task": (_is_named, "the name of a task"),
         "id": (_is_named, "text that is not empty"),
         **dict.fromkeys(("root_id", "parent_id", "group", "request_id"), _TEXT),
-        **dict.fromkeys(("shadow", "origin", "lang", "argsrepr", "kwargsrepr", "eta", "expires"), _TEXT),
+        **dict.fromkeys(("client_version", "client_signature"), _IDENTIFIER),
+        **dict.fromkeys(("shadow", "origin", "lang", "argsrepr", "kwargsrepr"), _TEXT),
+        **dict.fromkeys(("eta", "expires"), (_is_named, "a time with its zone")),
         **dict.fromkeys(("retries", "group_index", "replaced_task_nesting"), _COUNT),
         "timelimit": (_are_limits, "a list of two: hard and soft limit in seconds, or null"),
         "ignore_result": (_is_flag, "true or false"),
@@ -96,6 +118,13 @@ REQUIRED = ("task", "id")
 
 FOLLOWING = frozenset({"callbacks", "errbacks", "chain", "chord"})
 """The only fields allowed in the third part of a body; Celery lets that replace any field of the request."""
+
+RESERVED = frozenset(
+    name
+    for name in dir(Context)
+    if not name.startswith("__") and (name.startswith("_") or callable(getattr(Context, name)))
+)
+"""Names that no header may have: they would replace methods and internals of the task's request."""
 
 
 def check(headers: Mapping[str, Any], body: Any) -> None:
@@ -127,6 +156,8 @@ def check(headers: Mapping[str, Any], body: Any) -> None:
         value = fields.get(name)
         if (value is not None or name in REQUIRED) and not holds(value):
             wrong.append(f"{name} must be {rule}, not {_shown(value)}")
+    if reserved := RESERVED & headers.keys():
+        wrong.append(f"headers must not be named {', '.join(sorted(reserved))}; rename them")
     if wrong:
         raise InvalidTaskError(f"invalid message: {'; '.join(wrong)}")
 
@@ -134,8 +165,27 @@ def check(headers: Mapping[str, Any], body: Any) -> None:
 def valid(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a message without the invalid ones."""
     return {
-        name: value for name, value in fields.items() if name not in RULES or value is None or RULES[name][0](value)
+        name: value
+        for name, value in fields.items()
+        if name not in RESERVED and (name not in RULES or value is None or RULES[name][0](value))
     }
+
+
+def completed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the signatures that follow a task, with the fields that Celery requires of them.
+
+    Producers in other languages may leave out all but `task`.
+    """
+    return {name: _completed(fields[name]) for name in FOLLOWING if fields.get(name)}
+
+
+def _completed(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_completed(item) for item in value]
+    if not isinstance(value, Mapping):  # The name of a task.
+        return value
+    given = {name: field for name, field in value.items() if field is not None}
+    return {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False, **given}
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Checks whether a worker is alive, by the age of its liveness file; see liveness.py.
+"""Checks whether a worker or the beat is alive, by the age of its liveness file; see liveness.py.
 
 The check makes no request and does not import Celery, so containers may run it often.
 """
@@ -10,33 +10,39 @@ import tempfile
 import time
 from pathlib import Path
 
-from .contract import Contract, Queue
+from .contract import BEAT, Contract
 
 STALE_AFTER_SECONDS = 15
 """Maximum age of the liveness file; a worker may miss some beats while it waits for AWS."""
 
 
 class NotAliveError(RuntimeError):
-    """A worker is not running, or is stuck."""
+    """A worker, or the beat, is not running, or is stuck."""
 
 
-def liveness_file(contract: Contract, queue: Queue) -> Path:
-    """Return the liveness file of a queue's worker, in `LIVENESS_DIRECTORY` or the temporary directory."""
+def liveness_file(contract: Contract, name: str) -> Path:
+    """Return the liveness file of a worker or the beat, in `LIVENESS_DIRECTORY` or the temporary directory."""
     directory = os.environ.get("LIVENESS_DIRECTORY") or tempfile.gettempdir()
-    return Path(directory) / f"{contract.service}-{queue.name}.alive"
+    return Path(directory) / f"{contract.service}-{name}.alive"
 
 
-def check(contract: Contract, queue: Queue) -> float:
-    """Return the age of a worker's liveness file in seconds.
+def check(contract: Contract, name: str) -> float:
+    """Return the age of a liveness file in seconds.
+
+    Args:
+        contract: the contract of the service.
+        name: name of a worker, or `BEAT`.
 
     Raises:
+        KeyError: the contract has no such worker.
         NotAliveError: the file is missing or older than `STALE_AFTER_SECONDS`.
     """
-    path = liveness_file(contract, queue)
+    about = "the beat" if name == BEAT else f"worker {contract.worker(name).name}"
+    path = liveness_file(contract, name)
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
-        raise NotAliveError(f"no worker of queue {queue.name} has run on this machine: {path} is missing") from None
+        raise NotAliveError(f"{about} has not run on this machine: {path} is missing") from None
     if age > STALE_AFTER_SECONDS:
-        raise NotAliveError(f"the worker of queue {queue.name} was last alive {age:.0f} s ago: {path}")
+        raise NotAliveError(f"{about} was last alive {age:.0f} s ago: {path}")
     return age

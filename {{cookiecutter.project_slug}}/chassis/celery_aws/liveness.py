@@ -11,12 +11,13 @@ import logging
 import os
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
 
-from .contract import HAND_OVER_SECONDS, Contract, Queue
+from .contract import HAND_OVER_SECONDS, Contract, Worker
 from .health import liveness_file
 
 logger = logging.getLogger(__name__)
@@ -35,43 +36,51 @@ class Liveness(bootsteps.StartStopStep):
     def start(self, worker_consumer: Any) -> None:
         """Start when the worker starts to consume."""
         app = worker_consumer.app
-        served = [app.queue_served(queue.name) for queue in worker_consumer.task_consumer.queues]
-        beats = Beats(worker_consumer, app.contract, served)
+        beats = Beats(worker_consumer, app.contract, app.contract.worker_of(app.queues_consumed[0]))
         worker_consumer.timer.call_repeatedly(BEAT_SECONDS, beats.beat)
+
+
+class Reporter:
+    """Reports that a worker, or the beat, is alive."""
+
+    def __init__(self, contract: Contract, name: str) -> None:
+        self.contract = contract
+        self.name = name
+        self._warned = False
+
+    def report(self) -> None:
+        """Touch the liveness file, and notify systemd."""
+        path = liveness_file(self.contract, self.name)
+        try:
+            path.touch()
+        except OSError as error:  # A full disk, for example, must not end a worker.
+            self._warn(path, error)
+        notify_systemd("READY=1\nWATCHDOG=1")
+
+    def _warn(self, path: Path, error: OSError) -> None:
+        """Log, once, that health checks will fail although this process is alive."""
+        if not self._warned:
+            self._warned = True
+            logger.error(
+                "liveness file cannot be written, so health checks will fail although this process is alive: %s. Give "
+                "its user write permission, or set LIVENESS_DIRECTORY to a writable folder (%s)",
+                error,
+                path,
+            )
 
 
 class Beats:
     """Checks whether a worker is alive, and reports it."""
 
-    def __init__(self, worker_consumer: Any, contract: Contract, queues: list[Queue]) -> None:
+    def __init__(self, worker_consumer: Any, contract: Contract, worker: Worker) -> None:
         self.consumer = worker_consumer
-        self.contract = contract
-        self.queues = queues
         self.began = time.monotonic()
-        self._warned = False
+        self._reporter = Reporter(contract, worker.name)
 
     def beat(self) -> None:
-        """Touch the liveness files if the worker is alive."""
-        if not self.is_alive():
-            return
-        for queue in self.queues:
-            path = liveness_file(self.contract, queue)
-            try:
-                path.touch()
-            except OSError as error:  # A full disk, for example, must not end a worker.
-                self._warn(path, error)
-        notify_systemd("READY=1\nWATCHDOG=1")
-
-    def _warn(self, path: Any, error: OSError) -> None:
-        """Log, once, that health checks will fail although the worker is alive."""
-        if not self._warned:
-            self._warned = True
-            logger.error(
-                "liveness file cannot be written, so health checks will fail although this worker is alive: %s. Give "
-                "the worker's user write permission, or set LIVENESS_DIRECTORY to a writable folder (%s)",
-                error,
-                path,
-            )
+        """Report that the worker is alive, if it is."""
+        if self.is_alive():
+            self._reporter.report()
 
     def is_alive(self) -> bool:
         """Return whether the broker responds or, if no response is due, whether no task is overdue."""

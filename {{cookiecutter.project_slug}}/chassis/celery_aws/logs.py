@@ -1,25 +1,20 @@
 """Logging: one JSON object per line, or plain lines on a terminal.
 
-Every log line of a task has its name, id, queue, message group, attempt and request id.
+Every log line of a task has its name, id, queue, message group, attempt and request id, and its trace id if it has one.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from contextvars import ContextVar
 from typing import Any
 
 from celery import current_task, signals
 from pythonjsonlogger.json import JsonFormatter
 
 from .failures import cut
-
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Id of the request that this code serves.
-
-Set it when a request arrives: `request_id.set("…")`. The tasks that the request causes inherit it.
-"""
+from .log_fields import current_request_id, task_fields
+from .tracing import current_ids
 
 NOISY = {
     # Logs every message received, with the task's arguments.
@@ -29,80 +24,18 @@ NOISY = {
 }
 
 
-def current_request_id() -> str | None:
-    """Return the id of the request that this code serves, in a task or elsewhere."""
-    if chosen := request_id.get():
-        return chosen
-    request = current_task.request if current_task else None
-    if request is None or not request.id:
-        return None
-    return str(getattr(request, "request_id", None) or request.root_id or request.id)
-
-
 class TaskFields(logging.Filter):
     """Adds the fields of the current task to every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the fields; return True."""
+        """Add the fields, and the ids of the active span; return True."""
         task = current_task
         if task and task.request.id:
             record.__dict__.update({**task_fields(task.name, task.request), **_own(record)})
+        record.__dict__.update(current_ids())
         if "request_id" not in record.__dict__ and (current := current_request_id()):
             record.__dict__["request_id"] = current
         return True
-
-
-def task_fields(name: str | None, request: Any) -> dict[str, Any]:
-    """Return the log fields of a task: name, id, queue, message group, attempt and request id."""
-    delivery = request.delivery_info or {}
-    properties = request.properties or {}
-    fields = {
-        "task": name,
-        "task_id": request.id,
-        "queue": delivery.get("routing_key"),
-        "group": properties.get("MessageGroupId"),
-        "attempt": delivery.get("receive_count"),
-        "request_id": getattr(request, "request_id", None) or request.root_id,
-    }
-    return {field: value for field, value in fields.items() if value is not None}
-
-
-_MESSAGES = {
-    "succeeded": "succeeded in {seconds:.3f} s",
-    "retrying": "failed after {seconds:.3f} s; redelivery in about {redelivery:g} s",
-    "dead_lettered": "failed after {seconds:.3f} s; dead-lettered",
-    "rejected": "rejected after {seconds:.3f} s; dead-lettered",
-    "retry_requested": "retry requested after {seconds:.3f} s",
-    "ignored": "ignored after {seconds:.3f} s",
-    "revoked": "revoked",
-    "interrupted": "interrupted after {seconds:.3f} s; redelivery at once",
-}
-
-
-def log_outcome(
-    logger: logging.Logger,
-    level: int,
-    fields: dict[str, Any],
-    verdict: Any,
-    suffix: str = "",
-    error: BaseException | None = None,
-) -> None:
-    """Log the outcome of an attempt. The values of `outcome` are an interface; see docs/outcomes.md.
-
-    Args:
-        logger: logger of the calling module.
-        level: severity.
-        fields: fields of the task, from `task_fields`.
-        verdict: the verdict on the attempt.
-        suffix: appended to the message.
-        error: error to log with its traceback.
-    """
-    seconds, redelivery = verdict.runtime_seconds, verdict.redelivery_in_seconds
-    extra = {**fields, "outcome": verdict.outcome, "duration_seconds": round(seconds, 3)}
-    if verdict.outcome == "retrying":
-        extra["redelivery_in_seconds"] = redelivery
-    text = _MESSAGES[verdict.outcome].format(seconds=seconds, redelivery=redelivery)
-    logger.log(level, "%s%s", text, suffix, exc_info=error, extra=extra)
 
 
 def _own(record: logging.LogRecord) -> dict[str, Any]:
@@ -157,6 +90,10 @@ def set_up(level: str | int, plain: bool | None = None) -> None:
     use_plain = sys.stderr.isatty() if plain is None else plain
     handler.setFormatter(PlainFormatter() if use_plain else MachineFormatter())
     root = logging.getLogger()
+    # Configuring logging from a dictionary, as Django does, disables loggers that exist, unless it says otherwise.
+    for name, logger in root.manager.loggerDict.items():
+        if name.partition(".")[0] in ("celery", __package__) and isinstance(logger, logging.Logger):
+            logger.disabled = False
     root.handlers = [handler]
     root.setLevel(level)
     for name, least in NOISY.items():

@@ -7,7 +7,9 @@ limit even if the task has returned and only its result is still being stored.
 from __future__ import annotations
 
 import collections
+import gc
 import mmap
+import select
 import time
 import weakref
 from enum import IntEnum
@@ -28,6 +30,9 @@ CHECK_LIMITS_EVERY_SECONDS = 0.25
 
 SETTLE_WITHIN_SECONDS = HAND_OVER_SECONDS / 2
 """Time to delete or dead-letter a message after a hanging errback was killed."""
+
+ACCEPT_WITHIN_SECONDS = 5
+"""Longest wait of a stopping worker until task processes have accepted the attempts that were sent to them."""
 
 _MARKS = 65_536
 """Number of marks; more than a worker can hold messages."""
@@ -112,9 +117,33 @@ class TimeLimits(BaseHandler):  # type: ignore[misc]
 
 
 class AsynPool(BasePool):  # type: ignore[misc]
-    """Checks all time limits with one timer."""
+    """Checks all time limits with one timer; a stopping worker knows of every attempt that has started."""
 
     TimeoutHandler = TimeLimits
+
+    def flush(self) -> None:
+        """Discard the attempts that no task process has accepted.
+
+        Celery also discards those that a task process has received, and runs, if the main process has
+        not yet read that it accepted them. A stopping worker would not interrupt such an attempt, nor
+        read its outcome.
+        """
+        if is_shutting_down():
+            self._read_accepted()
+        super().flush()
+
+    def _read_accepted(self) -> None:
+        end = time.monotonic() + ACCEPT_WITHIN_SECONDS
+        while time.monotonic() < end:
+            sent = [job for job in self._cache.values() if job._write_to is not None and not job._accepted]
+            processes = {job._write_to for job in sent if job._write_to.exitcode is None}
+            if not processes:
+                return
+            for job in sent:
+                if (writer := job._writer()) in self._active_writers:  # Larger than the pipe.
+                    self._flush_writer(job._write_to, writer)
+            for descriptor in select.select([process.outqR_fd for process in processes], [], [], 0.1)[0]:
+                self.handle_result_event(descriptor)
 
     def _create_timelimit_handlers(self, hub: Any) -> None:
         hub.call_repeatedly(CHECK_LIMITS_EVERY_SECONDS, self._timeout_handler.handle_event)
@@ -124,3 +153,13 @@ class TaskPool(prefork.TaskPool):
     """The pool class for Celery's `worker_pool`."""
 
     Pool = AsynPool
+
+    def on_start(self) -> None:
+        """Start the task processes, with everything that was imported exempt from garbage collection.
+
+        Collections are shorter, and processes go on sharing this memory.
+        https://docs.python.org/3/library/gc.html#gc.freeze
+        """
+        gc.collect()
+        gc.freeze()
+        super().on_start()

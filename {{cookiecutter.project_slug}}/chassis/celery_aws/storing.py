@@ -409,6 +409,9 @@ def _store(backend: Any, outcome: dict[str, Any]) -> None:
 class NoResults(ResilientBackend, DisabledBackend):  # type: ignore[misc]
     """The result backend of a service without results."""
 
+    get_task_meta = DisabledBackend.get_task_meta_for
+    """Raises NotImplementedError, for who asks for the state of a task."""
+
     def is_unavailable(self, error: Exception) -> bool:
         """Return False: it makes no requests."""
         return False

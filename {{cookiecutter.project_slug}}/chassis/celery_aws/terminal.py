@@ -92,8 +92,13 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _environment(context: click.Context, option: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9]{0,10}", value):
+def check_environment(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Return the value of an option for an environment, which may be empty if it is optional.
+
+    Raises:
+        click.BadParameter: it is not the name of an environment.
+    """
+    if (value or option.required) and not re.fullmatch(r"[a-z][a-z0-9]{0,10}", value):
         raise click.BadParameter(f"{value!r} is not an environment name: up to 11 lower-case letters and digits")
     return value
 
@@ -102,7 +107,7 @@ environment_option = click.option(
     "--environment",
     envvar="ENVIRONMENT",
     required=True,
-    callback=_environment,
+    callback=check_environment,
     help="Such as production; default: $ENVIRONMENT.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,4 +1,4 @@
-"""Starts the worker of a queue with the right options, and limits its shutdown time."""
+"""Starts a worker with the right options, and limits its shutdown time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,21 @@ from . import service
 from .contract import Contract
 
 
-def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> list[str]:
-    """Return Celery's command line for the worker of one queue.
-
-    A worker serves one queue, so that urgent tasks never wait for slow ones, and each queue has its
-    own limits, concurrency and scaling.
+def worker_arguments(contract: Contract, name: str, log_level: str) -> list[str]:
+    """Return the arguments of `celery worker` for a worker.
 
     Raises:
-        KeyError: the contract has no such queue.
+        KeyError: the contract has no such worker.
     """
-    queue = contract.queue(queue_name)
+    worker = contract.worker(name)
     return [
-        "--quiet",  # The banner does not describe this transport.
-        "worker",
-        f"--queues={contract.celery_name(queue)}",
-        f"--hostname={queue.name}@%h",
-        f"--concurrency={queue.concurrency}",
+        f"--queues={','.join(contract.celery_name(queue) for queue in contract.queues_of(worker))}",
+        f"--hostname={worker.name}@%h",
+        f"--concurrency={worker.concurrency}",
         # A prefetched message is invisible to idle workers, and its visibility timeout has begun.
-        f"--prefetch-multiplier={queue.prefetch_multiplier}",
+        f"--prefetch-multiplier={contract.prefetch_multiplier(worker)}",
+        # Replaces a process before a memory leak matters, between two tasks.
+        f"--max-tasks-per-child={worker.tasks_per_child}",
         # Workers do not need to know each other.
         "--without-gossip",
         "--without-mingle",
@@ -37,31 +34,37 @@ def worker_arguments(contract: Contract, queue_name: str, log_level: str) -> lis
     ]
 
 
-def start(queue_name: str, extra: Sequence[str] = ()) -> None:
-    """Run the worker of one queue until it is stopped, and exit with its status.
+def start(name: str, extra: Sequence[str] = ()) -> None:
+    """Run a worker until it is stopped, and exit with its status.
 
     Args:
-        queue_name: short name of the queue.
+        name: name of the worker in the contract.
         extra: further arguments of `celery worker`.
 
     Raises:
-        KeyError: the contract has no such queue.
+        KeyError: the contract has no such worker.
     """
     contract = service.contract()
-    contract.queue(queue_name)  # Report a mistyped name before missing environment variables.
-    # Imported late, so that the command's help starts fast.
+    contract.worker(name)  # Report a mistyped name before missing environment variables.
+    # Imported late, so that the command's help starts fast; and without `celery.bin.celery`, which imports every
+    # command of Celery and of plugins such as Flower: half of a worker's start-up time.
     from celery import signals
-    from celery.bin.celery import celery
+    from celery.bin import worker as command
+    from celery.bin.base import CLIContext
 
-    arguments = worker_arguments(contract, queue_name, service.app().settings.log_level)
+    app = service.app()
+    arguments = worker_arguments(contract, name, app.settings.log_level)
 
     def limit_shutdown(how: str, **rest: Any) -> None:
         if how == "Warm":
             end_after(contract.soft_shutdown_seconds)
 
     signals.worker_shutting_down.connect(limit_shutdown)
+    command.worker.params.extend(option for kind in ("worker", "preload") for option in app.user_options[kind])
+    # The banner of a worker that is not quiet does not describe this transport.
+    context = CLIContext(app=app, no_color="NO_COLOR" in os.environ, workdir=None, quiet=True)
     # `app.worker_main` always exits with status 0.
-    celery.main(args=[f"--app={contract.package}", *arguments, *extra])
+    command.worker.main([*arguments, *extra], prog_name="celery worker", obj=context)
 
 
 def end_after(seconds: float) -> None:

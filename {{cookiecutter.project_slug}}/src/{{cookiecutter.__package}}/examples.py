@@ -20,6 +20,9 @@ from celery.result import AsyncResult
 
 from .celery import app
 
+QUEUE = app.contract.default_queue.name
+"""The queue of a chord's tasks, even if the contract refuses tasks that nothing assigns to a queue."""
+
 
 @app.task
 def count_words(text: str) -> int:
@@ -41,7 +44,7 @@ def add_up(counts: list[int]) -> int:
 
 def count_words_of_all(texts: list[str]) -> Signature[Any]:
     """Count the words of each text in parallel, then add up: a chord, which needs a result backend."""
-    return chord(group(count_words.s(text) for text in texts), add_up.s())
+    return chord(group(count_words.s(text).set(queue=QUEUE) for text in texts), add_up.s().set(queue=QUEUE))
 
 
 @app.task

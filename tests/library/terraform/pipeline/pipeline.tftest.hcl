@@ -76,6 +76,35 @@ run "only_jobs_of_the_repository_are_let_in" {
   }
 }
 
+run "jobs_of_a_github_enterprise_server_are_let_in" {
+  command = plan
+
+  variables {
+    github_oidc_url   = "https://github.example.com/_services/token"
+    github_repository = "acme/jobs"
+  }
+
+  assert {
+    condition = jsondecode(data.aws_iam_policy_document.trust["deploy"].json).Statement[0].Condition == {
+      StringEquals = {
+        "github.example.com/_services/token:aud" = "sts.amazonaws.com"
+        "github.example.com/_services/token:sub" = "repo:acme/jobs:environment:staging"
+      }
+    } && data.aws_iam_openid_connect_provider.github.url == "https://github.example.com/_services/token"
+    error_message = "The trust policy names another issuer of tokens."
+  }
+}
+
+run "an_oidc_url_without_https_is_refused" {
+  command = plan
+
+  variables {
+    github_oidc_url = "github.example.com/_services/token"
+  }
+
+  expect_failures = [var.github_oidc_url]
+}
+
 run "a_plan_reads_how_things_are_set_up_and_no_data" {
   command = plan
 
@@ -94,7 +123,7 @@ run "a_plan_reads_how_things_are_set_up_and_no_data" {
       for statement in jsondecode(aws_iam_role_policy.this["plan"].policy).Statement : statement.Sid => [statement.Action, statement.Resource] if statement.Sid != "Look"
       } == {
       FindBuckets = ["s3:ListBucket", "arn:aws:s3:::${local.contract.service}-staging-*"]
-      ReadState   = ["s3:GetObject", "arn:aws:s3:::${local.contract.service}-staging-state-123456789012/${local.contract.service}.tfstate"]
+      ReadState   = ["s3:GetObject", "arn:aws:s3:::${local.contract.service}-staging-state-${local.bucket_suffix}/${local.contract.service}.tfstate"]
     }
     error_message = "A plan could read more than the state."
   }
@@ -120,7 +149,7 @@ run "a_deployment_changes_what_has_the_environments_name" {
       for statement in jsondecode(aws_iam_role_policy.this["deploy"].policy).Statement : [
         for resource in flatten([statement.Resource]) :
         strcontains(resource, "${local.contract.service}-staging") || strcontains(resource, "/${local.contract.service}/staging/") ||
-        contains(["Look", "LogIn", "FirstUse", "OwnKey", "Network", "OldVersions", "Scaling", "Machines", "StartMachines", "NewestImage", "EndpointNames", "MakeBroker", "ConfigureBroker", "ConnectBroker"], statement.Sid) ||
+        contains(["Look", "LogIn", "FirstUse", "OwnKey", "ChangeNetwork", "MakeNetwork", "NetworkParts", "TagNew", "TagDefaultGroup", "OldVersions", "Scaling", "Machines", "NewMachines", "StartMachines", "NewestImage", "EndpointNames", "MakeBroker", "ConfigureBroker", "ConnectBroker"], statement.Sid) ||
         endswith(resource, ":parametergroup:default.*")
       ]
     ]))
@@ -133,10 +162,10 @@ run "a_deployment_changes_what_has_the_environments_name" {
       for statement in jsondecode(aws_iam_role_policy.this["deploy"].policy).Statement : [
         for resource in flatten([statement.Resource]) : [
           for foreign in [
-            "arn:aws:iam::123456789012:role/pipeline/${local.contract.service}-staging-deploy",
-            "arn:aws:iam::123456789012:role/${local.contract.service}-production-workers",
-            "arn:aws:s3:::${local.contract.service}-staging-state-123456789012/pipeline.tfstate",
-            "arn:aws:s3:::${local.contract.service}-production-state-123456789012/${local.contract.service}.tfstate",
+            "arn:aws:iam::123456789012:role/pipeline/${local.contract.service}-staging-${local.region}-deploy",
+            "arn:aws:iam::123456789012:role/${local.contract.service}-production-${local.region}-workers",
+            "arn:aws:s3:::${local.contract.service}-staging-state-${local.bucket_suffix}/pipeline.tfstate",
+            "arn:aws:s3:::${local.contract.service}-production-state-${local.bucket_suffix}/${local.contract.service}.tfstate",
             "arn:aws:ecr:${local.contract.region}:123456789012:repository/${local.contract.service}-production",
           ] :
           can(regex("^${replace(resource, "*", ".*")}$", foreign)) && !contains(["Look", "FindBuckets", "LogIn", "OldVersions", "MakeBroker"], statement.Sid)
@@ -151,7 +180,7 @@ run "a_deployment_changes_what_has_the_environments_name" {
       for statement in jsondecode(aws_iam_role_policy.this["deploy"].policy).Statement :
       contains(["Look", "FindBuckets"], statement.Sid) if anytrue([
         for resource in flatten([statement.Resource]) :
-        can(regex("^${replace(resource, "*", ".*")}$", "arn:aws:s3:::${local.contract.service}-staging-state-123456789012")) && strcontains(jsonencode(statement.Action), "s3:")
+        can(regex("^${replace(resource, "*", ".*")}$", "arn:aws:s3:::${local.contract.service}-staging-state-${local.bucket_suffix}")) && strcontains(jsonencode(statement.Action), "s3:")
       ])
     ])
     error_message = "A deployment could change the bucket of its state."
@@ -163,6 +192,18 @@ run "a_deployment_changes_what_has_the_environments_name" {
       if anytrue([for action in flatten([statement.Action]) : can(regex("^${replace(action, "*", ".*")}$", "iam:PassRole"))])
     ])
     error_message = "A deployment could lend a role to a service that is not the workers'."
+  }
+
+  # By its tags, as ids are unknown.
+  assert {
+    condition = alltrue(flatten([
+      for statement in jsondecode(aws_iam_role_policy.this["deploy"].policy).Statement : [
+        for action in ["CreateRoute", "DeleteLaunchTemplate", "DeleteSecurityGroup", "DeleteSubnet", "DeleteTags", "DeleteVpc", "ModifyVpcAttribute", "ReleaseAddress"] :
+        try(statement.Condition.StringEquals, {}) == { "aws:ResourceTag/Environment" = "staging", "aws:ResourceTag/Service" = local.contract.service }
+        if anytrue([for pattern in flatten([statement.Action]) : can(regex("^${replace(pattern, "*", ".*")}$", "ec2:${action}"))])
+      ]
+    ]))
+    error_message = "A deployment could change the network of another environment."
   }
 
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html

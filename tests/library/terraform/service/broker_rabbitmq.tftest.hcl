@@ -30,8 +30,7 @@ run "broker" {
   command = plan
 
   variables {
-    vpc_id     = "vpc-1"
-    subnet_ids = ["subnet-1", "subnet-2"]
+    network = { vpc_id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"] }
   }
 
   assert {
@@ -49,7 +48,7 @@ run "broker" {
 
   assert {
     condition = aws_mq_configuration.this.data == join("", [
-      "consumer_timeout = ", 1000 * max([for queue in local.contract.queues : queue.visibility_timeout_seconds]...), "\n"
+      "consumer_timeout = ", 1000 * max([for queue in local.effective_queues : queue.visibility_timeout_seconds]...), "\n"
     ])
     error_message = "The broker's consumer timeout is not the contract's longest visibility timeout."
   }
@@ -109,7 +108,7 @@ run "broker" {
 
   assert {
     condition = alltrue([
-      for queue in local.contract.queues :
+      for queue in local.effective_queues :
       alltrue([
         for name, watched in { dead-letters = "${queue.name}-dlq", backlog = queue.name } :
         aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].namespace == "${local.contract.service}-staging" &&
@@ -117,20 +116,20 @@ run "broker" {
         aws_cloudwatch_metric_alarm.queue["${queue.name}-${name}"].dimensions == tomap({ Queue = watched })
       ]) &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].threshold == 0 &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= queue.workers_max
+      aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= local.worker_of[queue.name].max
     ])
     error_message = "An alarm has the wrong queue, metric or threshold."
   }
 
   assert {
     condition = alltrue([
-      for name, alarm in aws_cloudwatch_metric_alarm.nobody_works : alltrue(flatten([
+      for name, alarm in aws_cloudwatch_metric_alarm.no_consumers : alltrue(flatten([
         for query in alarm.metric_query : [
-          for metric in query.metric : metric.metric_name == "Workers" && metric.dimensions == tomap({ Queue = name })
+          for metric in query.metric : metric.metric_name == "Workers" && contains(local.workers[name].queues, metric.dimensions.Queue)
         ]
       ])) && alarm.treat_missing_data == "breaching"
     ])
-    error_message = "The alarm for queues without consumers watches another queue."
+    error_message = "The alarm for queues without consumers watches another worker's queue."
   }
 
   assert {
@@ -142,12 +141,46 @@ run "broker" {
   }
 }
 
+run "a_worker_of_two_queues_is_watched_as_one" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues = [
+        { name = "urgent", acceptable_latency_seconds = 10, seconds_per_task = 5 },
+        { name = "slow", acceptable_latency_seconds = 600, seconds_per_task = 60 },
+        { name = "alone" },
+      ]
+      workers = [{ name = "both", queues = ["urgent", "slow"], concurrency = 2, min = 1, max = 3 }]
+    })
+  }
+
+  assert {
+    condition = (
+      toset(keys(aws_cloudwatch_metric_alarm.no_consumers)) == toset(["both", "alone"]) &&
+      { for query in aws_cloudwatch_metric_alarm.no_consumers["both"].metric_query : query.id => try(query.metric[0].dimensions.Queue, query.expression) } == {
+        consumers0   = "urgent"
+        consumers1   = "slow"
+        no_consumers = "IF(FILL(consumers0, 0) == 0 OR FILL(consumers1, 0) == 0, 1, 0)"
+      }
+    )
+    error_message = "A queue of the worker could be without consumers and raise no alarm."
+  }
+
+  assert {
+    condition = { for queue in ["urgent", "slow"] : queue => aws_cloudwatch_metric_alarm.queue["${queue}-backlog"].threshold } == {
+      urgent = 4 * 3
+      slow   = 20 * 3
+    }
+    error_message = "The backlog's alarm of a queue does not count all workers."
+  }
+}
+
 run "broker_of_three" {
   command = plan
 
   variables {
-    vpc_id      = "vpc-1"
-    subnet_ids  = ["subnet-1", "subnet-2"]
+    network     = { vpc_id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"] }
     broker      = { deployment_mode = "CLUSTER_MULTI_AZ", instance_type = "mq.m7g.large", engine_version = "4.3" }
     kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1"
   }
@@ -163,8 +196,12 @@ run "broker_of_three" {
   }
 }
 
-run "own_network_reaches_the_password" {
+run "network_without_internet_access_reaches_the_password" {
   command = plan
+
+  variables {
+    network = { internet_access = "none" }
+  }
 
   assert {
     condition     = contains(keys(aws_vpc_endpoint.interface), "secretsmanager")

@@ -1,8 +1,9 @@
 # The plan of Flower with the real provider, see plan.tftest.hcl, and of its container with a mock.
 
 mock_provider "aws" {
-  alias  = "mock"
-  source = "./mocks"
+  alias           = "mock"
+  source          = "./mocks"
+  override_during = plan
 }
 
 provider "aws" {
@@ -79,11 +80,13 @@ run "tags_that_are_none_are_refused" {
 }
 
 run "flower" {
+  command   = plan
   providers = { aws = aws.mock }
 
   variables {
     broker      = { flower_image_tag = "flower-1" }
     kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1"
+    network     = { internet_access = "none" }
   }
 
   assert {

@@ -36,7 +36,7 @@ run "plan" {
         for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement :
         statement.Effect == "Allow" &&
         alltrue([for action in flatten([statement.Action]) : !strcontains(action, "*")]) &&
-        (contains(["ReadMetrics", "ListWorkers", "ReportQueues", "FindBroker", "ListQueues"], statement.Sid) || alltrue([
+        (contains(["ReadMetrics", "ReadQueries", "ListWorkers", "ReportQueues", "FindBroker", "ListQueues"], statement.Sid) || alltrue([
           for resource in flatten([statement.Resource]) :
           startswith(resource, "arn:aws:") && (statement.Sid == "ReadLogs" || !endswith(resource, ":*"))
         ]))
@@ -56,13 +56,12 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
 
   variables {
     image_tag   = ""
-    vpc_id      = "vpc-1"
-    subnet_ids  = ["subnet-1", "subnet-2"]
+    network     = { vpc_id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"], endpoints_security_group_id = "sg-1" }
     kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1"
   }
 
   assert {
-    condition     = alltrue([for workers in local.workers : workers.min == 0 && workers.max == 0])
+    condition     = alltrue([for capacity in local.capacity : capacity.min == 0 && capacity.max == 0])
     error_message = "Workers would start from an image that was never pushed."
   }
 
@@ -72,7 +71,18 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
   }
 
   assert {
-    condition     = aws_sns_topic.alarms.kms_master_key_id == var.kms_key_arn
+    condition     = [for rule in aws_vpc_security_group_ingress_rule.endpoints : rule.security_group_id] == ["sg-1"]
+    error_message = "The endpoints of the existing VPC would not accept the workers."
+  }
+
+  assert {
+    # A name that ends with a colon is refused by ECS.
+    condition     = can(regex("^[0-9.a-z-]+/[a-z-]+:[A-Za-z0-9_][A-Za-z0-9_.-]*$", local.image))
+    error_message = "A worker's image has no valid name before the first image is pushed."
+  }
+
+  assert {
+    condition     = aws_sns_topic.alarms.kms_master_key_id == var.kms_key_arn && aws_cloudwatch_log_group.workers.kms_key_id == var.kms_key_arn
     error_message = "Something is not encrypted with the owner's key."
   }
 
@@ -86,6 +96,63 @@ run "plan_with_the_owners_key_and_network_before_the_first_image" {
   }
 }
 
+run "two_regions_of_an_account_share_no_name" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), { region = "us-gov-west-1" })
+  }
+
+  assert {
+    condition = alltrue([
+      for name in concat([aws_cloudwatch_dashboard.this.dashboard_name, aws_iam_role.workers.name], values(aws_iam_policy.this)[*].name) :
+      strcontains(name, "us-gov-west-1")
+    ])
+    error_message = "A name that is global to an account would be the same in another region."
+  }
+
+  assert {
+    condition     = length(local.global_name) + length("-workers") <= 64 && local.bucket_suffix != substr(sha256("123456789012 ${jsondecode(file("../../../contract.json")).region}"), 0, 12)
+    error_message = "A name is too long, or that of a bucket would be the same in another region."
+  }
+}
+
+run "an_image_of_another_account_is_run" {
+  command = plan
+
+  variables {
+    image_repository = "999999999999.dkr.ecr.us-east-1.amazonaws.com/team/jobs"
+  }
+
+  assert {
+    condition     = length(aws_ecr_repository.service) == 0 && local.image == "${var.image_repository}:1"
+    error_message = "Workers would run another image, or a repository would be created that nobody uses."
+  }
+
+  assert {
+    condition = [
+      for statement in jsondecode(data.aws_iam_policy_document.run_image.json).Statement : statement.Resource if statement.Sid == "PullImage"
+    ] == ["arn:aws:ecr:us-east-1:999999999999:repository/team/jobs"]
+    error_message = "What starts workers could not pull the image, or could pull others."
+  }
+}
+
+run "a_contract_of_version_1_is_refused" {
+  command = plan
+
+  variables {
+    contract = {
+      service = "acme-jobs"
+      broker  = "sqs-standard"
+      compute = "ecs"
+      region  = "eu-west-1"
+      queues  = [{ name = "default", concurrency = 4, workers_min = 1, workers_max = 10 }]
+    }
+  }
+
+  expect_failures = [var.contract]
+}
+
 run "wrong_values_are_refused" {
   command = plan
 
@@ -94,10 +161,13 @@ run "wrong_values_are_refused" {
     log_level          = "LOUD"
     log_retention_days = 8
     kms_key_arn        = "alias/mine"
-    vpc_id             = "vpc-1"
-    vpc_cidr           = "10.0.0.0/28"
     architecture       = "AMIGA"
+    image_repository   = "example.com/jobs:latest"
     monthly_budget_usd = -1
+
+    alarm_actions            = ["#on-call"]
+    network                  = { vpc_id = "vpc-1" }
+    permissions_boundary_arn = "limited"
   }
 
   expect_failures = [
@@ -105,10 +175,12 @@ run "wrong_values_are_refused" {
     var.log_level,
     var.log_retention_days,
     var.kms_key_arn,
-    var.subnet_ids,
-    var.vpc_cidr,
     var.architecture,
+    var.image_repository,
     var.monthly_budget_usd,
+    var.alarm_actions,
+    var.network,
+    var.permissions_boundary_arn,
   ]
 }
 
@@ -147,6 +219,7 @@ run "secrets_of_tasks_are_read_by_whatever_starts_workers" {
       DATABASE    = "arn:aws:ssm:eu-west-1:123456789012:parameter/orders/database"
     }
     secrets_kms_key_arns = ["arn:aws:kms:eu-west-1:123456789012:key/1"]
+    network              = { internet_access = "none" }
   }
 
   assert {

@@ -31,7 +31,7 @@ run "queues" {
 
   assert {
     condition = alltrue([
-      for queue in local.contract.queues :
+      for queue in local.effective_queues :
       aws_sqs_queue.main[queue.name].visibility_timeout_seconds == queue.visibility_timeout_seconds &&
       aws_sqs_queue.main[queue.name].message_retention_seconds == queue.retention_seconds &&
       aws_sqs_queue.main[queue.name].receive_wait_time_seconds == local.contract.wait_time_seconds &&
@@ -53,7 +53,7 @@ run "queues" {
 
   assert {
     condition = alltrue([
-      for queue in local.contract.queues : jsondecode(aws_sqs_queue.main[queue.name].redrive_policy) == {
+      for queue in local.effective_queues : jsondecode(aws_sqs_queue.main[queue.name].redrive_policy) == {
         deadLetterTargetArn = "arn:aws:sqs:${local.contract.region}:123456789012:${aws_sqs_queue.dead_letters[queue.name].name}"
         maxReceiveCount     = queue.max_receive_count
       }
@@ -145,25 +145,311 @@ run "queues" {
 
   assert {
     condition = alltrue([
-      for queue in local.contract.queues :
+      for queue in local.effective_queues :
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].dimensions.QueueName == aws_sqs_queue.dead_letters[queue.name].name &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].metric_name == "ApproximateNumberOfMessagesVisible" &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-dead-letters"].threshold == 0 &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-age"].dimensions.QueueName == aws_sqs_queue.main[queue.name].name &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-age"].metric_name == "ApproximateAgeOfOldestMessage" &&
       aws_cloudwatch_metric_alarm.queue["${queue.name}-age"].threshold > queue.hard_limit_seconds + queue.acceptable_latency_seconds &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= queue.workers_max &&
-      aws_cloudwatch_metric_alarm.queue["${queue.name}-empty-receives"].threshold > queue.workers_max * 60 / (20 + 1)
+      aws_cloudwatch_metric_alarm.queue["${queue.name}-backlog"].threshold >= local.worker_of[queue.name].max &&
+      aws_cloudwatch_metric_alarm.queue["${queue.name}-empty-receives"].threshold > local.worker_of[queue.name].max * 60 / (20 + 1)
     ])
     error_message = "An alarm has the wrong queue, metric or threshold."
   }
 
   assert {
     condition = alltrue([
-      for name, alarm in aws_cloudwatch_metric_alarm.nobody_works :
-      toset(flatten([for query in alarm.metric_query : [for metric in query.metric : metric.dimensions.QueueName]])) == toset([aws_sqs_queue.main[name].name])
+      for name, alarm in aws_cloudwatch_metric_alarm.no_consumers :
+      toset(flatten([for query in alarm.metric_query : [for metric in query.metric : metric.dimensions.QueueName]])) ==
+      toset([for queue in local.workers[name].queues : aws_sqs_queue.main[queue].name])
     ])
-    error_message = "The alarm for queues without consumers watches another queue."
+    error_message = "The alarm for queues without consumers watches other queues."
+  }
+}
+
+run "a_worker_of_two_queues_is_watched_as_one" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues = [
+        { name = "urgent", visibility_timeout_seconds = 960, acceptable_latency_seconds = 10, seconds_per_task = 5 },
+        { name = "slow", visibility_timeout_seconds = 960, acceptable_latency_seconds = 600, seconds_per_task = 60 },
+        { name = "alone" },
+      ]
+      workers = [{ name = "both", queues = ["urgent", "slow"], concurrency = 2, min = 0, max = 3 }]
+    })
+  }
+
+  assert {
+    condition = (
+      toset(keys(aws_cloudwatch_metric_alarm.no_consumers)) == toset(["both", "alone"]) &&
+      toset(keys(aws_cloudwatch_metric_alarm.from_zero)) == toset(["both"]) &&
+      toset(keys(aws_cloudwatch_metric_alarm.to_zero)) == toset(["both"])
+    )
+    error_message = "A worker is watched or scaled by queue."
+  }
+
+  assert {
+    condition = {
+      for what, alarm in {
+        no_consumers = aws_cloudwatch_metric_alarm.no_consumers["both"]
+        no_workers   = aws_cloudwatch_metric_alarm.from_zero["both"]
+        all          = aws_cloudwatch_metric_alarm.to_zero["both"]
+        } : what => {
+        expression = one([for query in alarm.metric_query : query.expression if query.id == what])
+        metrics    = { for query in alarm.metric_query : query.id => query.metric[0].dimensions.QueueName if query.id != what && query.id != "running" }
+      }
+      } == {
+      for what, expression in {
+        no_consumers = "IF(FILL(FILL(visible0, REPEAT), 0) + FILL(FILL(visible1, REPEAT), 0) > 0 AND FILL(received0, 0) + FILL(empty0, 0) + FILL(in_flight0, 0) + FILL(in_flight1, 0) == 0, 1, 0)"
+        no_workers   = "IF(FILL(FILL(visible0, REPEAT), 0) + FILL(FILL(visible1, REPEAT), 0) > 0 AND FILL(FILL(running, REPEAT), 0) == 0, 1, 0)"
+        all          = "visible0 + visible1 + FILL(in_flight0, 0) + FILL(in_flight1, 0) + FILL(delayed0, 0) + FILL(delayed1, 0)"
+        } : what => {
+        expression = expression
+        metrics = {
+          for id in distinct(flatten(regexall("([a-z_]+[0-9])", expression))) : id => local.queues[endswith(id, "0") ? "urgent" : "slow"].queue_name
+        }
+      }
+    }
+    error_message = "An alarm does not watch all queues of the worker."
+  }
+
+  assert {
+    condition = {
+      for queue in ["urgent", "slow"] : queue => [
+        for kind in ["backlog", "empty-receives"] : aws_cloudwatch_metric_alarm.queue["${queue}-${kind}"].threshold
+      ]
+      } == {
+      urgent = [4 * 3, ceil(3 * 3 * 60 / (1 + local.contract.polling_interval_seconds))]
+      slow   = [20 * 3, ceil(3 * 3 * 60 / (local.contract.wait_time_seconds + local.contract.polling_interval_seconds))]
+    }
+    error_message = "An alarm of a queue does not count all workers, or not all polls."
+  }
+}
+
+run "a_worker_of_five_queues_has_alarms_within_the_limit" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues  = [for name in ["a", "b", "c", "d", "e"] : { name = name, visibility_timeout_seconds = 1860 }]
+      workers = [{ name = "all", queues = ["a", "b", "c", "d", "e"], min = 0 }]
+    })
+  }
+
+  assert {
+    condition = alltrue([
+      for alarm in concat(values(aws_cloudwatch_metric_alarm.no_consumers), values(aws_cloudwatch_metric_alarm.to_zero)) :
+      length(flatten(alarm.metric_query[*].metric)) == 10
+    ]) && length(flatten(aws_cloudwatch_metric_alarm.from_zero["all"].metric_query[*].metric)) == 6
+    error_message = "An alarm has more metrics than CloudWatch takes, or fewer than it could."
+  }
+}
+
+run "a_fifo_queue_beside_a_standard_one" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues  = [{ name = "ordered", fifo = true, visibility_timeout_seconds = 960 }, { name = "quick", fifo = false, visibility_timeout_seconds = 960 }]
+      workers = [{ name = "both", queues = ["ordered", "quick"] }]
+    })
+  }
+
+  assert {
+    condition = {
+      for name, queue in aws_sqs_queue.main : name => [
+        queue.name, aws_sqs_queue.dead_letters[name].name, queue.fifo_queue, aws_sqs_queue.dead_letters[name].fifo_queue,
+      ]
+      } == {
+      ordered = ["${local.contract.service}-staging-ordered.fifo", "${local.contract.service}-staging-ordered-dlq.fifo", true, true]
+      quick   = ["${local.contract.service}-staging-quick", "${local.contract.service}-staging-quick-dlq", false, false]
+    }
+    error_message = "A queue is of the kind of the others instead of its own."
+  }
+
+  assert {
+    condition = (
+      aws_sqs_queue.main["ordered"].deduplication_scope == "messageGroup" &&
+      aws_sqs_queue.main["ordered"].fifo_throughput_limit == "perMessageGroupId"
+    )
+    error_message = "A FIFO queue beside a standard one lacks high throughput."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(data.aws_iam_policy_document.this["worker"].json).Statement : statement.Resource if statement.Sid == "Work"
+      ])) == toset([
+      for name in ["ordered.fifo", "quick"] : "arn:aws:sqs:${local.contract.region}:123456789012:${local.contract.service}-staging-${name}"
+    ])
+    error_message = "A worker may not receive messages from both kinds of queues."
+  }
+}
+
+run "queues_that_exist_already_keep_their_names" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues = [
+        { name = "celery", fifo = false, queue_name = "celery" },
+        { name = "orders", fifo = true, queue_name = "Old_{environment}-orders.fifo" },
+        { name = "mail", fifo = false, queue_name = "mail", dead_letter_queue_name = "{environment}_dead" },
+      ]
+      workers = []
+    })
+  }
+
+  assert {
+    condition = {
+      for name, queue in aws_sqs_queue.main : name => [
+        queue.name,
+        aws_sqs_queue.dead_letters[name].name,
+        element(split(":", jsondecode(queue.redrive_policy).deadLetterTargetArn), 5),
+        element(split(":", jsondecode(aws_sqs_queue.dead_letters[name].redrive_allow_policy).sourceQueueArns[0]), 5),
+        aws_cloudwatch_metric_alarm.queue["${name}-age"].dimensions.QueueName,
+        aws_cloudwatch_metric_alarm.queue["${name}-dead-letters"].dimensions.QueueName,
+        output.queues[name].queue,
+        output.queues[name].dead_letters,
+      ]
+      } == {
+      for name, names in {
+        celery = ["celery", "celery-dlq"]
+        orders = ["Old_staging-orders.fifo", "Old_staging-orders-dlq.fifo"]
+        mail   = ["mail", "staging_dead"]
+      } : name => concat(names, reverse(names), names, names)
+    }
+    error_message = "A queue is called otherwise somewhere."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(data.aws_iam_policy_document.this["operator"].json).Statement : statement.Resource if statement.Sid == "HandleDeadLetters"
+      ])) == toset([
+      for name in ["celery-dlq", "Old_staging-orders-dlq.fifo", "staging_dead"] : "arn:aws:sqs:${local.contract.region}:123456789012:${name}"
+    ])
+    error_message = "An operator may not handle messages of dead-letter queues with names of their own."
+  }
+}
+
+run "a_queue_that_is_not_managed_is_used_and_watched_only" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues  = [{ name = "own", fifo = false }, { name = "given", fifo = false, queue_name = "given", managed = false }]
+      workers = []
+    })
+  }
+
+  assert {
+    condition = (
+      toset(keys(aws_sqs_queue.main)) == toset(["own"]) && toset(keys(aws_sqs_queue.dead_letters)) == toset(["own"]) &&
+      length(data.aws_iam_policy_document.tls_only) == 2
+    )
+    error_message = "A queue that is not managed would be created or changed."
+  }
+
+  assert {
+    condition = (
+      output.queues["given"] == { queue = "given", dead_letters = "given-dlq" } &&
+      toset(keys(aws_cloudwatch_metric_alarm.queue)) == toset(flatten([
+        for queue in ["own", "given"] : [for kind in ["age", "backlog", "dead-letters", "empty-receives"] : "${queue}-${kind}"]
+      ])) &&
+      toset(keys(aws_cloudwatch_metric_alarm.no_consumers)) == toset(["own", "given"]) &&
+      toset(keys(local.scaled_workers)) == toset(["own", "given"])
+    )
+    error_message = "A queue that is not managed is not listed, watched or scaled by."
+  }
+
+  assert {
+    condition = {
+      for policy in ["producer", "worker"] : policy => anytrue([
+        for statement in jsondecode(data.aws_iam_policy_document.this[policy].json).Statement :
+        contains(flatten([statement.Resource]), "arn:aws:sqs:${local.contract.region}:123456789012:given")
+      ])
+    } == { producer = true, worker = true }
+    error_message = "A queue that is not managed cannot be used."
+  }
+}
+
+run "queues_of_another_account_are_used_and_not_watched" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues = [
+        { name = "own", fifo = false, visibility_timeout_seconds = 960 },
+        { name = "theirs", fifo = false, visibility_timeout_seconds = 960, queue_name = "theirs", account = "999999999999", managed = false },
+        { name = "elsewhere", fifo = false, queue_name = "elsewhere", account = "999999999999", managed = false },
+        { name = "same", fifo = false, queue_name = "same", account = "123456789012", managed = false },
+      ]
+      workers = [
+        { name = "mixed", queues = ["theirs", "own"], concurrency = 2, min = 0, max = 5 },
+        { name = "alone", queues = ["elsewhere"], min = 2, max = 5 },
+        { name = "same", queues = ["same"], min = 0, max = 5 },
+      ]
+    })
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in jsondecode(data.aws_iam_policy_document.this["worker"].json).Statement : statement.Resource if statement.Sid == "Work"
+      ])) == toset([
+      "arn:aws:sqs:${local.contract.region}:123456789012:${local.contract.service}-staging-own",
+      "arn:aws:sqs:${local.contract.region}:999999999999:theirs",
+      "arn:aws:sqs:${local.contract.region}:999999999999:elsewhere",
+      "arn:aws:sqs:${local.contract.region}:123456789012:same",
+    ])
+    error_message = "A worker may not use a queue of another account, or uses this account's of the same name."
+  }
+
+  assert {
+    condition     = toset(keys(aws_sqs_queue.main)) == toset(["own"]) && toset(keys(output.queues)) == toset(["own", "theirs", "elsewhere", "same"])
+    error_message = "A queue of another account would be created here, or is not listed."
+  }
+
+  assert {
+    condition = (
+      toset([for alarm in aws_cloudwatch_metric_alarm.queue : alarm.dimensions.QueueName]) ==
+      toset(["same", "same-dlq", "${local.contract.service}-staging-own", "${local.contract.service}-staging-own-dlq"]) &&
+      toset(keys(aws_cloudwatch_metric_alarm.no_consumers)) == toset(["same"]) &&
+      !strcontains(jsonencode(local.charts), "theirs") && !strcontains(jsonencode(local.charts), "elsewhere")
+    )
+    error_message = "A queue is watched of which CloudWatch has no metrics here."
+  }
+
+  assert {
+    condition = (
+      { for name, capacity in local.capacity : name => [capacity.min, capacity.max] } == { mixed = [1, 5], alone = [2, 2], same = [0, 5] } &&
+      toset(keys(local.to_zero_workers)) == toset(["same"]) &&
+      { for name, load in local.load : name => load.expression if name != "same" } == {
+        mixed = "IF(running > 0, (visible0 / ${local.queues.own.backlog_per_worker}) / running)"
+      } &&
+      local.metrics["mixed"].visible0.dimensions.QueueName == output.queues["own"].queue
+    )
+    error_message = "The number of workers depends on messages that nobody here can count."
+  }
+}
+
+run "queues_may_all_be_of_another_account" {
+  command = plan
+
+  variables {
+    contract = merge(jsondecode(file("../../../contract.json")), {
+      queues  = [{ name = "theirs", fifo = false, queue_name = "theirs", account = "999999999999", managed = false }]
+      workers = []
+    })
+  }
+
+  assert {
+    condition = (
+      length(aws_sqs_queue.main) + length(aws_cloudwatch_metric_alarm.queue) + length(local.scaled_workers) == 0 &&
+      alltrue([for chart in local.charts : length(chart.metrics) > 0])
+    )
+    error_message = "Something is created for a queue that is another account's, or a chart is empty."
   }
 }
 

@@ -10,14 +10,16 @@ from typing import Any
 
 import click
 
-from .. import contract as contracts
 from .. import options, service
 from .. import worker as workers
 from ..commands import Failure, Number
 from ..contract import OPTION_NAMES
 from ..version import __version__
 
-OPERATIONS = ("cost", "dlq", "doctor", "keys", "metrics", "queues")
+OPERATIONS = (
+    *("adopt", "console", "contract", "cost", "delayed", "dlq", "doctor"),
+    *("keys", "metrics", "queues", "schedules"),
+)
 """The operator commands. Each is the `command` of a module of its name.
 
 Commands whose options depend on the broker are in the broker's package.
@@ -80,14 +82,25 @@ def main() -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.argument("queue")
+@click.argument("name")
 @click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
-def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
-    """Run a worker of QUEUE until Ctrl-C or SIGTERM.
+def worker(name: str, celery_arguments: tuple[str, ...]) -> None:
+    """Run the worker NAME until Ctrl-C or SIGTERM.
 
     Further arguments are passed to `celery worker`.
     """
-    workers.start(queue, celery_arguments)
+    workers.start(name, celery_arguments)
+
+
+@main.command()
+def beat() -> None:
+    """Send the tasks of schedules until Ctrl-C or SIGTERM.
+
+    There must be one only: two of them send each task twice.
+    """
+    from .. import beat as beats
+
+    beats.start()
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -97,7 +110,9 @@ def worker(queue: str, celery_arguments: tuple[str, ...]) -> None:
 @click.option("--countdown", type=Number(0), metavar="SECONDS", help="Delay the task.")
 @click.option("--wait", type=Number(0), metavar="SECONDS", help="Wait for the result, and print it.")
 def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: float | None, wait: float | None) -> None:
-    """Send TASK (`<module>.<function>`) with ARGUMENTS: JSON values, or plain text.
+    """Send one task to its queue.
+
+    TASK is `<module>.<function>`. ARGUMENTS are JSON values, or plain text.
 
     Example: send high.send_invoice "customer 7" 250 --wait 10
     """
@@ -130,39 +145,20 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
 
 
 @main.command()
-@click.argument("queue")
-def health(queue: str) -> None:
-    """Check whether the worker of QUEUE on this machine is alive; exit with 1 if not.
+@click.argument("worker")
+def health(worker: str) -> None:
+    """Check whether a worker on this machine is alive.
 
-    It makes no requests, so it can be a container's health check.
+    WORKER is the name of a worker, or Beat. Exits with 1 if it is not alive. It makes no requests, so it can be
+    a container's health check.
     """
     from ..health import NotAliveError, check
 
-    held = service.contract()
     try:
-        click.echo(f"alive {check(held, held.queue(queue)):.0f} s ago")
+        click.echo(f"alive {check(service.contract(), worker):.0f} s ago")
     except NotAliveError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-
-
-@main.command()
-@click.option("--rules", is_flag=True, help="Show all rules instead, as in docs/timeouts.md.")
-def contract(rules: bool) -> None:
-    """Check contract.json, and show the limits of each queue."""
-    held = service.contract()
-    if rules:
-        for rule in (*contracts.SERVICE_RULES, *contracts.QUEUE_RULES):
-            if rule.is_for(held.broker):
-                click.echo(f"| `{rule.field}` | {rule.says} |")
-        return
-    for queue in held.queues:
-        click.echo(
-            f"{queue.name}: soft limit {queue.soft_limit_seconds} s < hard limit "
-            f"{queue.hard_limit_seconds} s < visibility timeout {queue.visibility_timeout_seconds} s, "
-            f"dead-lettered after {queue.max_receive_count} attempts "
-            f"({queue.seconds_to_dead_letter} s)"
-        )
 
 
 def run_command(package: str) -> None:

@@ -20,7 +20,8 @@ from .. import options, service
 from ..commands import Failure
 from ..contract import Contract
 from ..dlq import DeadLetterQueue, Peek, find
-from ..dlq.message import Message, Selection, Sent
+from ..dlq import resend as resend_messages
+from ..dlq.message import Message, Selection, Sent, read_arguments
 from ..durations import age
 from ..terminal import (
     Decorated,
@@ -42,7 +43,7 @@ ROWS_PER_TABLE = 50
 
 @click.group(name="dlq", cls=Group)
 def command() -> None:
-    """List, show, redrive, resend, export, import or purge dead-letter messages."""
+    """List, show, resend, export or purge dead-letter messages."""
 
 
 def selecting(function: Decorated) -> Decorated:
@@ -98,9 +99,10 @@ def list_(
     environment: str,
     as_json: bool,
 ) -> None:
-    """List the dead-letter messages of QUEUE: task, id, age, receive count (N), group and reason.
+    """List the dead-letter messages of QUEUE.
 
-    Exits with 1 if there are any. With --json, prints one JSON object per line.
+    It shows task, id, age, receive count (N), group and reason. Exits with 1 if there are any. With --json,
+    prints one JSON object per line.
     """
     chosen = selection(ids, task, older_than)
     contract = service.contract()
@@ -125,12 +127,17 @@ def list_(
             _print(rows, contract, header=count <= ROWS_PER_TABLE)
     if not as_json:
         click.echo(f"{count} dead-letter messages in {dlq.name}")
-        if len(kinds) > 1:
-            for name, times in kinds.most_common(10):
-                console().print(plain(f"  {times} x {contract.short_name(name) or 'not a Celery message'}"))
+        _print_kinds(kinds, contract)
     if limit is None or count < limit:
         warn_unseen(dlq)
     finish(count or dlq.unseen)
+
+
+def _print_kinds(kinds: collections.Counter[str], contract: Contract) -> None:
+    """Print how often each task was listed, if there are several."""
+    if len(kinds) > 1:
+        for name, times in kinds.most_common(10):
+            console().print(plain(f"  {times} x {contract.short_name(name) or 'not a Celery message'}"))
 
 
 def _print(messages: list[Message], contract: Contract, *, header: bool) -> None:
@@ -164,7 +171,7 @@ def _print(messages: list[Message], contract: Contract, *, header: bool) -> None
 @click.option("--id", "wanted", required=True, metavar="ID", help="Prefix of the id, at least 8 characters.")
 @live_options
 def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
-    """Show one dead-letter message of QUEUE, with its arguments and traceback."""
+    """Show one message of QUEUE with arguments and traceback."""
     chosen = selection((wanted,), "", 0)
     dlq = find(queue, environment)
     with dlq.peek() as peek:
@@ -203,10 +210,13 @@ command.add_command(options.load(f"{__package__}", options.broker()).redrive)
     examples=(
         "dlq resend high --id 2f1c9a44",
         "dlq resend high --task high.send_invoice --dry-run",
+        """dlq resend high --id 2f1c9a44 --args '["customer 7", 250]'""",
     )
 )
 @click.argument("queue")
 @selecting
+@click.option("--args", metavar="JSON", help="Send one message with these positional arguments, a JSON list.")
+@click.option("--kwargs", metavar="JSON", help="Send one message with these keyword arguments, a JSON object.")
 @click.option("--dry-run", is_flag=True, help="Only list the messages.")
 @live_options
 def resend(
@@ -214,30 +224,31 @@ def resend(
     ids: tuple[str, ...],
     task: str,
     older_than: float,
+    args: str | None,
+    kwargs: str | None,
     dry_run: bool,
     environment: str,
     as_json: bool,
 ) -> None:
-    """Send selected dead-letter messages back to QUEUE, with their group and attributes.
+    """Send selected messages back to QUEUE.
 
-    A message is deleted after its copy is confirmed. Exits with 1 if some could not be sent.
+    They keep their group and attributes. A message is deleted after its copy is confirmed. Exits with 1 if some
+    could not be sent.
     """
     chosen = selection(ids, task, older_than)
     if chosen.everything:
         raise click.UsageError("select messages with --id, --task or --older-than; `dlq redrive` moves all")
-    contract = service.contract()
     dlq = find(queue, environment)
     sent = left = 0
+    is_edited = (args, kwargs) != (None, None)
     with dlq.peek() as peek:
-        for page in pages(dlq, peek, chosen, "resending"):
+        found = pages(dlq, peek, chosen, "resending")
+        for page in [_edited(list(itertools.chain.from_iterable(found)), args, kwargs)] if is_edited else found:
             if dry_run:
-                for message in page:
-                    what = contract.short_name(message.task) or "(not Celery)"
-                    click.echo(printable(f"would resend {what} {message.id}"), err=as_json)
+                _announce(page, as_json=as_json)
                 sent += len(page)
                 continue
-            outcome = dlq.resend(page)
-            peek.delete(outcome.accepted)
+            outcome = resend_messages(dlq, peek, page)
             sent += len(outcome.accepted)
             left += _report(outcome)
     if not dry_run and not sent + left:
@@ -248,6 +259,27 @@ def resend(
     say(as_json, text, sent=0 if dry_run else sent, left=left + (sent if dry_run else 0))
     warn_unseen(dlq)
     finish(left)
+
+
+def _announce(page: list[Message], *, as_json: bool) -> None:
+    """Print what would be resent."""
+    contract = service.contract()
+    for message in page:
+        what = contract.short_name(message.task) or "(not Celery)"
+        click.echo(printable(f"would resend {what} {message.id}"), err=as_json)
+
+
+def _edited(found: list[Message], args: str | None, kwargs: str | None) -> list[Message]:
+    """Return the only message with other arguments; those that are None stay.
+
+    Raises:
+        Failure: there is no message, or there are several.
+    """
+    if len(found) != 1:
+        raise Failure(f"{len(found)} messages match; --args and --kwargs require exactly one")
+    call = found[0].call
+    held = (call.args, call.kwargs) if call and call.is_decoded else ("[]", "{}")
+    return [found[0].edited(*read_arguments(args or held[0], kwargs or held[1]))]
 
 
 def _report(outcome: Sent[Message]) -> int:
@@ -280,9 +312,10 @@ def export(
     environment: str,
     as_json: bool,
 ) -> None:
-    """Write the dead-letter messages of QUEUE to FILE, one JSON object per line; - is standard output.
+    """Write the dead-letter messages of QUEUE to FILE.
 
-    An existing FILE is not overwritten. Exits with 1 if some messages could not be read.
+    It writes one JSON object per line; - is standard output. An existing FILE is not overwritten. Exits with 1
+    if some messages could not be read.
     """
     if remove and file == "-":
         raise click.UsageError("--remove requires a file: the reader of a pipe may have failed")
@@ -337,9 +370,10 @@ def _opened(file: str) -> IO[str]:
 @click.option("--dry-run", is_flag=True, help="Only check the file.")
 @live_options
 def import_(queue: str, file: str, to: str, skip: int, dry_run: bool, environment: str, as_json: bool) -> None:
-    """Send the messages of FILE, written by `dlq export`, to the dead-letter queue of QUEUE or to QUEUE.
+    """Send the messages of an exported FILE.
 
-    The whole file is checked first. Exits with 1 if some could not be sent.
+    They go to the dead-letter queue of QUEUE, or to QUEUE. The whole file is checked first. Exits with 1 if
+    some could not be sent.
     """
     dlq = find(queue, environment)
     total = sum(1 for _ in _lines(file, skip, dlq))
@@ -382,9 +416,9 @@ def _lines(file: str, skip: int, dlq: DeadLetterQueue) -> Iterator[Message]:
 @click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @live_options
 def purge(queue: str, yes: bool, dry_run: bool, environment: str, as_json: bool) -> None:
-    """Delete all dead-letter messages of QUEUE, after a prompt that offers to export them.
+    """Delete all dead-letter messages of QUEUE.
 
-    If they are exported, only exported messages are deleted.
+    A prompt offers to export them before. If they are exported, only exported messages are deleted.
     """
     dlq = find(queue, environment)
     if dry_run or not dlq.depth:

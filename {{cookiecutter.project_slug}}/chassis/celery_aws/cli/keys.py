@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60
 
 @click.group(name="keys", cls=Group)
 def command() -> None:
-    """List, rotate or clean up the access keys of the service's IAM user."""
+    """List, rotate or clean up access keys."""
 
 
 class User:
@@ -35,8 +35,9 @@ class User:
     def __init__(self, environment: str) -> None:
         env = find(environment)
         self.region = env.contract.region
-        self.name = f"{env.contract.service}-{environment}-worker"
-        """Name of both the user and the secret; see terraform/service/identity_keys.tf."""
+        self.name = f"{env.contract.service}-{environment}-{self.region}-worker"
+        """Name of the user, and below that of the secret; see terraform/service/identity_keys.tf."""
+        self.secret = f"{env.contract.service}-{environment}-worker"
         self.iam: Any = env.client("iam")
         self.secrets: Any = env.client("secretsmanager")
 
@@ -51,7 +52,7 @@ class User:
     def stored(self) -> str:
         """Return the id of the key in the secret; empty if it has no key."""
         try:
-            secret = json.loads(self.secrets.get_secret_value(SecretId=self.name).get("SecretString", ""))
+            secret = json.loads(self.secrets.get_secret_value(SecretId=self.secret).get("SecretString", ""))
         except (self.secrets.exceptions.ResourceNotFoundException, ValueError):
             return ""
         return str(secret.get("AWS_ACCESS_KEY_ID", "")) if isinstance(secret, dict) else ""
@@ -60,7 +61,7 @@ class User:
 @command.command("list", examples=("keys list --environment staging",))
 @live_options
 def list_(environment: str, as_json: bool) -> None:
-    """List the keys with their age, last use, and whether they are stored.
+    """List the keys with age, last use and whether they are stored.
 
     Exits with 1 if a key is older than 90 days, if there are two keys, or if the key is not stored.
     """
@@ -98,21 +99,21 @@ def list_(environment: str, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @live_options
 def rotate(dry_run: bool, environment: str, as_json: bool) -> None:
-    """Create a key, test it, and store it; the old key stays valid until `keys finish`.
+    """Create a key, test it and store it.
 
-    Afterwards restart the workers, which read the key when they start.
+    The old key stays valid until `keys finish`. Afterwards restart the workers, which read the key when they start.
     """
     user = User(environment)
     if len(user.known()) > 1:
         raise Failure(f"{user.name} already has two keys, IAM's maximum; `keys finish` deletes the old one")
     if dry_run:
-        say(as_json, f"would create a key of {user.name} and store it in the secret of that name", made=None)
+        say(as_json, f"would create a key of {user.name} and store it in the secret {user.secret}", made=None)
         return
     key = user.iam.create_access_key(UserName=user.name)["AccessKey"]
     try:
         _wait_until_valid(key, user.region)
         secret = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
-        user.secrets.put_secret_value(SecretId=user.name, SecretString=json.dumps(secret))
+        user.secrets.put_secret_value(SecretId=user.secret, SecretString=json.dumps(secret))
     except BaseException:
         # The key is not stored, so nothing can use it.
         user.iam.delete_access_key(UserName=user.name, AccessKeyId=key["AccessKeyId"])
@@ -125,9 +126,9 @@ def rotate(dry_run: bool, environment: str, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @live_options
 def finish(dry_run: bool, environment: str, as_json: bool) -> None:
-    """Delete all keys except the stored one, after all workers have been restarted.
+    """Delete all keys except the stored one.
 
-    `keys list` shows whether the old key is still in use.
+    Restart all workers before. `keys list` shows whether the old key is still in use.
     """
     user = User(environment)
     keys = [key["AccessKeyId"] for key in user.known()]

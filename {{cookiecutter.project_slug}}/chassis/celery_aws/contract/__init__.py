@@ -7,35 +7,51 @@ refuse invalid answers, so they import only the standard library.
 
 from __future__ import annotations
 
+from .checking import ContractError, Problem, advice, problems, read
 from .model import (
+    BEAT,
     CHOICES,
+    ENVIRONMENT_IN_NAMES,
     HAND_OVER_SECONDS,
     OPTION_NAMES,
+    SIZES,
     SQS_ALONE,
     STOP_MARGIN_SECONDS,
     Contract,
     Queue,
+    Schedule,
+    Worker,
     names_of,
 )
-from .reading import ContractError, Problem, advice, parse, problems, read
-from .rules import LONGEST_SERVICE_NAME, QUEUE_RULES, SERVICE_RULES
+from .reading import effective, parse
+from .rules import ALL_RULES, LONGEST_SERVICE_NAME, QUEUE_RULES, SCHEDULE_RULES, SERVICE_RULES, WORKER_RULES, rows
 
 __all__ = [
+    "ALL_RULES",
+    "BEAT",
     "CHOICES",
+    "ENVIRONMENT_IN_NAMES",
     "HAND_OVER_SECONDS",
     "LONGEST_SERVICE_NAME",
     "OPTION_NAMES",
     "QUEUE_RULES",
+    "SCHEDULE_RULES",
     "SERVICE_RULES",
+    "SIZES",
     "SQS_ALONE",
     "STOP_MARGIN_SECONDS",
+    "WORKER_RULES",
     "Contract",
     "ContractError",
     "Problem",
     "Queue",
+    "Schedule",
+    "Worker",
     "advice",
+    "effective",
     "names_of",
     "parse",
     "problems",
     "read",
+    "rows",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -26,8 +28,38 @@ def names_of(option: str) -> frozenset[str]:
 OPTION_NAMES = frozenset(name for options in CHOICES.values() for option in options for name in names_of(option))
 """Such words of all options."""
 
-SQS_ALONE = ("heartbeat_seconds", "heartbeat_limit_seconds", "wait_time_seconds", "polling_interval_seconds")
+EXISTING = ("queue_name", "dead_letter_queue_name", "account", "managed")
+"""Fields that describe a queue which was there before the service."""
+
+SQS_ALONE = (
+    "fifo",
+    *EXISTING,
+    "heartbeat_seconds",
+    "heartbeat_limit_seconds",
+    "wait_time_seconds",
+    "polling_interval_seconds",
+    "long_delays",
+    "flexible_window_minutes",
+)
 """Fields that only contracts with SQS have: RabbitMQ has no polling and no visibility timeout to extend."""
+
+TIMES = ("cron", "rate_minutes", "at")
+"""The fields of a schedule of which each schedule has one."""
+
+OPTIONAL = (
+    *("fifo", *EXISTING, "routes", "refuse_unrouted_tasks", "long_delays", "schedules", "task_metrics", "tracing"),
+    *("queue", "args", "kwargs", *TIMES, "timezone", "group", "enabled", "flexible_window_minutes"),
+)
+"""Fields that a contract, a queue or a schedule need not have."""
+
+SIZES: Mapping[str, tuple[str, ...]] = MappingProxyType({"ecs": ("cpu_units", "memory_mib"), "ec2": ("instance_type",)})
+"""Fields of a worker that only contracts with that compute have."""
+
+BEAT = "Beat"
+"""Name of the beat beside the workers, here and in AWS; names of workers are lower-case."""
+
+ENVIRONMENT_IN_NAMES = "{environment}"
+"""Stands for the environment in the name of a queue."""
 
 LONGEST_ENVIRONMENT = "development"
 """The longest environment name for which names of AWS resources have room."""
@@ -38,18 +70,48 @@ HAND_OVER_SECONDS = 60
 STOP_MARGIN_SECONDS = 10
 """Time that a worker needs after its soft shutdown to release its messages and exit."""
 
+DEPLOYMENT_MARGIN_SECONDS = 1_800
+"""Time for what a deployment does beside waiting for old workers: start new ones, and notice that they run."""
+
 MISSED_HEARTBEATS = 3
 """Heartbeats per visibility timeout, so that one may be late or fail."""
 
 MONTH_SECONDS = 30 * 24 * 3600
 
 
+def module_of(queue: str) -> str:
+    """Return the name of the module in `tasks/` with the tasks of a queue, by the queue's name."""
+    return queue.replace("-", "_")
+
+
+def queue_of_module(task: str, package: str, queues: Iterable[str]) -> str | None:
+    """Return the name of the queue whose module has a task; None if there is none.
+
+    Args:
+        task: `<module>.<function>`, or the full name of the task.
+        package: the service's package.
+        queues: the names of its queues.
+    """
+    within = task.removeprefix(f"{package}.tasks.")
+    return next((queue for queue in queues if within.startswith(f"{module_of(queue)}.")), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """One queue and the workers that serve it."""
+    """What delivery means in one queue."""
 
     name: str
     """Short name; its tasks are in `tasks/<name>.py`."""
+    fifo: bool = False
+    """Whether it is an SQS FIFO queue; by default all queues are if the broker is `sqs-fifo`."""
+    queue_name: str = ""
+    """Name at SQS, in which `{environment}` stands for the environment; by default `<service>-<environment>-<name>`."""
+    dead_letter_queue_name: str = ""
+    """Name of the dead-letter queue at SQS; by default the name of the queue with `-dlq`."""
+    account: str = ""
+    """AWS account of both queues, if it is not the service's own."""
+    managed: bool = True
+    """Whether Terraform creates and configures both queues; the service only uses one that is not managed."""
     soft_limit_seconds: int
     """Run time after which `SoftTimeLimitExceeded` is raised in a task."""
     hard_limit_seconds: int
@@ -68,12 +130,6 @@ class Queue:
     """Attempts before a message is dead-lettered."""
     retention_seconds: int
     """Time after which the broker deletes a message; SQS counts from sending, RabbitMQ from each enqueueing."""
-    concurrency: int
-    """Tasks that one worker runs in parallel, each in its own process."""
-    workers_min: int
-    """Minimum number of workers."""
-    workers_max: int
-    """Maximum number of workers."""
     acceptable_latency_seconds: int
     """How long a message may wait; scaling and the age alarm use it."""
     seconds_per_task: float
@@ -82,7 +138,12 @@ class Queue:
     @property
     def module(self) -> str:
         """Name of the module in `tasks/` with this queue's tasks."""
-        return self.name.replace("-", "_")
+        return module_of(self.name)
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of its name; AWS requires `.fifo` for FIFO queues."""
+        return ".fifo" if self.fifo else ""
 
     @property
     def hold_seconds(self) -> int:
@@ -111,6 +172,76 @@ class Queue:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Worker:
+    """What serves one or more queues: as many equal workers as the load requires."""
+
+    name: str
+    """Name of the worker, for `worker <name>`, and of its service or Auto Scaling group."""
+    queues: tuple[str, ...]
+    """The queues that it serves, most urgent first."""
+    concurrency: int
+    """Tasks that one worker runs in parallel, each in its own process."""
+    min: int
+    """Minimum number of workers."""
+    max: int
+    """Maximum number of workers."""
+    tasks_per_child: int
+    """Tasks after which a task process is replaced, before a memory leak matters."""
+    cpu_units: int = 0
+    """CPU units of one worker on ECS; 1024 are one vCPU."""
+    memory_mib: int = 0
+    """Memory of one worker on ECS, in MiB; it runs one process more than its concurrency."""
+    instance_type: str = ""
+    """Type of the EC2 instance of one worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A task that is sent at some times. It has one of `cron`, `rate_minutes` and `at`."""
+
+    name: str
+    """Name of the schedule."""
+    task: str
+    """The task: `<module>.<function>` for one in `tasks/`, or its full name."""
+    queue: str = ""
+    """Queue of the contract; by default the one whose module has the task."""
+    args: tuple[Any, ...] = ()
+    """Positional arguments; `{scheduled_time}` in a text stands for the time in UTC at which the task is due."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments, with the same placeholder."""
+    cron: str = ""
+    """Minute, hour, day of the month, month and day of the week, as in crontab: `30 6 * * mon-fri`."""
+    rate_minutes: int = 0
+    """Minutes between two times; EventBridge Scheduler counts from when the schedule was created."""
+    at: str = ""
+    """One date and time, such as `2027-01-31T06:30:00`."""
+    timezone: str = "UTC"
+    """Time zone of `cron` and `at`, such as `Europe/Berlin`."""
+    group: str = ""
+    """Message group, which FIFO queues require."""
+    enabled: bool = True
+    """Whether the task is sent."""
+    flexible_window_minutes: int = 0
+    """Time within which EventBridge Scheduler may send the task, to spread the load; 0 for at once."""
+
+
+NamedT = TypeVar("NamedT", Queue, Schedule)
+
+
+def _named(kind: str, name: str, items: Sequence[NamedT]) -> NamedT:
+    """Return the item of a name.
+
+    Raises:
+        KeyError: there is none; the message lists all names.
+    """
+    for item in items:
+        if item.name == name:
+            return item
+    known = ", ".join(item.name for item in items) or "none"
+    raise KeyError(f"no {kind} {name!r} in contract.json; {kind}s: {known}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """The contract of a service; docs/timeouts.md explains the values."""
 
@@ -133,7 +264,21 @@ class Contract:
     compute: str
     """One of `CHOICES["compute"]`."""
     queues: tuple[Queue, ...]
-    """Most urgent first."""
+    """Most urgent first; each has the values of `queue_defaults` that it does not state itself."""
+    routes: Mapping[str, str] = field(default_factory=dict)
+    """Queues of tasks outside the queues' modules, by patterns of task names such as `reports.*`; the first counts."""
+    refuse_unrouted_tasks: bool = False
+    """Whether a task that no module and no route assigns is refused when sent, instead of going to `default_queue`."""
+    workers: tuple[Worker, ...]
+    """Those of the contract, and one for each queue that none of them serves."""
+    schedules: tuple[Schedule, ...] = ()
+    """Tasks that are sent periodically, or at one time."""
+    long_delays: bool = False
+    """Whether a longer countdown than a queue allows becomes a one-time schedule of EventBridge Scheduler."""
+    task_metrics: bool = False
+    """Whether CloudWatch has metrics of each task, and alarms on the failures and the duration of a queue's tasks."""
+    tracing: bool = False
+    """Whether the service makes traces with OpenTelemetry, which the extra `tracing` installs."""
     dead_letter_retention_seconds: int
     """How long a dead-letter queue keeps a message; SQS counts from when it was first sent."""
     result_expires_seconds: int
@@ -157,11 +302,82 @@ class Contract:
         Raises:
             KeyError: there is no such queue; the message lists all queues.
         """
-        for queue in self.queues:
-            if queue.name == name:
-                return queue
-        known = ", ".join(queue.name for queue in self.queues)
-        raise KeyError(f"no queue {name!r} in contract.json; queues: {known}")
+        return _named("queue", name, self.queues)
+
+    def worker(self, name: str) -> Worker:
+        """Return a worker by its name.
+
+        Raises:
+            KeyError: there is no such worker; the message says which one serves the queue of that name.
+        """
+        for worker in self.workers:
+            if worker.name == name:
+                return worker
+        known = "; ".join(f"{worker.name} serves {', '.join(worker.queues)}" for worker in self.workers)
+        raise KeyError(f"no worker {name!r} in contract.json; workers: {known}")
+
+    def worker_of(self, queue: Queue) -> Worker:
+        """Return the worker that serves a queue."""
+        return next(worker for worker in self.workers if queue.name in worker.queues)
+
+    def queues_of(self, worker: Worker) -> tuple[Queue, ...]:
+        """Return the queues of a worker, most urgent first."""
+        return tuple(self.queue(name) for name in worker.queues)
+
+    def prefetch_multiplier(self, worker: Worker) -> int:
+        """Return how many messages a worker prefetches per process; see `Queue.prefetch_multiplier`."""
+        return min(queue.prefetch_multiplier for queue in self.queues_of(worker))
+
+    def route(self, task: str) -> Queue | None:
+        """Return the queue that the first matching pattern of `routes` assigns to a task."""
+        return next((self.queue(name) for pattern, name in self.routes.items() if fnmatchcase(task, pattern)), None)
+
+    def schedule(self, name: str) -> Schedule:
+        """Return a schedule by its name.
+
+        Raises:
+            KeyError: there is no such schedule; the message lists all schedules.
+        """
+        return _named("schedule", name, self.schedules)
+
+    def full_name(self, task: str) -> str:
+        """Return the full name of a task that may be named `<module>.<function>`."""
+        within = task.removeprefix(f"{self.package}.tasks.")
+        return f"{self.package}.tasks.{within}" if self._queue_of_module(task) else task
+
+    def _queue_of_module(self, task: str) -> str | None:
+        return queue_of_module(task, self.package, [queue.name for queue in self.queues])
+
+    def queue_of(self, schedule: Schedule) -> Queue:
+        """Return the queue of a schedule: its own, or the one whose module has the task."""
+        return self.queue(schedule.queue or self._queue_of_module(schedule.task) or "")
+
+    @property
+    def uses_scheduler(self) -> bool:
+        """Whether EventBridge Scheduler sends messages of the service."""
+        return self.broker != "rabbitmq" and (bool(self.schedules) or self.long_delays)
+
+    def schedule_group_name(self, environment: str, *, delayed: bool = False) -> str:
+        """Name of the schedule group at EventBridge Scheduler, or of that of delayed tasks."""
+        return f"{self.service}-{environment}{'-delayed' if delayed else ''}"
+
+    def log_group_name(self, environment: str) -> str:
+        """Name of the log group of the workers in CloudWatch; see logs.tf."""
+        return f"/{self.service}/{environment}/workers"
+
+    def schedule_dead_letter_queue_name(self, environment: str) -> str:
+        """Name of the queue of what EventBridge Scheduler could not send."""
+        return f"{self.service}-{environment}-scheduler-dlq"
+
+    @property
+    def rollout_names(self) -> tuple[str, ...]:
+        """Names of what runs the image in AWS: the workers, and on RabbitMQ with schedules the beat."""
+        return (*(worker.name for worker in self.workers), *([BEAT] if self.has_beat else []))
+
+    @property
+    def has_beat(self) -> bool:
+        """Whether a beat sends the tasks of the schedules in AWS; on SQS, EventBridge Scheduler does."""
+        return self.broker == "rabbitmq" and bool(self.schedules)
 
     @property
     def default_queue(self) -> Queue:
@@ -173,19 +389,9 @@ class Contract:
         """The words that names of files and folders of the chosen options contain."""
         return frozenset().union(*(names_of(getattr(self, choice)) for choice in CHOICES))
 
-    @property
-    def is_fifo(self) -> bool:
-        """Whether the queues are SQS FIFO queues."""
-        return self.broker == "sqs-fifo"
-
-    @property
-    def suffix(self) -> str:
-        """Suffix of queue names; AWS requires `.fifo` for FIFO queues."""
-        return ".fifo" if self.is_fifo else ""
-
     def celery_name(self, queue: Queue) -> str:
         """Name of a queue in Celery, the same in every environment."""
-        return queue.name + self.suffix
+        return queue.name + queue.suffix
 
     def short_name(self, task: str) -> str:
         """Name of a task as commands take it, `high.send_invoice`; a task from outside the package keeps its name."""
@@ -193,21 +399,55 @@ class Contract:
 
     def messages_per_poll(self, queue: Queue) -> int:
         """How many messages a worker must have room for before it polls again; fewer polls cost less."""
-        if self.is_fifo:
+        if queue.fifo:
             return 1  # Several messages could be of one group, and would run out of order.
-        return max(1, min(10, queue.concurrency * (queue.prefetch_multiplier - 1)))
+        worker = self.worker_of(queue)
+        return max(1, min(10, worker.concurrency * (self.prefetch_multiplier(worker) - 1)))
 
-    def queue_name(self, queue: Queue, environment: str) -> str:
-        """Name of a queue at the broker. Each environment has its own RabbitMQ; SQS is shared by an account."""
-        return queue.name if self.broker == "rabbitmq" else f"{self.service}-{environment}-{queue.name}{self.suffix}"
+    def queue_name(self, queue: Queue, environment: str, *, dead: bool = False) -> str:
+        """Name of a queue, or of its dead-letter queue, at the broker.
+
+        Each environment has its own RabbitMQ; SQS is shared by an account.
+        """
+        if dead:
+            return self.dead_letter_queue_name(queue, environment)
+        if self.broker == "rabbitmq":
+            return queue.name
+        chosen = queue.queue_name.replace(ENVIRONMENT_IN_NAMES, environment)
+        return chosen or f"{self.service}-{environment}-{queue.name}{queue.suffix}"
+
+    def queue_url(self, queue: Queue, base: str, environment: str, *, dead: bool = False) -> str:
+        """URL of a queue, or of its dead-letter queue, at SQS.
+
+        Args:
+            queue: the queue.
+            base: prefix of the URLs of the service's own queues, which ends with their account. In an
+                emulator, which is reached by http, the queues of all accounts are in that one.
+            environment: name of the environment.
+            dead: return the URL of the dead-letter queue.
+        """
+        if queue.account and base.startswith("https://"):
+            base = f"{base.rpartition('/')[0]}/{queue.account}"
+        return f"{base}/{self.queue_name(queue, environment, dead=dead)}"
 
     def dead_letter_queue_name(self, queue: Queue, environment: str) -> str:
         """Name of a queue's dead-letter queue at the broker."""
-        return f"{self.queue_name(queue, environment).removesuffix(self.suffix)}-dlq{self.suffix}"
+        chosen = queue.dead_letter_queue_name.replace(ENVIRONMENT_IN_NAMES, environment)
+        return chosen or f"{self.queue_name(queue, environment).removesuffix(queue.suffix)}-dlq{queue.suffix}"
+
+    @property
+    def deployment_seconds(self) -> int:
+        """How long a deployment may take; one that takes longer has failed.
+
+        An old worker may have just started its longest task. On ECS, it is protected while that runs; see
+        compute/ecs.py.
+        """
+        longest = max(queue.hard_limit_seconds for queue in self.queues)
+        return longest + HAND_OVER_SECONDS + self.stop_timeout_seconds + DEPLOYMENT_MARGIN_SECONDS
 
     @property
     def idle_requests_per_month(self) -> int:
         """Polls of SQS in 30 days by the minimum number of workers if there are no messages; 0 on RabbitMQ."""
         cycle_seconds = self.wait_time_seconds + self.polling_interval_seconds or math.inf
-        workers = sum(queue.workers_min for queue in self.queues)
-        return round(workers * MONTH_SECONDS / cycle_seconds)
+        polls = sum(worker.min * len(worker.queues) for worker in self.workers)
+        return round(polls * MONTH_SECONDS / cycle_seconds)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from .model import CHOICES, HAND_OVER_SECONDS, LONGEST_ENVIRONMENT, MISSED_HEARTBEATS, STOP_MARGIN_SECONDS
+from .model import (
+    CHOICES,
+    ENVIRONMENT_IN_NAMES,
+    HAND_OVER_SECONDS,
+    LONGEST_ENVIRONMENT,
+    MISSED_HEARTBEATS,
+    STOP_MARGIN_SECONDS,
+    TIMES,
+)
+from .schedules import MAX_EXPRESSION_CHARACTERS, fits_scheduler, is_cron, is_date, is_zone
 
 _SQS_QUOTAS = "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"
 _SQS_QUEUE_QUOTAS = "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html"
@@ -32,6 +43,14 @@ _NO_QUEUE_METRICS = "https://docs.aws.amazon.com/amazon-mq/latest/developer-guid
 _CONSUMER_TIMEOUT = "https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout"
 _CELERY_ETA = "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/sqs.html#caveats"
 _CELERY_SHUTDOWN = "https://docs.celeryq.dev/en/stable/userguide/workers.html#soft-shutdown"
+_CELERY_CHILD = "https://docs.celeryq.dev/en/stable/userguide/workers.html#max-tasks-per-child-setting"
+_FARGATE_SIZES = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html"
+_EC2_TYPES = "https://docs.aws.amazon.com/ec2/latest/instancetypes/instance-type-names.html"
+_SCHEDULER_API = "https://docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html"
+_SCHEDULER_QUOTAS = "https://docs.aws.amazon.com/scheduler/latest/UserGuide/scheduler-quotas.html"
+_SCHEDULE_TYPES = "https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html"
+_SQS_SEND = "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html"
+_EC2_HOOK = "https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_PutLifecycleHook.html"
 _ECS_STOP = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html"
 
 Values = Mapping[str, Any]
@@ -98,9 +117,33 @@ def _plain_text(field: str, longest: int) -> Rule:
     )
 
 
-_NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+_COVER_OTHER_TASKS = (
+    "must also cover other_tasks_seconds, for which a message may wait in its worker behind other queues' tasks"
+)
+
+
+def _held_seconds(v: Values) -> int:
+    """Return how long a worker may hold a message at SQS, from receiving it until its task has ended."""
+    return int(v["max_countdown_seconds"] + v["other_tasks_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS)
+
+
+NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+PHYSICAL_NAME = r"([A-Za-z0-9_-]|\{environment\})+(\.fifo)?"
+ACCOUNT = r"[0-9]{12}"
+INSTANCE_TYPE = r"[a-z][a-z0-9-]{1,20}\.[a-z0-9-]{2,20}"
+REGION = r"[a-z]{2,4}(-[a-z]{2,10}){1,2}-[0-9]"
 _EMAIL = r"[A-Za-z0-9.!#$%&*+/=?^_|~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 LONGEST_SERVICE_NAME = 28
+LONGEST_STOP_SECONDS = 7_200 - 30
+"""Longest stop timeout: an EC2 lifecycle hook lasts 7,200 s at most, and 30 s longer than the worker takes.
+
+https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_PutLifecycleHook.html
+"""
+MAX_NAME_CHARACTERS = 80
+"""Longest name of a queue at SQS.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
+"""
 
 
 def _importable(name: str) -> bool:
@@ -111,8 +154,70 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-0123456789")
 
 
+def _lower_case(field: str, otherwise: str, longest: int | None = None) -> Rule:
+    """Return the rule for the name of the service, a queue or a worker.
+
+    Args:
+        field: the field.
+        otherwise: the suggestion if nothing of a name can be kept.
+        longest: maximum length of a suggestion in characters.
+    """
+    return Rule(
+        field,
+        "must be lower-case letters, digits and single hyphens, and start with a letter",
+        lambda v: re.fullmatch(NAME, v[field], re.ASCII) is not None,
+        lambda v: _slug(v[field])[:longest].strip("-") or otherwise,
+    )
+
+
+def _name_length(longest: int, source: str = "") -> Rule:
+    """Return the rule for the length of a name, in characters."""
+    return Rule(
+        "name",
+        f"must be at most {longest} characters",
+        lambda v: len(v["name"]) <= longest,
+        lambda v: v["name"][:longest].strip("-"),
+        source,
+    )
+
+
+def longest_name_characters(name: str) -> int:
+    """Return the length in characters of a queue's name at SQS, in the environment with the longest name."""
+    return len(name.replace(ENVIRONMENT_IN_NAMES, LONGEST_ENVIRONMENT))
+
+
+def _physical_name(field: str) -> tuple[Rule, ...]:
+    """Return the rules for the name of an existing queue at SQS."""
+    return (
+        Rule(
+            field,
+            f"must be letters, digits, hyphens and underscores, with {ENVIRONMENT_IN_NAMES} for the environment",
+            lambda v: re.fullmatch(PHYSICAL_NAME, v[field], re.ASCII) is not None,
+            lambda v: re.sub(r"[^A-Za-z0-9_-]+", "-", v[field]).strip("-") or "orders",
+            _SQS_QUEUE_QUOTAS,
+            broker="sqs",
+        ),
+        Rule(
+            field,
+            "must end with .fifo if the queue is FIFO, and must not otherwise",
+            lambda v: v[field].endswith(".fifo") == v["fifo"],
+            lambda v: v[field].removesuffix(".fifo") + (".fifo" if v["fifo"] else ""),
+            _SQS_QUEUE_QUOTAS,
+            broker="sqs",
+        ),
+        Rule(
+            field,
+            f"must be at most {MAX_NAME_CHARACTERS} characters in the environment {LONGEST_ENVIRONMENT}",
+            lambda v: longest_name_characters(v[field]) <= MAX_NAME_CHARACTERS,
+            lambda v: v[field][:40].partition("{")[0] or "orders",
+            _SQS_QUEUE_QUOTAS,
+            broker="sqs",
+        ),
+    )
+
+
 def _dead_letter_name_length(v: Values) -> int:
-    suffix = ".fifo" if v["broker"] == "sqs-fifo" else ""
+    suffix = ".fifo" if v["fifo"] else ""
     return len(f"{v['service']}-{LONGEST_ENVIRONMENT}-{v['name']}-dlq{suffix}")
 
 
@@ -121,12 +226,7 @@ def _dead_letter_name_length(v: Values) -> int:
 SERVICE_RULES: tuple[Rule, ...] = (
     _plain_text("project_name", 60),
     _plain_text("description", 200),
-    Rule(
-        "service",
-        "must be lower-case letters, digits and single hyphens, and start with a letter",
-        lambda v: re.fullmatch(_NAME, v["service"], re.ASCII) is not None,
-        lambda v: _slug(v["service"])[:LONGEST_SERVICE_NAME].strip("-") or "acme-jobs",
-    ),
+    _lower_case("service", "acme-jobs", LONGEST_SERVICE_NAME),
     Rule(
         "service",
         f"must be at most {LONGEST_SERVICE_NAME} characters, to keep the names of resources within AWS's limits",
@@ -149,9 +249,17 @@ SERVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "region",
         "must look like an AWS region",
-        lambda v: re.fullmatch(r"[a-z]{2,4}(-[a-z]{2,10}){1,2}-[0-9]", v["region"], re.ASCII) is not None,
+        lambda v: re.fullmatch(REGION, v["region"], re.ASCII) is not None,
         lambda _: "eu-west-1",
         "https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html",
+    ),
+    # VPC endpoints, prices and the console have other names there, and nothing has been tried.
+    Rule(
+        "region",
+        "must not be in China, which this version does not support",
+        lambda v: not v["region"].startswith("cn-"),
+        lambda _: "ap-east-1",
+        "https://docs.aws.amazon.com/en_us/aws/latest/userguide/endpoints-Beijing.html",
     ),
     *(_one_of(choice) for choice in CHOICES),
     Rule(
@@ -166,7 +274,7 @@ SERVICE_RULES: tuple[Rule, ...] = (
     _between("wait_time_seconds", 0, 20, _SQS_LONG_POLL, "sqs"),
     _between("polling_interval_seconds", 0.01, 1, broker="sqs"),
     _between("max_message_bytes", 1_024, 1_048_576, _SQS_QUOTAS),
-    _between("soft_shutdown_seconds", 1, 7_200, _CELERY_SHUTDOWN),
+    _between("soft_shutdown_seconds", 1, LONGEST_STOP_SECONDS - STOP_MARGIN_SECONDS, _EC2_HOOK),
     Rule(
         "soft_shutdown_seconds",
         f"must leave {STOP_MARGIN_SECONDS} seconds for the clean-up on ecs, which kills a worker after 120 seconds",
@@ -174,7 +282,7 @@ SERVICE_RULES: tuple[Rule, ...] = (
         lambda _: 120 - STOP_MARGIN_SECONDS,
         _ECS_STOP,
     ),
-    _between("stop_timeout_seconds", 2, 7_210, _ECS_STOP),
+    _between("stop_timeout_seconds", 2, LONGEST_STOP_SECONDS, _EC2_HOOK),
     Rule(
         "stop_timeout_seconds",
         "must be at most 120 on ecs",
@@ -198,6 +306,13 @@ SERVICE_RULES: tuple[Rule, ...] = (
         ),
         lambda _: "on-call@example.com",
     ),
+    Rule(
+        "alarm_email",
+        "should be an address: alarms notify nobody unless alarm_actions in terraform/ names a receiver",
+        lambda v: bool(v["alarm_email"]),
+        lambda _: "on-call@example.com",
+        advice=True,
+    ),
 )
 
 _MAX_VISIBILITY = 43_200
@@ -205,12 +320,7 @@ _MAX_NATIVE_DELAY = 2**28 - 1
 _MAX_RETENTION = 1_209_600
 
 QUEUE_RULES: tuple[Rule, ...] = (
-    Rule(
-        "name",
-        "must be lower-case letters, digits and single hyphens, and start with a letter",
-        lambda v: re.fullmatch(_NAME, v["name"], re.ASCII) is not None,
-        lambda v: _slug(v["name"]) or "default",
-    ),
+    _lower_case("name", "default"),
     Rule(
         "name",
         "must not be a Python keyword, nor end with -dlq, the suffix of dead-letter queues",
@@ -219,10 +329,35 @@ QUEUE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "name",
-        f"must keep the name of the dead-letter queue in the environment {LONGEST_ENVIRONMENT} within 80 characters",
-        lambda v: _dead_letter_name_length(v) <= 80,
-        lambda v: v["name"][: 80 - _dead_letter_name_length(v)].strip("-") or "a shorter name",
+        f"must keep the name of the dead-letter queue in the environment {LONGEST_ENVIRONMENT} within "
+        f"{MAX_NAME_CHARACTERS} characters",
+        lambda v: _dead_letter_name_length(v) <= MAX_NAME_CHARACTERS,
+        lambda v: v["name"][: MAX_NAME_CHARACTERS - _dead_letter_name_length(v)].strip("-") or "a shorter name",
         _SQS_QUEUE_QUOTAS,
+    ),
+    *_physical_name("queue_name"),
+    *_physical_name("dead_letter_queue_name"),
+    Rule(
+        "dead_letter_queue_name",
+        "must not be queue_name",
+        lambda v: v["dead_letter_queue_name"] != v["queue_name"],
+        lambda v: f"{v['queue_name'].removesuffix('.fifo')}-dlq{'.fifo' if v['fifo'] else ''}",
+        _SQS_DLQ,
+        broker="sqs",
+    ),
+    Rule(
+        "account",
+        "must be the 12 digits of an AWS account",
+        lambda v: re.fullmatch(ACCOUNT, v["account"], re.ASCII) is not None,
+        lambda _: "123456789012",
+        broker="sqs",
+    ),
+    Rule(
+        "managed",
+        "must be false for queues of another account, which Terraform cannot create here",
+        lambda v: not v["managed"] or not v.get("account"),
+        lambda _: False,
+        broker="sqs",
     ),
     _between("soft_limit_seconds", 1, 43_080, _CELERY_LIMITS),
     _between("hard_limit_seconds", 1, _MAX_VISIBILITY - HAND_OVER_SECONDS, _CELERY_LIMITS),
@@ -297,6 +432,32 @@ QUEUE_RULES: tuple[Rule, ...] = (
         broker="rabbitmq",
     ),
     Rule(
+        "heartbeat_limit_seconds",
+        _COVER_OTHER_TASKS,
+        lambda v: not v["heartbeat_seconds"] or _held_seconds(v) <= v["heartbeat_limit_seconds"],
+        lambda _: _MAX_VISIBILITY,
+        _SQS_VISIBILITY,
+        broker="sqs",
+    ),
+    Rule(
+        "visibility_timeout_seconds",
+        _COVER_OTHER_TASKS,
+        lambda v: v["heartbeat_seconds"] > 0 or _held_seconds(v) <= v["visibility_timeout_seconds"],
+        _held_seconds,
+        _SQS_VISIBILITY,
+        broker="sqs",
+    ),
+    Rule(
+        "visibility_timeout_seconds",
+        _COVER_OTHER_TASKS,
+        lambda v: (
+            v["hard_limit_seconds"] + v["other_tasks_seconds"] + HAND_OVER_SECONDS <= v["visibility_timeout_seconds"]
+        ),
+        lambda v: v["hard_limit_seconds"] + v["other_tasks_seconds"] + HAND_OVER_SECONDS,
+        _CONSUMER_TIMEOUT,
+        broker="rabbitmq",
+    ),
+    Rule(
         "visibility_timeout_seconds",
         f"must be at most {_MAX_VISIBILITY}",
         lambda v: v["visibility_timeout_seconds"] <= _MAX_VISIBILITY,
@@ -341,24 +502,209 @@ QUEUE_RULES: tuple[Rule, ...] = (
         _SQS_DLQ_RETENTION,
         broker="sqs",
     ),
-    _between("concurrency", 1, 1_000),
-    _between("workers_min", 0, 5_000, broker="sqs"),
-    _between("workers_min", 1, 5_000, _NO_QUEUE_METRICS, "rabbitmq"),
-    _between("workers_max", 1, 5_000),
+    _between("acceptable_latency_seconds", 1, 86_400),
+    _between("seconds_per_task", 0.001, _MAX_VISIBILITY),
     Rule(
-        "workers_max",
-        "must be at least workers_min",
-        lambda v: v["workers_min"] <= v["workers_max"],
-        lambda v: v["workers_min"],
+        "hard_limit_seconds",
+        "should be at most twice soft_limit_seconds, or 60: a task that ignores that keeps its slot until then",
+        lambda v: v["hard_limit_seconds"] <= 2 * v["soft_limit_seconds"] or v["hard_limit_seconds"] <= 60,
+        lambda v: f"a soft_limit_seconds of {v['hard_limit_seconds'] - 60}",
+        _CELERY_LIMITS,
+        advice=True,
     ),
     Rule(
-        "workers_max",
+        "seconds_per_task",
+        "should be at most soft_limit_seconds: longer tasks are interrupted",
+        lambda v: v["seconds_per_task"] <= v["soft_limit_seconds"],
+        lambda v: v["soft_limit_seconds"] / 2,
+        _CELERY_LIMITS,
+        advice=True,
+    ),
+    Rule(
+        "retry_backoff_seconds",
+        "should be less than visibility_timeout_seconds, to which every backoff is cut",
+        lambda v: v["retry_backoff_seconds"] < v["visibility_timeout_seconds"],
+        lambda _: 10,
+        _SQS_VISIBILITY,
+        advice=True,
+    ),
+)
+
+FARGATE: Mapping[int, tuple[int, ...]] = MappingProxyType(
+    {
+        256: (512, 1024, 2048),
+        512: (*range(1024, 4096 + 1, 1024),),
+        1024: (*range(2048, 8192 + 1, 1024),),
+        2048: (*range(4096, 16384 + 1, 1024),),
+        4096: (*range(8192, 30720 + 1, 1024),),
+        8192: (*range(16384, 61440 + 1, 4096),),
+        16384: (*range(32768, 122880 + 1, 8192),),
+    }
+)
+"""What Fargate offers: memory in MiB, by CPU units."""
+
+WORKER_RULES: tuple[Rule, ...] = (
+    _lower_case("name", "default"),
+    _name_length(63),
+    _between("concurrency", 1, 1_000),
+    _between("min", 0, 5_000, broker="sqs"),
+    _between("min", 1, 5_000, _NO_QUEUE_METRICS, "rabbitmq"),
+    _between("max", 1, 5_000),
+    Rule(
+        "max",
+        "must be at least min",
+        lambda v: v["min"] <= v["max"],
+        lambda v: v["min"],
+    ),
+    Rule(
+        "max",
         "times concurrency must be at most 120000, SQS's limit of messages in flight",
-        lambda v: v["workers_max"] * v["concurrency"] <= 120_000,
+        lambda v: v["max"] * v["concurrency"] <= 120_000,
         lambda v: 120_000 // v["concurrency"],
         _SQS_QUEUE_QUOTAS,
         broker="sqs",
     ),
-    _between("acceptable_latency_seconds", 1, 86_400),
-    _between("seconds_per_task", 0.001, _MAX_VISIBILITY),
+    _between("tasks_per_child", 1, 1_000_000, _CELERY_CHILD),
+    Rule(
+        "cpu_units",
+        f"must be one of {', '.join(map(str, FARGATE))}, which Fargate offers",
+        lambda v: v["cpu_units"] in FARGATE,
+        lambda _: 512,
+        _FARGATE_SIZES,
+    ),
+    Rule(
+        "memory_mib",
+        "must be memory that Fargate offers with cpu_units: 2 to 8 times as much, 7.5 times from 4096 on, "
+        "in steps of 1024; of 4096 with 8192, and of 8192 with 16384",
+        lambda v: v["memory_mib"] in FARGATE[v["cpu_units"]],
+        lambda v: 2 * v["cpu_units"],
+        _FARGATE_SIZES,
+    ),
+    Rule(
+        "instance_type",
+        "must be a type of EC2 instance",
+        lambda v: re.fullmatch(INSTANCE_TYPE, v["instance_type"], re.ASCII) is not None,
+        lambda _: "t4g.small",
+        _EC2_TYPES,
+    ),
+    Rule(
+        "min",
+        "should be 1 if a queue may wait for less than 300 seconds: scaling from zero takes minutes",
+        lambda v: v["min"] > 0 or v["shortest_latency_seconds"] >= 300,
+        lambda _: 1,
+        advice=True,
+    ),
 )
+
+MAX_SCHEDULE_BYTES = 262_144
+"""Largest input of a target of EventBridge Scheduler.
+
+https://docs.aws.amazon.com/scheduler/latest/UserGuide/scheduler-quotas.html
+"""
+ENVELOPE_BYTES = 4_096
+"""Room for what a message has beside its arguments."""
+
+
+def _argument_bytes(v: Values) -> int:
+    """Return the size of a schedule's arguments in a message, which is JSON in JSON in JSON, as Terraform writes it.
+
+    https://developer.hashicorp.com/terraform/language/functions/jsonencode
+    """
+    text = json.dumps([v["args"], v["kwargs"]])
+    escaped = text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
+    return len(json.dumps(json.dumps(escaped)))
+
+
+def _longest_argument_bytes(v: Values) -> int:
+    longest: int = v["max_message_bytes"]
+    return (min(longest, MAX_SCHEDULE_BYTES) if v["broker"] != "rabbitmq" else longest) - ENVELOPE_BYTES
+
+
+SCHEDULE_RULES: tuple[Rule, ...] = (
+    _lower_case("name", "nightly-report"),
+    _name_length(64, _SCHEDULER_API),
+    Rule(
+        "task",
+        "must be the name of a task, of 1 to 255 printable ASCII characters without spaces",
+        lambda v: re.fullmatch(r"[!-~]{1,255}", v["task"], re.ASCII) is not None,
+        lambda _: "default.send_report",
+    ),
+    Rule(
+        "args",
+        "must be a list",
+        lambda v: isinstance(v["args"], list),
+        lambda v: [v["args"]],
+    ),
+    Rule(
+        "kwargs",
+        "must be an object",
+        lambda v: isinstance(v["kwargs"], dict),
+        lambda _: {},
+    ),
+    Rule(
+        "args",
+        "must have, with kwargs, a size that leaves room in max_message_bytes and in the 256 KiB of a schedule",
+        lambda v: _argument_bytes(v) <= _longest_argument_bytes(v),
+        lambda _: "a reference to the data",
+        _SCHEDULER_QUOTAS,
+    ),
+    Rule(
+        "cron",
+        "must be minute, hour, day of the month, month and day of the week, separated by single spaces; one of the two "
+        "days must be *",
+        lambda v: not v["cron"] or is_cron(v["cron"]),
+        lambda _: "30 6 * * mon-fri",
+        _SCHEDULE_TYPES,
+    ),
+    Rule(
+        "cron",
+        f"must have at most {MAX_EXPRESSION_CHARACTERS} characters in the form that EventBridge Scheduler takes",
+        lambda v: not v["cron"] or not is_cron(v["cron"]) or fits_scheduler(v["cron"]),
+        lambda _: "30 6 * * mon-fri",
+        _SCHEDULER_API,
+    ),
+    _between("rate_minutes", 0, 366 * 24 * 60),
+    Rule(
+        "at",
+        "must have the form 2027-01-31T06:30:00, from 2000 to 2199, without an offset: timezone says where",
+        lambda v: not v["at"] or is_date(v["at"]),
+        lambda _: "2027-01-31T06:30:00",
+        _SCHEDULE_TYPES,
+    ),
+    Rule(
+        "cron",
+        "must be the only one of cron, rate_minutes and at, or be left out for one of them",
+        lambda v: sum(bool(v[name]) for name in TIMES) == 1,
+        lambda v: v["cron"] if v["cron"] else "30 6 * * *",
+        _SCHEDULE_TYPES,
+    ),
+    Rule(
+        "timezone",
+        "must be the name of a time zone, such as Europe/Berlin, of at most 50 characters",
+        lambda v: len(v["timezone"]) <= 50 and is_zone(v["timezone"]),
+        lambda _: "UTC",
+        _SCHEDULE_TYPES,
+    ),
+    Rule(
+        "group",
+        "must be 1 to 128 ASCII letters, digits or punctuation marks, without spaces",
+        lambda v: re.fullmatch(r"[!-~]{0,128}", v["group"], re.ASCII) is not None,
+        lambda v: v["name"],
+        _SQS_SEND,
+    ),
+    Rule(
+        "group",
+        "must be stated, because the queue is FIFO",
+        lambda v: bool(v["group"]) or not v["fifo"],
+        lambda v: v["name"],
+        _SQS_SEND,
+    ),
+    _between("flexible_window_minutes", 0, 1_440, _SCHEDULER_API, "sqs"),
+)
+
+ALL_RULES = (*SERVICE_RULES, *QUEUE_RULES, *WORKER_RULES, *SCHEDULE_RULES)
+
+
+def rows(broker: str) -> str:
+    """Return the rules of contracts with a broker, as the rows of a table in Markdown."""
+    return "\n".join(f"| `{rule.field}` | {rule.says} |" for rule in ALL_RULES if rule.is_for(broker))

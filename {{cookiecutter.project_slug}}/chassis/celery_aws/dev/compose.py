@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..contract import read
+from ..contract import BEAT, read
 from . import brokers, emulator, results
 
 TARGET = emulator.PROJECT / "compose.yaml"
@@ -23,7 +23,7 @@ HEADER = """\
 
 
 def compose(contract: Any) -> dict[str, Any]:
-    """Return the content of compose.yaml: a worker per queue, the emulator and a producer."""
+    """Return the content of compose.yaml: the workers, the beat, the emulator and a producer."""
     url, broker = f"http://emulator:{PORT}", brokers.chosen(contract)
     broker_services, broker_environment, ready = broker.in_containers(contract, url, emulator.ENVIRONMENT)
     result_services, result_environment = results.in_containers(contract)
@@ -54,25 +54,26 @@ def compose(contract: Any) -> dict[str, Any]:
         **broker_services,
         **result_services,
     }
-    for queue in contract.queues:
-        services[f"worker-{queue.name}"] = {
-            "build": ".",
-            "image": service,
-            **contained,
-            "command": [service, "worker", queue.name],
+    image = {"build": ".", "image": service, **contained}
+    for worker in contract.workers:
+        services[f"worker-{worker.name}"] = {
+            **image,
+            "command": [service, "worker", worker.name],
             "stop_grace_period": f"{contract.stop_timeout_seconds}s",
-            "healthcheck": {
-                "test": ["CMD", service, "health", queue.name],
-                "interval": "30s",
-                "timeout": "10s",
-                "retries": 3,
-                "start_period": "60s",
-            },
+            "healthcheck": _health_check(service, worker.name),
             **after_aws,
         }
+    if contract.schedules:
+        beat = {"command": [service, "beat"], "healthcheck": _health_check(service, BEAT)}
+        services["beat"] = {**image, **beat, **after_aws}
     services["producer"] = {**development, "command": ["python", "-m", "celery_aws.dev.producer"], **after_aws}
     services.update(broker.tools_in_containers(contract, {**contained, **after_aws}))
     return {"name": service, "services": services}
+
+
+def _health_check(service: str, name: str) -> dict[str, Any]:
+    test = ["CMD", service, "health", name]
+    return {"test": test, "interval": "30s", "timeout": "10s", "retries": 3, "start_period": "60s"}
 
 
 def text() -> str:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,13 +28,17 @@ CONTRACT = Path(os.environ.get("CONTRACT_FILE") or PROJECT / "contract.json")
 
 ENVIRONMENT = "development"
 
+RUNNING = "AWS_EMULATOR_URL"
+"""Environment variable with the URL of a running emulator, such as LocalStack, which is used instead of moto."""
+
 FAST_VALUES: dict[str, float] = {
     "wait_time_seconds": 1,
     "dead_letter_retention_seconds": 1_209_600,
     "soft_limit_seconds": 240,
     "hard_limit_seconds": 300,
     "max_countdown_seconds": 300,
-    "visibility_timeout_seconds": 660,
+    # On RabbitMQ, it must cover a task of each of the five queues that a worker can serve.
+    "visibility_timeout_seconds": 1_560,
     "heartbeat_seconds": 0,
     "retry_backoff_seconds": 0.1,
     "max_receive_count": 5,
@@ -54,10 +59,18 @@ def write_fast_contract(path: Path) -> Path:
     """
     read(PROJECT / "contract.json")
     contract = json.loads((PROJECT / "contract.json").read_text(encoding="utf-8"))
-    for section in (contract, *contract["queues"]):
+    for section in sections(contract):
         section.update({name: value for name, value in FAST_VALUES.items() if name in section})
     path.write_text(json.dumps(contract), encoding="utf-8")
     return path
+
+
+def sections(contract: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a contract, as decoded from JSON, that have values."""
+    yield contract
+    for name in ("queue", "worker"):
+        yield contract[f"{name}_defaults"]
+        yield from contract[f"{name}s"]
 
 
 def import_path() -> str:
@@ -147,8 +160,11 @@ def main() -> None:
     contract = read(CONTRACT)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(moto(arguments.host, arguments.port))
+        running = os.environ.get(RUNNING)
+        url = running or stack.enter_context(moto(arguments.host, arguments.port))
         environment = environment_of(contract, url)
+        if running:  # An account of its own: LocalStack takes its number for the key's id.
+            environment["AWS_ACCESS_KEY_ID"] = f"{10**11 + secrets.randbelow(9 * 10**11)}"
         os.environ.update(environment)
         environment.update(results.create(contract, stack))
         # Last, because the health check in compose.yaml waits for the last queue.

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,11 @@ INTERVAL_SECONDS = 5
 
 
 def main() -> None:
-    """Send until Ctrl-C or SIGTERM; without examples only wait, because `make dev` ends with its first process."""
+    """Send until Ctrl-C or SIGTERM; without examples only wait, because `make dev` ends with its first process.
+
+    Raises:
+        SystemExit: a task cannot be sent, for example because its queue was deleted.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     contract = read(emulator.CONTRACT)
     service.use(contract.package)
@@ -33,13 +38,25 @@ def main() -> None:
         threading.Event().wait()
     app, examples = service.app(), importlib.import_module(module).examples
     for turn in itertools.count(1):
-        sent = [
-            (queue, example, example.apply_async(MessageGroupId=f"example-{turn}"))
-            for queue, example in on_every_queue(app, examples)
-        ]
+        sent = [(queue, example, send(queue, example, turn)) for queue, example in on_every_queue(app, examples)]
         for queue, example, result in sent:
             print(f"{queue}: {example!r} -> {outcome(contract, result)}", flush=True)
         time.sleep(INTERVAL_SECONDS)
+
+
+def send(queue: str, example: Signature[Any], turn: int) -> Any:
+    """Send an example and return its result.
+
+    Raises:
+        SystemExit: it cannot be sent; says why, and what to do.
+    """
+    try:
+        return example.apply_async(MessageGroupId=f"example-{turn}")
+    except Exception as error:  # noqa: BLE001 - each broker has errors of its own
+        sys.exit(
+            f"cannot send {example!r} to {queue}: {type(error).__name__}: {error}\n"
+            "The queues are created when `make dev` starts. If one was deleted, start it again."
+        )
 
 
 def on_every_queue(

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from .. import environment as environments
 from .. import options
+from ..contract import Queue
 from .message import Message, Sent
 
 
@@ -61,6 +62,12 @@ class DeadLetterQueue(Protocol):
             ValueError: the line is invalid, or the queue does not accept the message.
         """
 
+    def redrive(self) -> str:
+        """Move all messages to their original queue, or start that; return a message for the operator."""
+
+    def close(self) -> None:
+        """Close what sending has opened."""
+
     def purge(self) -> tuple[int, str]:
         """Delete all messages; return their number and a message for the operator."""
 
@@ -76,5 +83,22 @@ def find(queue: str, environment: str) -> DeadLetterQueue:
         KeyError: the contract has no such queue.
     """
     env = environments.find(environment)
-    found = options.load(__name__, env.contract.broker).DeadLetterQueue(env, env.contract.queue(queue))
-    return cast(DeadLetterQueue, found)
+    return of(env, env.contract.queue(queue))
+
+
+def of(env: Any, queue: Queue) -> DeadLetterQueue:
+    """Return the dead-letter queue of a queue in an environment."""
+    return cast(DeadLetterQueue, options.load(__name__, env.contract.broker).DeadLetterQueue(env, queue))
+
+
+def resend(dlq: DeadLetterQueue, peek: Peek, messages: Sequence[Message]) -> Sent[Message]:
+    """Send messages back, and delete those that were accepted.
+
+    Args:
+        dlq: the dead-letter queue.
+        peek: the peek that holds them.
+        messages: the messages, which may be edited.
+    """
+    outcome = dlq.resend(messages)
+    peek.delete(outcome.accepted)
+    return outcome

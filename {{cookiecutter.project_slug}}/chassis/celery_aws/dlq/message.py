@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import zlib
@@ -11,7 +12,14 @@ from typing import Any, Generic, TypeVar
 LONGEST_UNPACKED_BYTES = 16 * 1_048_576
 """Maximum size of a decompressed body, as a protection against zip bombs."""
 
+LONGEST_REPR_CHARACTERS = 1_024
+"""Maximum length of the arguments in a header, as of Celery's `argsrepr_maxsize`."""
+
 _COMPRESSED = ("application/x-gzip", "application/gzip", "application/zlib")
+
+
+class ArgumentsError(ValueError):
+    """Arguments cannot be edited, or the new ones are invalid."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,8 @@ class Call:
     """Keyword arguments, as JSON if they can be decoded."""
     retries: int
     eta: str
+    is_decoded: bool = True
+    """Whether the arguments could be decoded, so that they can be edited."""
 
 
 def read_call(headers: Any, content: Any) -> Call | None:
@@ -37,7 +47,8 @@ def read_call(headers: Any, content: Any) -> Call | None:
     """
     if not isinstance(headers, dict) or not isinstance(headers.get("task"), str):
         return None
-    args, kwargs = _arguments(headers, content)
+    decoded = _decoded(headers, content)
+    args, kwargs = (json.dumps(part, ensure_ascii=False) for part in decoded[:2]) if decoded else (None, None)
     return Call(
         task=headers["task"],
         task_id=str(headers.get("id") or ""),
@@ -45,20 +56,70 @@ def read_call(headers: Any, content: Any) -> Call | None:
         kwargs=kwargs if kwargs is not None else str(headers.get("kwargsrepr") or "cannot be decoded"),
         retries=headers["retries"] if isinstance(headers.get("retries"), int) else 0,
         eta=str(headers.get("eta") or ""),
+        is_decoded=bool(decoded),
     )
 
 
-def _arguments(headers: dict[str, Any], content: Any) -> tuple[str | None, str | None]:
-    if headers.get("compression") in _COMPRESSED and isinstance(content, bytes):
+def with_arguments(
+    headers: dict[str, Any], content: Any, args: list[Any], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], bytes]:
+    """Return the headers and the content of a message with other arguments.
+
+    What follows the task stays, and so does the compression.
+
+    Raises:
+        ArgumentsError: the arguments of the message cannot be decoded.
+    """
+    decoded = _decoded(headers, content)
+    if not decoded:
+        raise ArgumentsError("the arguments of this message cannot be decoded, so they cannot be edited")
+    made = json.dumps([args, kwargs, *decoded[2:]]).encode()
+    texts = {"argsrepr": repr(args), "kwargsrepr": repr(kwargs)}
+    shown = {name: text[:LONGEST_REPR_CHARACTERS] for name, text in texts.items() if name in headers}
+    return {**headers, **shown}, zlib.compress(made) if _is_compressed(headers, content) else made
+
+
+def read_arguments(args: str, kwargs: str) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments that somebody has written as JSON.
+
+    Raises:
+        ArgumentsError: they are not a list and an object of JSON.
+    """
+    positional = _read(args, list, "the positional arguments must be a JSON list")
+    return positional, _read(kwargs, dict, "the keyword arguments must be a JSON object")
+
+
+def _read(text: str, kind: type, must: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        json.dumps(value, allow_nan=False)  # A float such as 1e999 is read as infinity.
+    except RecursionError:
+        raise ArgumentsError(f"{must}: they are nested too deeply") from None
+    except ValueError as error:
+        raise ArgumentsError(f"{must}: {error}") from None
+    if not isinstance(value, kind):
+        raise ArgumentsError(f"{must}, and not {text.strip()[:40]}")
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _is_compressed(headers: dict[str, Any], content: Any) -> bool:
+    return headers.get("compression") in _COMPRESSED and isinstance(content, bytes)
+
+
+def _decoded(headers: dict[str, Any], content: Any) -> list[Any] | None:
+    """Return the arguments and what follows the task; None if they cannot be decoded."""
+    if _is_compressed(headers, content):
         try:
             content = zlib.decompressobj().decompress(content, LONGEST_UNPACKED_BYTES)
         except zlib.error:
-            return None, None
+            return None
     if isinstance(content, (str, bytes)):
         content = parsed(content)
-    if not isinstance(content, list) or len(content) < 2:
-        return None, None
-    return json.dumps(content[0], ensure_ascii=False), json.dumps(content[1], ensure_ascii=False)
+    return content if isinstance(content, list) and len(content) >= 2 else None
 
 
 def parsed(text: str | bytes | None) -> Any:
@@ -93,6 +154,12 @@ class Message:
     def task(self) -> str:
         """Name of the task; empty if it is not a Celery message."""
         return self.call.task if self.call else ""
+
+    @property
+    def key(self) -> str:
+        """What tells it from others, in 32 letters and digits; receiving it again does not change that."""
+        parts = [self.message_id, self.id, self.task, self.group, self.text, self.failure("Exception")]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     @property
     def age_seconds(self) -> float | None:
@@ -130,6 +197,14 @@ class Message:
             "group": self.group or None,
             "reason": self.reason,
         }
+
+    def edited(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Return the message with other arguments, to be resent.
+
+        Raises:
+            ArgumentsError: it is not a Celery message, or its arguments cannot be decoded.
+        """
+        raise NotImplementedError
 
     def exported(self) -> dict[str, Any]:
         """Return the message as JSON data for `dlq export`; `imported` parses it."""

@@ -298,14 +298,15 @@ def _is_internal(queue: Mapping[str, Any]) -> bool:
 
 def _worker(env: Environment, queue: Queue, connection: Any, name: str) -> Finding:
     """D501: the queue has consumers, or a worker on this machine has a liveness file."""
+    worker = env.contract.worker_of(queue)
     try:
-        return well("D501", queue.name, f"on this machine, {check(env.contract, queue):.0f} s ago")
+        return well("D501", queue.name, f"on this machine, {check(env.contract, worker.name):.0f} s ago")
     except NotAliveError:
         pass
     _, waiting, consumers = connection.channel().queue_declare(name, passive=True)
     if consumers:
         return well("D501", queue.name, f"{consumers} workers")
-    if not queue.workers_min and not waiting:
+    if not worker.min and not waiting:
         return well("D501", queue.name, "scaled to zero, no messages")
     advice = "check the workers' logs, and the desired number of workers"
     return wrong("D501", queue.name, f"no workers; messages waiting: {waiting}", advice)

@@ -9,16 +9,19 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..aws import explanation, is_denied, is_missing
-from ..contract import Queue
+from ..aws import error_code, explanation, is_denied, is_missing
+from ..contract import Contract, Queue, Schedule
+from ..contract.schedules import due_times, expression_of
 from ..durations import age
 from ..environment.sqs import Environment
 from ..health import NotAliveError, check
 from ..queues.sqs.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
+from ..schedules import AT_SCHEDULER, arguments
 from .findings import Finding, clock, orphan, result_findings, unknown, well, wrong
 
 CHECKS: Mapping[str, str] = MappingProxyType(
@@ -40,6 +43,7 @@ CHECKS: Mapping[str, str] = MappingProxyType(
         "D211": "dead-letter queue: it is encrypted",
         "D212": "dead-letter queue: its redrive allow policy allows the queue",
         "D213": "every queue of this service and environment at SQS is in the contract",
+        "D214": "the schedules at EventBridge Scheduler are those of the contract",
         "D301": "the role has its permissions",
         "D401": "the result backend is reachable",
         "D402": "results expire",
@@ -49,6 +53,16 @@ CHECKS: Mapping[str, str] = MappingProxyType(
 """All checks in their order, by code."""
 
 APPLY = "apply Terraform, or change contract.json"
+ASK_OWNER = "ask the owner of the queue, or change contract.json"
+"""The same for a queue that Terraform does not manage."""
+
+CREATE: Mapping[bool, str] = MappingProxyType(
+    {
+        False: 'ask the owner of the queue to create it, correct queue_name, or remove "managed": false',
+        True: "ask the owner of the queue for a dead-letter queue, and set dead_letter_queue_name to its name",
+    }
+)
+"""What to do if a queue that Terraform does not manage, or its dead-letter queue, does not exist."""
 
 Probe = Callable[[Any, str, str], object]
 
@@ -133,6 +147,7 @@ def findings(env: Environment, role: str) -> Iterator[Finding]:
         yield from _dead_letter_attributes(env, queue, live, dead)
         yield from _permissions(env, queue, role, live["QueueArn"], dead["QueueArn"])
     yield from _orphans(env)
+    yield from _schedules(env)
     yield from result_findings(env.contract, env.client)
     yield from _workers(env, existing)
 
@@ -188,7 +203,8 @@ def _missing(env: Environment, queue: Queue, error: Exception) -> Finding:
     if not reason:
         raise error
     if is_missing(error):
-        return wrong(code, queue.name, f"there is no queue {name} in {env.contract.region}", "apply Terraform")
+        advice = "apply Terraform" if queue.managed else CREATE[is_dead]
+        return wrong(code, queue.name, f"there is no queue {name} in {env.contract.region}", advice)
     return unknown(code, queue.name, reason, "use credentials with the permission")
 
 
@@ -199,8 +215,9 @@ def _attributes(env: Environment, queue: Queue, live: Mapping[str, str]) -> Iter
         ("D204", "MessageRetentionPeriod", queue.retention_seconds, "retention_seconds"),
         ("D205", "ReceiveMessageWaitTimeSeconds", env.contract.wait_time_seconds, "wait_time_seconds"),
     )
-    for code, attribute, value, field in wanted:
-        yield _equal(code, queue.name, attribute, live.get(attribute), value, field)
+    # Of a queue that is not managed, workers state the visibility timeout with each receive.
+    for code, attribute, value, field in wanted if queue.managed else wanted[1:]:
+        yield _equal(code, queue, attribute, live.get(attribute), value, field)
     policy = json.loads(live.get("RedrivePolicy") or "{}")
     target, count = policy.get("deadLetterTargetArn", "no queue"), int(policy.get("maxReceiveCount", 0))
     name = env.name(queue, dead=True)
@@ -208,7 +225,8 @@ def _attributes(env: Environment, queue: Queue, live: Mapping[str, str]) -> Iter
     if target.endswith(f":{name}") and count == queue.max_receive_count:
         yield well("D206", queue.name, says)
     else:
-        yield wrong("D206", queue.name, f"{says}; the contract has {name} after {queue.max_receive_count}", APPLY)
+        says += f"; the contract has {name} after {queue.max_receive_count}"
+        yield wrong("D206", queue.name, says, _remedy(queue))
     size = int(live.get("MaximumMessageSize", 0))
     largest = env.contract.max_message_bytes
     if size >= largest:
@@ -216,8 +234,8 @@ def _attributes(env: Environment, queue: Queue, live: Mapping[str, str]) -> Iter
     else:
         advice = f"set its maximum message size to max_message_bytes, {largest:,}"
         yield wrong("D207", queue.name, f"its maximum message size is {size:,} bytes", advice)
-    yield _equal("D208", queue.name, "DelaySeconds", live.get("DelaySeconds", "0"), 0, "")
-    yield _encrypted("D209", queue.name, live)
+    yield _equal("D208", queue, "DelaySeconds", live.get("DelaySeconds", "0"), 0, "")
+    yield _encrypted("D209", queue, live)
 
 
 def _dead_letter_attributes(
@@ -225,29 +243,35 @@ def _dead_letter_attributes(
 ) -> Iterator[Finding]:
     """D210 to D212: the dead-letter queue."""
     attribute, field = "MessageRetentionPeriod", "dead_letter_retention_seconds"
-    yield _equal("D210", queue.name, attribute, dead.get(attribute), env.contract.dead_letter_retention_seconds, field)
-    yield _encrypted("D211", queue.name, dead)
+    yield _equal("D210", queue, attribute, dead.get(attribute), env.contract.dead_letter_retention_seconds, field)
+    yield _encrypted("D211", queue, dead)
     policy = json.loads(dead.get("RedriveAllowPolicy") or "{}")
     permission = policy.get("redrivePermission", "allowAll")
     if permission == "allowAll" or live["QueueArn"] in policy.get("sourceQueueArns", []):
         yield well("D212", queue.name, permission)
     else:
-        yield wrong("D212", queue.name, f"its redrive allow policy is {permission}, without {queue.name}", APPLY)
+        yield wrong(
+            "D212", queue.name, f"its redrive allow policy is {permission}, without {queue.name}", _remedy(queue)
+        )
 
 
-def _equal(code: str, subject: str, attribute: str, found: str | None, wanted: int, field: str) -> Finding:
+def _remedy(queue: Queue) -> str:
+    return APPLY if queue.managed else ASK_OWNER
+
+
+def _equal(code: str, queue: Queue, attribute: str, found: str | None, wanted: int, field: str) -> Finding:
     if found is not None and int(found) == wanted:
-        return well(code, subject, f"{attribute} {wanted}")
+        return well(code, queue.name, f"{attribute} {wanted}")
     says = f"{attribute} is {found}, {field or 'it should be'} {wanted}"
-    return wrong(code, subject, says, APPLY)
+    return wrong(code, queue.name, says, _remedy(queue))
 
 
-def _encrypted(code: str, subject: str, live: Mapping[str, str]) -> Finding:
+def _encrypted(code: str, queue: Queue, live: Mapping[str, str]) -> Finding:
     if live.get("KmsMasterKeyId"):
-        return well(code, subject, "with a KMS key")
+        return well(code, queue.name, "with a KMS key")
     if live.get("SqsManagedSseEnabled") == "true":
-        return well(code, subject, "by SQS")
-    return wrong(code, subject, "messages are not encrypted at rest", APPLY)
+        return well(code, queue.name, "by SQS")
+    return wrong(code, queue.name, "messages are not encrypted at rest", _remedy(queue))
 
 
 def _permissions(env: Environment, queue: Queue, role: str, arn: str, dead_arn: str) -> Iterator[Finding]:
@@ -284,6 +308,8 @@ def _probe(env: Environment, queue: Queue, action: str, arn: str, *, dead: bool)
 def _orphans(env: Environment) -> Iterator[Finding]:
     """D213: queues that were removed from the contract or renamed, but not deleted."""
     known = {env.name(queue, dead=dead) for queue in env.contract.queues for dead in (False, True)}
+    if env.contract.uses_scheduler:
+        known.add(env.contract.schedule_dead_letter_queue_name(env.environment))
     try:
         urls = env.urls_at_sqs()
     except Exception as error:
@@ -316,6 +342,76 @@ def _orphan(env: Environment, name: str, url: str) -> Finding | None:
     return orphan(short, name, {state: int(found[count]) for count, state in counts.items()})
 
 
+def _schedules(env: Environment) -> Iterator[Finding]:
+    """D214: missing schedules, others, and those that are due at other times or send something else."""
+    try:
+        live = {each["Name"]: each for each in env.live_schedules()}
+    except Exception as error:
+        if not (reason := explanation(error)):
+            raise
+        # Without schedules, their group is missing, and operators need no permission for it.
+        if env.contract.schedules and error_code(error) != "ResourceNotFoundException":
+            yield unknown("D214", "schedules", reason, "use credentials with the permission scheduler:ListSchedules")
+            return
+        live = {}
+    if not live and not env.contract.schedules:
+        yield well("D214", "schedules", "the contract has none")
+        return
+    if not live and os.environ.get("AWS_ENDPOINT_URL"):
+        yield well("D214", "schedules", "an emulator has none; `make dev` sends what is due")
+        return
+    for schedule in env.contract.schedules:
+        wanted = {
+            "ScheduleExpression": expression_of(schedule),
+            "ScheduleExpressionTimezone": schedule.timezone,
+            "State": "ENABLED" if schedule.enabled else "DISABLED",
+            **_sent(env.contract, schedule),
+        }
+        found = live.pop(schedule.name, None)
+        if found is None and next(due_times(schedule, datetime.now(timezone.utc)), None) is None:
+            yield well("D214", schedule.name, f"{schedule.at} is over")
+        elif found is None:
+            yield wrong("D214", schedule.name, "the schedule does not exist", APPLY)
+        elif says := _differences({**found, **_sends(found)}, wanted):
+            yield wrong("D214", schedule.name, says, APPLY)
+        else:
+            yield well("D214", schedule.name, found["ScheduleExpression"])
+    for name in live:
+        yield wrong("D214", name, "the schedule is not in the contract, and sends its task", APPLY)
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    if "task" not in found:
+        return "it does not send a message of Celery"
+    names = [name for name, value in wanted.items() if found.get(name) != value]
+    return ", ".join(f"{name} is {found.get(name)!r} instead of {wanted[name]!r}" for name in names)
+
+
+def _sent(contract: Contract, schedule: Schedule) -> dict[str, Any]:
+    """Return what a schedule of the contract sends."""
+    return {
+        "task": contract.full_name(schedule.task),
+        "arguments": [*arguments(schedule, AT_SCHEDULER)],
+        "queue": contract.celery_name(contract.queue_of(schedule)),
+        "group": schedule.group,
+    }
+
+
+def _sends(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a schedule at EventBridge Scheduler sends; nothing if it is no message of Celery."""
+    try:
+        request = json.loads(found["Target"]["Input"])
+        message = json.loads(request["MessageBody"])
+        return {
+            "task": message["headers"]["task"],
+            "arguments": json.loads(message["body"])[:2],
+            "queue": message["properties"]["delivery_info"]["routing_key"],
+            "group": request.get("MessageGroupId", ""),
+        }
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
 def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:
     """D501: CloudWatch has counted polls, or a worker on this machine has a liveness file."""
     try:
@@ -326,8 +422,9 @@ def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:
         yield unknown("D501", "CloudWatch", reason, "use credentials with the permission cloudwatch:GetMetricData")
         series = {}
     for queue in queues:
+        worker = env.contract.worker_of(queue)
         try:
-            yield well("D501", queue.name, f"on this machine, {check(env.contract, queue):.0f} s ago")
+            yield well("D501", queue.name, f"on this machine, {check(env.contract, worker.name):.0f} s ago")
             continue
         except NotAliveError:
             pass
@@ -338,7 +435,7 @@ def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:
         waiting = env.depth(queue)
         if receives:
             yield well("D501", queue.name, f"{receives:.0f} receives in the last {age(RECENT_SECONDS)}")
-        elif not queue.workers_min and not waiting:
+        elif not worker.min and not waiting:
             yield well("D501", queue.name, "scaled to zero, no messages")
         else:
             says = f"no receives in the last {age(RECENT_SECONDS)}; messages waiting: {waiting}"

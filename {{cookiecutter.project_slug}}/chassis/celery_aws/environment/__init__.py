@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,24 +18,29 @@ class Environment:
     contract: Contract
     environment: str
     _clients: dict[str, Any] = field(default_factory=dict)
+    _creating: Any = field(default_factory=threading.Lock, repr=False)
+    """Held while a client is created, which is not thread-safe in boto3."""
 
     def client(self, service: str) -> Any:
         """Return a boto3 client with short timeouts, cached by service."""
-        if service not in self._clients:
-            import boto3
-            from botocore.config import Config
-
-            config = Config(connect_timeout=5, read_timeout=25, retries={"mode": "standard", "total_max_attempts": 4})
-            try:
-                self._clients[service] = boto3.client(service, region_name=self.contract.region, config=config)
-            except ValueError as error:
-                raise Failure(f"invalid configuration of AWS: {error}; check AWS_ENDPOINT_URL") from error
+        with self._creating:
+            if service not in self._clients:
+                self._clients[service] = self._new_client(service)
         return self._clients[service]
+
+    def _new_client(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(connect_timeout=5, read_timeout=25, retries={"mode": "standard", "total_max_attempts": 4})
+        try:
+            return boto3.client(service, region_name=self.contract.region, config=config)
+        except ValueError as error:
+            raise Failure(f"invalid configuration of AWS: {error}; check AWS_ENDPOINT_URL") from error
 
     def name(self, queue: Queue, *, dead: bool = False) -> str:
         """Return the name of a queue, or of its dead-letter queue, at the broker."""
-        naming = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
-        return naming(queue, self.environment)
+        return self.contract.queue_name(queue, self.environment, dead=dead)
 
 
 def find(environment: str) -> Any:

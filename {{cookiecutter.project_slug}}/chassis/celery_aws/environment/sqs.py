@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +26,8 @@ class Environment(Base):
         """Return the URL of a queue or of its dead-letter queue, from SQS."""
         name = self.name(queue, dead=dead)
         if name not in self._urls:
-            self._urls[name] = self.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+            of = {"QueueOwnerAWSAccountId": queue.account} if queue.account else {}
+            self._urls[name] = self.sqs.get_queue_url(QueueName=name, **of)["QueueUrl"]
         return self._urls[name]
 
     def urls_at_sqs(self) -> dict[str, str]:
@@ -44,6 +47,21 @@ class Environment(Base):
     def queue_name_prefix(self) -> str:
         """Prefix of the names of all queues of this service and environment."""
         return f"{self.contract.service}-{self.environment}-"
+
+    def live_schedules(self, *, delayed: bool = False, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """Yield schedules at EventBridge Scheduler: those of the contract, or of delayed tasks.
+
+        Args:
+            delayed: those of delayed tasks.
+            prefix: what their names begin with; empty for all.
+        """
+        client, group = self.client("scheduler"), self.contract.schedule_group_name(self.environment, delayed=delayed)
+        only = {"NamePrefix": prefix} if prefix else {}
+        for page in client.get_paginator("list_schedules").paginate(GroupName=group, **only):
+            for listed in page["Schedules"]:
+                # It may have been sent, and so deleted, since it was listed.
+                with contextlib.suppress(client.exceptions.ResourceNotFoundException):
+                    yield client.get_schedule(Name=listed["Name"], GroupName=group)
 
     def attributes(self, queue: Queue, *names: str, dead: bool = False) -> dict[str, str]:
         """Return attributes of a queue or of its dead-letter queue; all attributes by default."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 from .. import options
+from ..cloudwatch import Series
 
 
 class Depth(Protocol):
@@ -21,6 +22,9 @@ class Depths(Protocol):
 
     def depths(self, env: Any) -> Sequence[Depth]:
         """Return the depth of every queue of an environment."""
+
+    def history(self, env: Any) -> dict[str, Series]:
+        """Return how many messages waited in the last hours, by queue; empty if nothing has recorded it."""
 
 
 def chosen(broker: str) -> Depths:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..cloudwatch import Series
 from ..contract import Queue
 from ..environment.rabbitmq import BrokerError, Environment
 
@@ -59,6 +60,11 @@ def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int) 
         count(found[dead], "messages"),
         delayed,
     )
+
+
+def history(env: Environment) -> dict[str, Series]:
+    """Return nothing: for RabbitMQ 4, Amazon MQ records no depth of single queues."""
+    return {}
 
 
 def count(queue: Mapping[str, Any], what: str) -> int:

@@ -7,6 +7,7 @@ through each queue on the emulator.
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 from pathlib import Path
@@ -19,7 +20,7 @@ import celery_aws
 from .. import app as apps
 from .. import contract as contracts
 from .. import service as services
-from ..contract import Queue
+from ..contract import Queue, Schedule
 from ..dev import compose, emulator, timeouts
 from ..dlq import find
 from . import terraform
@@ -34,6 +35,7 @@ __all__ = [
     "test_queue_has_a_route",
     "test_queue_when_a_task_fails_then_is_dead_lettered_and_resent",
     "test_queue_when_a_task_is_sent_then_is_done_once",
+    "test_schedule_when_it_is_due_then_its_task_takes_the_arguments",
     "test_terraform_creates_each_queue_with_its_alarms",
     "test_terraform_gives_workers_the_variables_they_read",
     "test_terraform_is_formatted",
@@ -110,6 +112,33 @@ def test_queue_has_a_route(queue: Queue) -> None:
     assert route["queue"].name == CONTRACT.celery_name(queue)
 
 
+@pytest.mark.parametrize("schedule", CONTRACT.schedules, ids=lambda schedule: schedule.name)
+def test_schedule_when_it_is_due_then_its_task_takes_the_arguments(schedule: Schedule) -> None:
+    """The service has the task of each schedule, in the schedule's queue, and it takes these arguments."""
+    services.use(CONTRACT.package)
+    app = services.app()
+    name = CONTRACT.full_name(schedule.task)
+    app.loader.import_default_modules()
+    assert name in app.tasks, (
+        f"schedule {schedule.name}: there is no task {name}; name it <module>.<function>, by its module in tasks/, "
+        f"or by its full name"
+    )
+    task = app.tasks[name]
+    bind = inspect.signature(task.run).bind
+    bind(*schedule.args, **schedule.kwargs)
+    routed = app.queue_of_task(task.name)
+    assert schedule.queue or routed == CONTRACT.queue_of(schedule), f"{schedule.name}: name its queue in the contract"
+    if CONTRACT.broker != "rabbitmq":  # The message is not made by the service.
+        own = [name for name in ("expires", "deduplication_key", "serializer") if _is_own(task, name)]
+        assert own == [], f"EventBridge Scheduler sends {task.name} without these; schedule a task that sends it"
+
+
+def _is_own(task: Any, name: str) -> bool:
+    """Return whether a task states an option itself."""
+    stated = getattr(task, name, None)
+    return stated is not None and not (name == "serializer" and stated == "json")
+
+
 def send(service: RunningService, task: str, argument: str, queue: Queue) -> Any:
     """Send one of the test tasks to a queue, in its own message group."""
     options = {"queue": service.contract.celery_name(queue), "MessageGroupId": "conformance"}
@@ -122,7 +151,8 @@ def test_queue_when_a_task_is_sent_then_is_done_once(service: RunningService, qu
     """A worker runs the task and deletes its message."""
     with service.reached():
         task_id = send(service, "echo", "hello", queue).id
-    assert eventually(lambda: outcome_in(service.log(queue.name), task_id)) == "succeeded", service.log(queue.name)
+    worker = CONTRACT.worker_of(queue).name
+    assert eventually(lambda: outcome_in(service.log(worker), task_id)) == "succeeded", service.log(worker)
     assert eventually(lambda: service.waiting(queue) == 0)
 
 
@@ -134,9 +164,9 @@ def test_queue_when_a_task_fails_then_is_dead_lettered_and_resent(
     """A failed task is dead-lettered, and succeeds after it is resent."""
     for name, value in service.environment.items():
         monkeypatch.setenv(name, value)
-    missing = tmp_path / "missing"
+    missing, worker = tmp_path / "missing", CONTRACT.worker_of(queue).name
     task_id = send(service, "read", str(missing), queue).id
-    assert eventually(lambda: outcome_in(service.log(queue.name), task_id)) == "dead_lettered", service.log(queue.name)
+    assert eventually(lambda: outcome_in(service.log(worker), task_id)) == "dead_lettered", service.log(worker)
     assert eventually(lambda: service.dead(queue) > 0)
     missing.write_text("found", encoding="utf-8")
     dead_letters = find(queue.name, service.environment["ENVIRONMENT"])
@@ -144,7 +174,7 @@ def test_queue_when_a_task_fails_then_is_dead_lettered_and_resent(
         for page in peek.pages():
             own = [message for message in page if message.id == task_id]
             peek.delete(dead_letters.resend(own).accepted)
-    assert eventually(lambda: outcome_in(service.log(queue.name), task_id) == "succeeded"), service.log(queue.name)
+    assert eventually(lambda: outcome_in(service.log(worker), task_id) == "succeeded"), service.log(worker)
 
 
 def test_terraform_is_formatted() -> None:
@@ -155,7 +185,10 @@ def test_terraform_is_formatted() -> None:
 
 @pytest.mark.timeout(600)  # The first `terraform init` loads the provider from the network.
 def test_terraform_creates_each_queue_with_its_alarms() -> None:
-    """Queue and dead-letter queue have the names that the service uses, and alarms watch both."""
+    """Queue and dead-letter queue have the names that the service uses, and alarms watch both.
+
+    Queues that are not managed exist already. Those of another account have no metrics in this one.
+    """
     queues = terraform.planned()["output_changes"]["queues"]["after"]
     assert queues == {
         queue.name: {
@@ -164,24 +197,31 @@ def test_terraform_creates_each_queue_with_its_alarms() -> None:
         }
         for queue in CONTRACT.queues
     }
-    alarms = [
-        change["change"]["after"]
-        for change in terraform.planned()["resource_changes"]
-        if change["type"] == "aws_cloudwatch_metric_alarm"
+    changes = terraform.planned()["resource_changes"]
+    created = [
+        (change["name"], change["index"])
+        for change in changes
+        if change["type"] == "aws_sqs_queue" and change.get("module_address") == "module.service"
     ]
+    managed = [queue.name for queue in CONTRACT.queues if queue.managed and CONTRACT.broker != "rabbitmq"]
+    of_scheduler = [("scheduler_dead_letters", "this")] if CONTRACT.uses_scheduler else []
+    expected = [(kind, name) for name in managed for kind in ("main", "dead_letters")]
+    assert sorted(created) == sorted(expected + of_scheduler)
+    alarms = [change["change"]["after"] for change in changes if change["type"] == "aws_cloudwatch_metric_alarm"]
     watched = set(re.findall(r'"(?:QueueName|Queue)": "([^"]+)"', json.dumps(alarms)))
-    assert {name for names in queues.values() for name in names.values()} - watched == set()
+    own = {name for queue in CONTRACT.queues if not queue.account for name in queues[queue.name].values()}
+    assert own - watched == set()
 
 
 @each_queue
 @pytest.mark.timeout(600)
 def test_terraform_runs_workers_of_each_queue(queue: Queue) -> None:
-    """An ECS service or an Auto Scaling group runs the queue's workers."""
-    kinds = ("aws_ecs_service", "aws_autoscaling_group")
+    """An ECS service or an Auto Scaling group runs the worker that serves the queue."""
+    kinds, worker = ("aws_ecs_service", "aws_autoscaling_group"), CONTRACT.worker_of(queue).name
     runners = [
         change
         for change in terraform.planned()["resource_changes"]
-        if change["type"] in kinds and change["name"] == "worker" and change.get("index") == queue.name
+        if change["type"] in kinds and change["name"] == "worker" and change.get("index") == worker
     ]
     assert len(runners) == 1
 

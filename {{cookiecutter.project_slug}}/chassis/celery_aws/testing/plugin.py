@@ -43,12 +43,12 @@ def outcome_in(log: str, task_id: str) -> str:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """The service on the emulator, with a worker for each queue."""
+    """The service on the emulator, with all its workers."""
     services.use(read(emulator.PROJECT / "contract.json").package)
     running: RunningService
     with running_service(tmp_path_factory.mktemp("logs")) as running:
-        for queue in running.contract.queues:
-            running.start_worker(queue.name)
+        for worker in running.contract.workers:
+            running.start_worker(worker.name)
         yield running
 
 
@@ -59,7 +59,7 @@ def deliver(service: RunningService) -> Callable[..., Any]:
     def deliver(
         task: celery.Task[Any, Any] | str,
         *args: Any,
-        group: str = "test",
+        group: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         **kwargs: Any,
     ) -> Any:
@@ -68,7 +68,7 @@ def deliver(service: RunningService) -> Callable[..., Any]:
         Args:
             task: the task, or its name, `<module>.<function>`.
             args: its positional arguments.
-            group: its message group.
+            group: its message group; by default the task's own, or else `test`.
             timeout_seconds: how long to wait.
             kwargs: its keyword arguments.
 
@@ -83,13 +83,16 @@ def deliver(service: RunningService) -> Callable[..., Any]:
             known = services.app()  # Only for names and routes: it may use other environment variables.
             found = known.find(task) if isinstance(task, str) else task
             queue = known.queue_of_task(found.name) or service.contract.default_queue
-            options = {"queue": service.contract.celery_name(queue), "MessageGroupId": group}
+            worker = service.contract.worker_of(queue).name
+            options = {"queue": service.contract.celery_name(queue)}
+            if group or not getattr(found, "message_group", None):
+                options["MessageGroupId"] = group or "test"
             result = service.app.send_task(found.name, args, kwargs, **options)
             if service.contract.results != "none":
                 if eventually(result.ready, timeout_seconds):
                     return result.get()
-            elif eventually(lambda: outcome_in(service.log(queue.name), result.id), timeout_seconds) in DONE:
+            elif eventually(lambda: outcome_in(service.log(worker), result.id), timeout_seconds) in DONE:
                 return None
-            raise NotDoneError(f"{found.name} was not done within {timeout_seconds} s:\n{service.log(queue.name)}")
+            raise NotDoneError(f"{found.name} was not done within {timeout_seconds} s:\n{service.log(worker)}")
 
     return deliver

@@ -27,11 +27,11 @@ from ..settings import Settings
 from . import brokers
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 40) -> Any:
+def eventually(holds: Callable[[], Any], seconds: float = 40, pause_seconds: float = 0.1) -> Any:
     """Call `holds()` until its value is true or the time is over, and return the last value."""
     end = time.monotonic() + seconds
     while not (found := holds()) and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(pause_seconds)
     return found
 
 
@@ -63,6 +63,8 @@ class RunningService:
         self.contract = read(Path(self.environment["CONTRACT_FILE"]))
         self.queue = self.contract.queues[0]
         """The first queue, for tests that need only one."""
+        self.worker = self.contract.worker_of(self.queue)
+        """The worker of the first queue."""
         with self.reached():
             self.app = build(self.contract, Settings)
 
@@ -76,7 +78,7 @@ class RunningService:
 
     def start_worker(
         self,
-        queue: str = "",
+        name: str = "",
         label: str = "",
         extra: Sequence[str] = (),
         command: Sequence[str] = (),
@@ -85,16 +87,16 @@ class RunningService:
         """Start a worker.
 
         Args:
-            queue: short name of its queue; by default the first queue.
-            label: label of the worker, for `log`; by default the name of the queue.
+            name: name of the worker; by default the one of the first queue.
+            label: label of the worker, for `log`; by default its name.
             extra: further arguments.
             command: arguments of `python -m`, instead of the service's own worker command.
             variables: further environment variables.
         """
-        queue = queue or self.queue.name
-        command = command or [self.contract.package, "worker", queue]
-        with (self.logs / f"{label or queue}.log").open("ab") as log:
-            worker = self.workers[label or queue] = subprocess.Popen(
+        name = name or self.worker.name
+        command = command or [self.contract.package, "worker", name]
+        with (self.logs / f"{label or name}.log").open("ab") as log:
+            worker = self.workers[label or name] = subprocess.Popen(
                 [sys.executable, "-m", *command, *(f"--include={name}" for name in self.include), *extra],
                 cwd=emulator.PROJECT,
                 env={**self.client_environment(), "LIVENESS_DIRECTORY": str(self.logs), **variables},
@@ -105,7 +107,7 @@ class RunningService:
 
     def ready(self, label: str = "") -> bool:
         """Wait until the worker with a label is ready; return whether it is."""
-        return bool(eventually(lambda: " ready." in self.log(label or self.queue.name), 30))
+        return bool(eventually(lambda: " ready." in self.log(label), 90))
 
     def stop_workers(self) -> None:
         """Stop all workers with SIGTERM, then SIGQUIT, then SIGKILL."""
@@ -133,7 +135,7 @@ class RunningService:
 
     def log(self, label: str = "") -> str:
         """Return the log of the worker with a label."""
-        return (self.logs / f"{label or self.queue.name}.log").read_text(encoding="utf-8", errors="replace")
+        return (self.logs / f"{label or self.worker.name}.log").read_text(encoding="utf-8", errors="replace")
 
     def state(self, result: Any) -> str:
         """Return the state of a result, from the emulator."""
@@ -150,12 +152,12 @@ class RunningService:
 
     def queue_name(self, queue: Any = None, *, dead: bool = False) -> str:
         """Return the name of a queue (by default the first), or of its dead-letter queue, at the broker."""
-        name = self.contract.dead_letter_queue_name if dead else self.contract.queue_name
-        return str(name(queue or self.queue, "development"))
+        return str(self.contract.queue_name(queue or self.queue, "development", dead=dead))
 
     def url(self, queue: Any = None, *, dead: bool = False) -> str:
         """Return the URL of a queue (by default the first), or of its dead-letter queue; SQS only."""
-        return f"{self.environment['QUEUE_URL_BASE']}/{self.queue_name(queue, dead=dead)}"
+        base = self.environment["QUEUE_URL_BASE"]
+        return self.contract.queue_url(queue or self.queue, base, "development", dead=dead)
 
 
 @contextlib.contextmanager
@@ -163,7 +165,7 @@ def running_service(
     logs: Path,
     emulated_visibility_seconds: int | None = None,
     kind: type[RunningService] = RunningService,
-    **numbers: float,
+    **values: Any,
 ) -> Iterator[Any]:
     """Run an emulator without workers; at the end, stop all workers that were started.
 
@@ -171,12 +173,15 @@ def running_service(
         logs: folder for the workers' logs.
         emulated_visibility_seconds: visibility timeout of the emulated queues instead of the contract's.
         kind: class of the running service.
-        numbers: values to change in the contract, and in all of its queues.
+        values: values of the contract, or of all its queues and workers, to change.
     """
     path = emulator.write_fast_contract(Path(tempfile.mkdtemp(dir=logs)) / "contract.json")
     contract = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in numbers.items():
-        for section in (contract, *contract["queues"]):
+    for name, value in values.items():
+        if name in Contract.__dataclass_fields__:
+            contract[name] = value
+            continue
+        for section in emulator.sections(contract):
             if name in section:
                 section[name] = value
     path.write_text(json.dumps(contract), encoding="utf-8")

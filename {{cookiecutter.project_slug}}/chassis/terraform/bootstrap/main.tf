@@ -25,8 +25,8 @@ variable "environment" {
 
 locals {
   contract = jsondecode(file("${path.module}/../../../contract.json"))
-  # Bucket names are globally unique, so they contain the account ID.
-  bucket = "${local.contract.service}-${var.environment}-state-${data.aws_caller_identity.current.account_id}"
+  # Bucket names are global to all accounts, and too short for an account and a region.
+  bucket = "${local.contract.service}-${var.environment}-state-${substr(sha256("${data.aws_caller_identity.current.account_id} ${local.contract.region}"), 0, 12)}"
 }
 
 provider "aws" {

@@ -49,4 +49,5 @@ locals {
     }
   }
   broker_first_uses = ["mq.amazonaws.com"]
+  broker_role_users = []
 }

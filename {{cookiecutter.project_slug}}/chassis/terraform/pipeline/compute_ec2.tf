@@ -7,9 +7,11 @@ locals {
       resources = ["${local.arn.cloudwatch}:alarm:TargetTracking-${local.name}-*"]
     }
     Machines = {
-      actions   = ["ec2:*LaunchTemplate*"]
-      resources = ["${local.arn.ec2}:launch-template/*"]
+      actions    = ["ec2:*LaunchTemplate*"]
+      resources  = ["${local.arn.ec2}:launch-template/*"]
+      conditions = local.own_tags
     }
+    NewMachines = { actions = ["ec2:CreateLaunchTemplate"], resources = ["${local.arn.ec2}:launch-template/*"] }
     # Creating a group needs the permissions with which the group starts instances.
     # https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-launch-template-permissions.html
     StartMachines = {
@@ -26,7 +28,7 @@ locals {
         "iam:TagInstanceProfile",
         "iam:UntagInstanceProfile",
       ]
-      resources = ["${local.global_arn.iam}:instance-profile/${local.name}-*"]
+      resources = ["${local.global_arn.iam}:instance-profile/${local.global_name}-*"]
     }
   }
   compute_first_uses = ["autoscaling.amazonaws.com", "spot.amazonaws.com"]

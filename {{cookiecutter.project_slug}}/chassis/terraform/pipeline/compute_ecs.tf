@@ -14,6 +14,8 @@ locals {
         "${local.arn.ecs}:task-definition/${local.name}-*",
       ]
     }
+    # `make rollout` runs a worker of a service without workers, and stops it; see rollout_ecs.sh.
+    Trials = { actions = ["ecs:StopTask"], resources = ["${local.arn.ecs}:task/${local.name}/*"] }
     # This action cannot be limited to names.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
     OldVersions = { actions = ["ecs:DeregisterTaskDefinition"], resources = ["*"] }

@@ -21,11 +21,12 @@ locals {
         "iam:DeleteLoginProfile", # as is a password.
         "iam:DeleteUser",
         "iam:DetachUserPolicy",
+        "iam:PutUserPermissionsBoundary", # Set, not remove.
         "iam:TagUser",
         "iam:UntagUser",
         "iam:UpdateUser",
       ]
-      resources = ["${local.global_arn.iam}:user/${local.name}-worker"]
+      resources = ["${local.global_arn.iam}:user/${local.global_name}-worker"]
     }
   }
 }

@@ -39,6 +39,24 @@ variable "github_repository" {
   }
 }
 
+variable "github_oidc_url" {
+  description = "URL of the OIDC provider of GitHub Actions: on GitHub Enterprise Server, https://<host>/_services/token."
+  type        = string
+  default     = "https://token.actions.githubusercontent.com"
+
+  validation {
+    # https://docs.github.com/en/enterprise-server@3.21/actions/how-tos/secure-your-work/security-harden-deployments/oidc-in-aws
+    condition     = can(regex("^https://[A-Za-z0-9.-]+(/[A-Za-z0-9._/-]*[A-Za-z0-9._-])?$", var.github_oidc_url))
+    error_message = "The URL of the OIDC provider must begin with https://, and not end with a slash."
+  }
+}
+
+variable "permissions_boundary_arn" {
+  description = "ARN of the permissions boundary of the roles; empty for none."
+  type        = string
+  default     = ""
+}
+
 locals {
   contract = jsondecode(file("${path.module}/../../../contract.json"))
 
@@ -55,8 +73,16 @@ locals {
   global_arn = {
     for service in ["budgets", "cloudwatch", "iam"] : service => "arn:${local.partition}:${service}::${local.account}"
   }
-  bucket_arn = "arn:${local.partition}:s3:::${local.name}"
-  state_arn  = "${local.bucket_arn}-state-${local.account}"
+  # Names as in terraform/service/locals.tf.
+  global_name   = "${local.name}-${local.region}"
+  bucket_suffix = substr(sha256("${local.account} ${local.region}"), 0, 12)
+  bucket_arn    = "arn:${local.partition}:s3:::${local.name}"
+  # `make bootstrap` has written the name of its bucket there, which chassis 1 made of other parts.
+  backend      = "${path.module}/../../../terraform/environments/${var.environment}.s3.tfbackend"
+  state_bucket = try(regex("(?m)^bucket *= *\"([^\"]+)\"", file(local.backend))[0], "${local.name}-state-${local.bucket_suffix}")
+  state_arn    = "arn:${local.partition}:s3:::${local.state_bucket}"
+
+  oidc_issuer = trimprefix(var.github_oidc_url, "https://")
 
   # Which jobs can assume which role: jobs of pull requests plan, jobs of the environment deploy.
   # Who can run a job of the environment, and whether it needs approval, is configured in GitHub.
@@ -88,7 +114,7 @@ data "aws_partition" "current" {}
 
 # There is one per account, shared with other services, so it is not managed here.
 data "aws_iam_openid_connect_provider" "github" {
-  url = "https://token.actions.githubusercontent.com"
+  url = var.github_oidc_url
 }
 
 data "aws_iam_policy_document" "trust" {
@@ -103,12 +129,12 @@ data "aws_iam_policy_document" "trust" {
     }
     condition {
       test     = "StringEquals"
-      variable = "token.actions.githubusercontent.com:aud"
+      variable = "${local.oidc_issuer}:aud"
       values   = ["sts.amazonaws.com"]
     }
     condition {
       test     = "StringEquals"
-      variable = "token.actions.githubusercontent.com:sub"
+      variable = "${local.oidc_issuer}:sub"
       values   = [each.value]
     }
   }
@@ -117,11 +143,12 @@ data "aws_iam_policy_document" "trust" {
 resource "aws_iam_role" "this" {
   for_each = local.subjects
 
-  # The path excludes the role from those that it can change itself, `${local.name}-*`.
-  name                 = "${local.name}-${each.key}"
+  # The path excludes the role from those that it can change itself, `${local.global_name}-*`.
+  name                 = "${local.global_name}-${each.key}"
   path                 = "/pipeline/"
   description          = "Pipelines of ${var.github_repository}: ${each.key} ${var.environment}"
   assume_role_policy   = data.aws_iam_policy_document.trust[each.key].json
+  permissions_boundary = var.permissions_boundary_arn == "" ? null : var.permissions_boundary_arn
   max_session_duration = 7200
 }
 

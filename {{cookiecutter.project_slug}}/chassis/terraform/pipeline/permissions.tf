@@ -20,6 +20,7 @@ locals {
     "iam:List*",
     "kms:DescribeKey",
     "logs:DescribeLogGroups",
+    "logs:DescribeMetricFilters",
     "logs:ListTagsForResource",
     "s3:GetAccelerateConfiguration",
     "s3:GetBucket*",
@@ -37,7 +38,7 @@ locals {
   change_statements = merge(local.broker_change_statements, local.compute_change_statements, local.identity_change_statements, local.results_change_statements, {
     Alarms = {
       actions   = ["cloudwatch:*"]
-      resources = ["${local.arn.cloudwatch}:alarm:${local.name}-*", "${local.global_arn.cloudwatch}:dashboard/${local.name}"]
+      resources = ["${local.arn.cloudwatch}:alarm:${local.name}-*", "${local.global_arn.cloudwatch}:dashboard/${local.global_name}"]
     }
     Topic  = { actions = ["sns:*"], resources = ["${local.arn.sns}:${local.name}-alarms", "${local.arn.sns}:${local.name}-alarms:*"] }
     Logs   = { actions = ["logs:*"], resources = ["${local.arn.logs}:log-group:/${local.contract.service}/${var.environment}/*"] }
@@ -50,7 +51,7 @@ locals {
     LogIn = { actions = ["ecr:GetAuthorizationToken"], resources = ["*"] } # This action cannot be limited to one repository.
     Budget = {
       actions   = ["budgets:ModifyBudget", "budgets:TagResource", "budgets:UntagResource"]
-      resources = ["${local.global_arn.budgets}:budget/${local.name}"]
+      resources = ["${local.global_arn.budgets}:budget/${local.global_name}"]
     }
     Roles = {
       actions = [
@@ -63,6 +64,7 @@ locals {
         "iam:DeleteRole",
         "iam:DeleteRolePolicy",
         "iam:DetachRolePolicy",
+        "iam:PutRolePermissionsBoundary", # Set, not remove.
         "iam:PutRolePolicy",
         "iam:TagPolicy",
         "iam:TagRole",
@@ -72,27 +74,90 @@ locals {
         "iam:UpdateRole",
         "iam:UpdateRoleDescription",
       ]
-      resources = ["${local.global_arn.iam}:role/${local.name}-*", "${local.global_arn.iam}:policy/${local.name}-*"]
+      resources = ["${local.global_arn.iam}:role/${local.global_name}-*", "${local.global_arn.iam}:policy/${local.global_name}-*"]
     }
-    # New resources have unknown ids and no tags yet, so neither can limit these actions.
+    # Limited by tags, as ids are unknown: the provider tags what it creates, and only what has the
+    # tags of this environment can be changed or deleted.
     # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
-    Network = {
+    ChangeNetwork = {
       actions = [
+        "ec2:*InternetGateway",
+        "ec2:*NatGateway*",
+        "ec2:*Route",
         "ec2:*RouteTable*",
         "ec2:*SecurityGroup*",
         "ec2:*Subnet*",
+        "ec2:*Tags",
         "ec2:*Vpc*",
-        "ec2:CreateTags",
-        "ec2:DeleteTags",
+        "ec2:DisassociateAddress",
+        "ec2:ReleaseAddress",
+      ]
+      resources  = ["${local.arn.ec2}:*"]
+      conditions = local.own_tags
+    }
+    # New resources have no tags yet, but are in networks that may belong to somebody else.
+    MakeNetwork = {
+      actions = [
+        "ec2:AllocateAddress",
+        "ec2:CreateInternetGateway",
+        "ec2:CreateNatGateway",
+        "ec2:CreateRouteTable",
+        "ec2:CreateSecurityGroup",
+        "ec2:CreateSubnet",
+        "ec2:CreateVpc",
+        "ec2:CreateVpcEndpoint",
       ]
       resources = ["${local.arn.ec2}:*"]
+    }
+    # Parts of such resources, which have other tags or none.
+    NetworkParts = {
+      actions = ["ec2:AuthorizeSecurityGroup*", "ec2:DisassociateAddress"]
+      resources = [
+        "${local.arn.ec2}:network-interface/*",
+        "${local.arn.ec2}:security-group-rule/*",
+      ]
+    }
+    # Tags set while a resource is created. Setting them later would make it this environment's.
+    # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
+    TagNew = {
+      actions    = ["ec2:CreateTags"]
+      resources  = ["${local.arn.ec2}:*"]
+      conditions = [{ test = "Null", variable = "ec2:CreateAction", values = ["false"] }]
+    }
+    # AWS creates the default security group of a VPC without tags.
+    TagDefaultGroup = {
+      actions   = ["ec2:CreateTags"]
+      resources = ["${local.arn.ec2}:security-group/*"]
+      conditions = concat(
+        [for tag in keys(local.tags) : { test = "Null", variable = "aws:ResourceTag/${tag}", values = ["true"] }],
+        [for tag, value in local.tags : { test = "StringEquals", variable = "aws:RequestTag/${tag}", values = [value] }],
+      )
     }
     # A VPC endpoint with private DNS associates a hosted zone.
     EndpointNames = {
       actions   = ["route53:AssociateVPCWithHostedZone"]
       resources = ["arn:${local.partition}:route53:::hostedzone/*"]
     }
+    }, length(local.shared_groups) == 0 ? {} : {
+    # The security group of another network's endpoints, which is to accept the workers.
+    SharedEndpoints = {
+      actions   = ["ec2:*SecurityGroupIngress", "ec2:ModifySecurityGroupRules", "ec2:UpdateSecurityGroupRuleDescriptionsIngress"]
+      resources = [for id in local.shared_groups : "${local.arn.ec2}:security-group/${id}"]
+    }
   })
+}
+
+locals {
+  tags     = { Service = local.contract.service, Environment = var.environment }
+  own_tags = [for tag, value in local.tags : { test = "StringEquals", variable = "aws:ResourceTag/${tag}", values = [value] }]
+
+  # `endpoints_security_group_id` of the network, where it is an id; one of the owner's resources has
+  # the tags above.
+  root = "${path.module}/../../../terraform"
+  shared_groups = distinct(flatten([
+    for path in ["${local.root}/main.tf", "${local.root}/environments/${var.environment}.tfvars"] :
+    regexall("endpoints_security_group_id\\s*=\\s*\"(sg-[0-9a-f]+)\"", try(file(path), ""))
+  ]))
 }
 
 locals {
@@ -154,18 +219,27 @@ data "aws_iam_policy_document" "deploy" {
       sid       = statement.key
       actions   = statement.value.actions
       resources = statement.value.resources
+
+      dynamic "condition" {
+        for_each = try(statement.value.conditions, [])
+        content {
+          test     = condition.value.test
+          variable = condition.value.variable
+          values   = condition.value.values
+        }
+      }
     }
   }
 
   statement {
     sid       = "LendRoles"
     actions   = ["iam:PassRole"]
-    resources = ["${local.global_arn.iam}:role/${local.name}-*"]
+    resources = ["${local.global_arn.iam}:role/${local.global_name}-*"]
 
     condition {
       test     = "StringEquals"
       variable = "iam:PassedToService"
-      values   = local.role_users
+      values   = concat(local.role_users, local.broker_role_users)
     }
   }
 

@@ -7,7 +7,8 @@ locals {
         "${local.arn.elasticache}:cluster:${local.name}-*",
         "${local.arn.elasticache}:replicationgroup:${local.name}",
         "${local.arn.elasticache}:subnetgroup:${local.name}-results",
-        # Used, not changed: AWS manages it.
+        "${local.arn.elasticache}:parametergroup:${local.name}-results",
+        # Used by chassis 1, which an update changes.
         "${local.arn.elasticache}:parametergroup:default.*",
       ]
     }

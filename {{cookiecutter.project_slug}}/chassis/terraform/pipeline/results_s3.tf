@@ -3,7 +3,7 @@ locals {
   results_change_statements = {
     Results = {
       actions   = ["s3:*"]
-      resources = ["${local.bucket_arn}-results-${local.account}", "${local.bucket_arn}-results-${local.account}/*"]
+      resources = ["${local.bucket_arn}-results-${local.bucket_suffix}", "${local.bucket_arn}-results-${local.bucket_suffix}/*"]
     }
   }
   results_first_uses = []

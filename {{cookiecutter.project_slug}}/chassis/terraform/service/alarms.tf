@@ -1,6 +1,10 @@
 # The runbook has a section for each alarm. Thresholds are derived from the contract; see also
 # local.alarms.
 
+locals {
+  alarm_actions = concat([aws_sns_topic.alarms.arn], var.alarm_actions)
+}
+
 resource "aws_cloudwatch_metric_alarm" "queue" {
   for_each = local.alarms
 
@@ -16,30 +20,30 @@ resource "aws_cloudwatch_metric_alarm" "queue" {
   evaluation_periods  = each.value.minutes
   # An idle queue has no metrics.
   treat_missing_data = "notBreaching"
-  alarm_actions      = [aws_sns_topic.alarms.arn]
-  ok_actions         = [aws_sns_topic.alarms.arn]
+  alarm_actions      = local.alarm_actions
+  ok_actions         = local.alarm_actions
 }
 
-resource "aws_cloudwatch_metric_alarm" "nobody_works" {
-  for_each = local.queues
+resource "aws_cloudwatch_metric_alarm" "no_consumers" {
+  for_each = local.watched_workers
 
-  alarm_name          = "${local.name}-${each.key}-nobody-works"
-  alarm_description   = "${format(local.nobody_works.says, each.key)} ${var.runbook_url}#nobody-works"
+  alarm_name          = "${local.name}-${each.key}-no-consumers"
+  alarm_description   = "${local.no_consumers[each.key].says} ${var.runbook_url}#no-consumers"
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   evaluation_periods  = 10
-  treat_missing_data  = local.nobody_works.if_silent
-  alarm_actions       = [aws_sns_topic.alarms.arn]
-  ok_actions          = [aws_sns_topic.alarms.arn]
+  treat_missing_data  = local.no_consumers[each.key].if_silent
+  alarm_actions       = local.alarm_actions
+  ok_actions          = local.alarm_actions
 
   metric_query {
-    id          = "nobody"
-    label       = local.nobody_works.label
-    expression  = local.nobody_works.expression
+    id          = "no_consumers"
+    label       = local.no_consumers[each.key].label
+    expression  = local.no_consumers[each.key].expression
     return_data = true
   }
   dynamic "metric_query" {
-    for_each = { for id in local.nobody_works.metrics : id => local.metrics[each.key][id] }
+    for_each = { for id in local.no_consumers[each.key].metrics : id => local.metrics[each.key][id] }
     content {
       id = metric_query.key
       metric {
@@ -67,8 +71,8 @@ resource "aws_cloudwatch_metric_alarm" "utilization" {
   period              = 300
   evaluation_periods  = 3
   treat_missing_data  = "notBreaching"
-  alarm_actions       = [aws_sns_topic.alarms.arn]
-  ok_actions          = [aws_sns_topic.alarms.arn]
+  alarm_actions       = local.alarm_actions
+  ok_actions          = local.alarm_actions
 }
 
 resource "aws_sns_topic" "alarms" {
@@ -113,7 +117,7 @@ resource "aws_sns_topic_subscription" "email" {
 resource "aws_budgets_budget" "monthly" {
   for_each = var.monthly_budget_usd > 0 ? { this = var.monthly_budget_usd } : {}
 
-  name         = local.name
+  name         = local.global_name
   budget_type  = "COST"
   limit_amount = tostring(each.value)
   limit_unit   = "USD"
@@ -130,4 +134,10 @@ resource "aws_budgets_budget" "monthly" {
     notification_type         = "FORECASTED"
     subscriber_sns_topic_arns = [aws_sns_topic.alarms.arn]
   }
+}
+
+# Names of chassis 1.
+moved {
+  from = aws_cloudwatch_metric_alarm.nobody_works
+  to   = aws_cloudwatch_metric_alarm.no_consumers
 }

@@ -1,23 +1,27 @@
 resource "aws_autoscaling_policy" "backlog" {
-  for_each = local.queues
+  for_each = local.scaled_workers
 
   name                   = "${local.name}-${each.key}-backlog"
   policy_type            = "TargetTrackingScaling"
   autoscaling_group_name = aws_autoscaling_group.worker[each.key].name
+  # Until the number of instances is published, the load looks as before a scale-out, and would be
+  # multiplied again. An instance that warms up counts as added already.
+  # https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-default-instance-warmup.html
+  estimated_instance_warmup = 300
 
   target_tracking_configuration {
-    target_value     = each.value.backlog_per_worker
-    disable_scale_in = each.value.workers_min == 0
+    target_value     = 1
+    disable_scale_in = each.value.min == 0
 
     customized_metric_specification {
       metrics {
         id          = "backlog"
-        label       = "Waiting messages per worker"
-        expression  = local.backlog_per_worker_expression
+        label       = "Waiting messages per worker, as a share of what it clears in time"
+        expression  = local.load[each.key].expression
         return_data = true
       }
       dynamic "metrics" {
-        for_each = { for id in ["visible", "running"] : id => local.metrics[each.key][id] }
+        for_each = { for id in local.load[each.key].metrics : id => local.metrics[each.key][id] }
         content {
           id          = metrics.key
           return_data = false
@@ -41,10 +45,10 @@ resource "aws_autoscaling_policy" "backlog" {
   }
 }
 
-resource "aws_autoscaling_policy" "wake" {
-  for_each = local.sleeping_queues
+resource "aws_autoscaling_policy" "from_zero" {
+  for_each = local.to_zero_workers
 
-  name                      = "${local.name}-${each.key}-wake"
+  name                      = "${local.name}-${each.key}-scale-from-zero"
   policy_type               = "StepScaling"
   autoscaling_group_name    = aws_autoscaling_group.worker[each.key].name
   adjustment_type           = "ChangeInCapacity"
@@ -57,10 +61,10 @@ resource "aws_autoscaling_policy" "wake" {
   }
 }
 
-resource "aws_autoscaling_policy" "sleep" {
-  for_each = local.sleeping_queues
+resource "aws_autoscaling_policy" "to_zero" {
+  for_each = local.to_zero_workers
 
-  name                    = "${local.name}-${each.key}-sleep"
+  name                    = "${local.name}-${each.key}-scale-to-zero"
   policy_type             = "StepScaling"
   autoscaling_group_name  = aws_autoscaling_group.worker[each.key].name
   adjustment_type         = "ExactCapacity"
@@ -73,6 +77,16 @@ resource "aws_autoscaling_policy" "sleep" {
 }
 
 locals {
-  wake_policy_arns  = { for name, policy in aws_autoscaling_policy.wake : name => policy.arn }
-  sleep_policy_arns = { for name, policy in aws_autoscaling_policy.sleep : name => policy.arn }
+  from_zero_policy_arns = { for name, policy in aws_autoscaling_policy.from_zero : name => policy.arn }
+  to_zero_policy_arns   = { for name, policy in aws_autoscaling_policy.to_zero : name => policy.arn }
+}
+
+# Names of chassis 1.
+moved {
+  from = aws_autoscaling_policy.wake
+  to   = aws_autoscaling_policy.from_zero
+}
+moved {
+  from = aws_autoscaling_policy.sleep
+  to   = aws_autoscaling_policy.to_zero
 }

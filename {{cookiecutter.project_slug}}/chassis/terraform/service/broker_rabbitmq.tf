@@ -50,8 +50,13 @@ locals {
 
 locals {
   # Each environment has its own broker, so names of queues need no prefix.
-  queue_name_prefix = ""
-  queue_name_suffix = ""
+  broker_queues = {
+    for queue in local.effective_queues : queue.name => {
+      queue_name       = queue.name
+      dead_letter_name = "${queue.name}-dlq"
+      has_metrics      = true
+    }
+  }
 
   broker_environment = {
     BROKER_URL            = aws_mq_broker.this.instances[0].endpoints[0]
@@ -90,7 +95,9 @@ locals {
 }
 
 # The service declares exchanges and queues.
-resource "aws_mq_broker" "this" {
+# A change that Amazon MQ cannot make, such as other subnets, would replace the broker and delete all
+# messages, so prevent_destroy fails the plan.
+resource "aws_mq_broker" "this" { # docs/deleting.md says how to delete a broker
   # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-amazonmq-broker-encryptionoptions.html
   #checkov:skip=CKV_AWS_209:RabbitMQ brokers support AWS owned keys only.
   broker_name        = local.name
@@ -121,6 +128,7 @@ resource "aws_mq_broker" "this" {
   }
 
   lifecycle {
+    prevent_destroy = true
     # Amazon MQ cannot change users of RabbitMQ; see rabbitmq_password.sh.
     ignore_changes = [user]
   }
@@ -133,7 +141,7 @@ resource "aws_mq_configuration" "this" {
   engine_version = local.broker.engine_version
   # In milliseconds. It applies to all queues, so it is the longest visibility timeout.
   # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/configurable-values.html
-  data = "consumer_timeout = ${1000 * max(local.contract.queues[*].visibility_timeout_seconds...)}\n"
+  data = "consumer_timeout = ${1000 * max(local.effective_queues[*].visibility_timeout_seconds...)}\n"
 }
 
 resource "aws_security_group" "broker" {

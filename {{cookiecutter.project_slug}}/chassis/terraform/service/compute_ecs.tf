@@ -1,43 +1,36 @@
-# One ECS service per queue, so that urgent tasks never wait behind slow ones, and each queue has
-# its own limits, size and scaling.
+# One ECS service per worker of the contract. Queues with a worker of their own never wait behind
+# each other's tasks.
 
 variable "compute" {
   description = <<-EOT
-    The compute of the workers; every attribute is optional.
-    cpu_units: CPU units of one worker (default 512); 1024 are one vCPU.
-    memory_mib: memory of one worker in MiB (default 1024); a worker runs one process more than the
-    contract's concurrency.
+    The compute of the workers; every attribute is optional. Their size is in contract.json.
     enable_exec: allow a shell in workers by ECS Exec, which needs a writable file system (default
     false).
+    sidecars: further containers of every worker, such as an OpenTelemetry collector, as in
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html. They share
+    the worker's cpu_units and memory_mib, and log beside it unless they have a logConfiguration.
   EOT
   type        = any
   default     = {}
 
   validation {
-    condition     = length(setsubtract(keys(var.compute), ["cpu_units", "memory_mib", "enable_exec"])) == 0
-    error_message = "compute takes cpu_units, memory_mib and enable_exec."
+    condition     = length(setsubtract(keys(var.compute), ["enable_exec", "sidecars"])) == 0
+    error_message = "compute takes enable_exec and sidecars; cpu_units and memory_mib are in contract.json, in worker_defaults or workers."
   }
   validation {
-    condition     = contains([256, 512, 1024, 2048, 4096, 8192, 16384], try(var.compute.cpu_units, 512))
-    error_message = "Fargate offers 256, 512, 1024, 2048, 4096, 8192 and 16384 CPU units."
-  }
-  validation {
-    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html
-    condition = (
-      try(var.compute.memory_mib, 1024) >= 2 * try(var.compute.cpu_units, 512) &&
-      try(var.compute.memory_mib, 1024) <= 8 * try(var.compute.cpu_units, 512)
-    )
-    error_message = "Fargate offers 2 to 8 MiB of memory per CPU unit."
+    condition     = alltrue([for sidecar in try(var.compute.sidecars, []) : can(sidecar.image) && try(sidecar.name != "worker", false)])
+    error_message = "Each of the compute's sidecars needs an image, and a name other than worker."
   }
 }
 
 locals {
-  compute = merge({ cpu_units = 512, memory_mib = 1024, enable_exec = false }, var.compute)
+  compute = merge({ enable_exec = false, sidecars = [] }, var.compute)
 }
 
 locals {
   compute_services = concat(["ecr.api", "ecr.dkr", "logs"], local.compute.enable_exec || local.broker_sessions ? ["ssmmessages"] : [])
   secret_reader    = aws_iam_role.execution
+  trust_policy     = data.aws_iam_policy_document.trust_ecs.json
 
   # The environment variables of every container of the service.
   container_environment = [for name, value in local.environment : { name = name, value = value }]
@@ -50,15 +43,29 @@ locals {
     [for name, arn in var.secrets : { name = name, valueFrom = arn }],
   )
 
+  log_configuration = {
+    for name in keys(merge(local.workers, local.beat)) : name => {
+      logDriver = "awslogs"
+      options = {
+        awslogs-group         = aws_cloudwatch_log_group.workers.name
+        awslogs-region        = local.region
+        awslogs-stream-prefix = name
+        # Tasks must not block when logs cannot be delivered.
+        mode            = "non-blocking"
+        max-buffer-size = "4m"
+      }
+    }
+  }
+
   running_workers_metrics = {
-    for name in keys(local.queues) : name => {
+    for name in keys(merge(local.workers, local.beat)) : name => {
       namespace  = "ECS/ContainerInsights"
       name       = "RunningTaskCount"
       dimensions = { ClusterName = local.name, ServiceName = name }
     }
   }
   utilization_metrics = merge([
-    for name in keys(local.queues) : {
+    for name in keys(local.workers) : {
       for metric in ["CPUUtilization", "MemoryUtilization"] : "${name}-${metric}" => {
         namespace  = "AWS/ECS"
         name       = metric
@@ -83,14 +90,38 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
   capacity_providers = ["FARGATE", "FARGATE_SPOT"]
 }
 
+locals {
+  # What the containers of workers and of the beat have in common.
+  containers = {
+    for name in keys(merge(local.workers, local.beat)) : name => {
+      image       = local.image
+      essential   = true
+      environment = local.container_environment
+      secrets     = local.container_secrets
+      # On Fargate only root can write to it, unless the image declares it as a VOLUME.
+      # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
+      mountPoints     = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
+      linuxParameters = { initProcessEnabled = true }
+      healthCheck = {
+        command     = ["CMD", local.contract.service, "health", name]
+        interval    = 30
+        timeout     = 10
+        retries     = 3
+        startPeriod = 60
+      }
+      logConfiguration = local.log_configuration[name]
+    }
+  }
+}
+
 resource "aws_ecs_task_definition" "worker" {
-  for_each = local.queues
+  for_each = local.workers
 
   family                   = "${local.name}-${each.key}"
   requires_compatibilities = ["FARGATE"]
   network_mode             = "awsvpc"
-  cpu                      = local.compute.cpu_units
-  memory                   = local.compute.memory_mib
+  cpu                      = each.value.cpu_units
+  memory                   = each.value.memory_mib
   execution_role_arn       = aws_iam_role.execution.arn
   task_role_arn            = aws_iam_role.workers.arn
 
@@ -99,38 +130,12 @@ resource "aws_ecs_task_definition" "worker" {
     cpu_architecture        = var.architecture
   }
 
-  container_definitions = jsonencode([{
+  container_definitions = jsonencode(concat([merge(local.containers[each.key], {
     name                   = "worker"
-    image                  = local.image
-    essential              = true
     command                = [local.contract.service, "worker", each.key]
-    environment            = local.container_environment
-    secrets                = local.container_secrets
     stopTimeout            = local.contract.stop_timeout_seconds
     readonlyRootFilesystem = !local.compute.enable_exec
-    # On Fargate only root can write to it, unless the image declares it as a VOLUME.
-    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
-    mountPoints     = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
-    linuxParameters = { initProcessEnabled = true }
-    healthCheck = {
-      command     = ["CMD", local.contract.service, "health", each.key]
-      interval    = 30
-      timeout     = 10
-      retries     = 3
-      startPeriod = 60
-    }
-    logConfiguration = {
-      logDriver = "awslogs"
-      options = {
-        awslogs-group         = aws_cloudwatch_log_group.workers.name
-        awslogs-region        = local.region
-        awslogs-stream-prefix = each.key
-        # Tasks must not block when logs cannot be delivered.
-        mode            = "non-blocking"
-        max-buffer-size = "4m"
-      }
-    }
-  }])
+  })], [for sidecar in local.compute.sidecars : merge({ logConfiguration = local.log_configuration[each.key] }, sidecar)]))
 
   volume {
     name = "tmp"
@@ -138,12 +143,12 @@ resource "aws_ecs_task_definition" "worker" {
 }
 
 resource "aws_ecs_service" "worker" {
-  for_each = local.queues
+  for_each = local.workers
 
   name                    = each.key
   cluster                 = aws_ecs_cluster.this.id
   task_definition         = aws_ecs_task_definition.worker[each.key].arn
-  desired_count           = local.workers[each.key].min
+  desired_count           = local.capacity[each.key].min
   enable_execute_command  = local.compute.enable_exec
   propagate_tags          = "SERVICE"
   enable_ecs_managed_tags = true
@@ -152,7 +157,7 @@ resource "aws_ecs_service" "worker" {
 
   capacity_provider_strategy {
     capacity_provider = "FARGATE"
-    base              = var.use_spot ? each.value.workers_min : 0
+    base              = var.use_spot ? each.value.min : 0
     weight            = var.use_spot ? 0 : 1
   }
   dynamic "capacity_provider_strategy" {
@@ -169,8 +174,9 @@ resource "aws_ecs_service" "worker" {
   }
 
   network_configuration {
-    subnets         = local.subnet_ids
-    security_groups = [aws_security_group.workers.id]
+    subnets          = local.subnet_ids
+    security_groups  = [aws_security_group.workers.id]
+    assign_public_ip = local.public_addresses
   }
 
   # Autoscaling sets desired_count.
@@ -206,8 +212,14 @@ data "aws_iam_policy_document" "trust_ecs" {
 
 # Permissions of the worker's own code.
 resource "aws_iam_role" "workers" {
-  name               = "${local.name}-workers"
-  assume_role_policy = data.aws_iam_policy_document.trust_ecs.json
+  name                 = "${local.global_name}-workers"
+  assume_role_policy   = local.trust_policy
+  permissions_boundary = local.boundary
+
+  # A name that changes must not leave running workers, or producers elsewhere, without permissions.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 data "aws_iam_policy_document" "trust_execution" {
@@ -223,8 +235,14 @@ data "aws_iam_policy_document" "trust_execution" {
 
 # Permissions of ECS to start the worker.
 resource "aws_iam_role" "execution" {
-  name               = "${local.name}-execution"
-  assume_role_policy = data.aws_iam_policy_document.trust_execution.json
+  name                 = "${local.global_name}-execute"
+  assume_role_policy   = data.aws_iam_policy_document.trust_execution.json
+  permissions_boundary = local.boundary
+
+  # A name that changes must not leave running workers, or producers elsewhere, without permissions.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_iam_role_policy" "execution" {
@@ -257,7 +275,7 @@ data "aws_iam_policy_document" "look_at_workers" {
   }
 }
 
-# A busy worker protects itself from scale-in; see protection.py.
+# A worker protects its long tasks from scale-in and deployments; see compute/ecs.py of the library.
 data "aws_iam_policy_document" "protection" {
   statement {
     sid       = "ProtectItself"

@@ -1,4 +1,4 @@
-# From top to bottom: alarms, backlog, workers, throughput, dead-letter messages.
+# From top to bottom: alarms, backlog, workers, throughput, dead-letter messages; with `task_metrics`, tasks.
 locals {
   workers_chart = { title = "Workers", metrics = [
     for name, metric in local.running_workers_metrics : concat(
@@ -8,7 +8,7 @@ locals {
 }
 
 resource "aws_cloudwatch_dashboard" "this" {
-  dashboard_name = local.name
+  dashboard_name = local.global_name
   dashboard_body = jsonencode({
     widgets = concat(
       [{
@@ -17,13 +17,15 @@ resource "aws_cloudwatch_dashboard" "this" {
           title = "Alarms"
           alarms = concat(
             values(aws_cloudwatch_metric_alarm.queue)[*].arn,
-            values(aws_cloudwatch_metric_alarm.nobody_works)[*].arn,
+            values(aws_cloudwatch_metric_alarm.no_consumers)[*].arn,
             values(aws_cloudwatch_metric_alarm.utilization)[*].arn,
             local.broker_alarm_arns,
+            local.results_alarm_arns,
+            local.task_alarm_arns,
           )
         }
       }],
-      [for index, chart in local.charts : {
+      [for index, chart in concat(local.charts, local.task_charts) : {
         type = "metric", x = 12 * (index % 2), y = 3 + 6 * floor(index / 2), width = 12, height = 6
         properties = {
           title   = chart.title

@@ -28,7 +28,7 @@ resource "aws_ecs_task_definition" "flower" {
 
   container_definitions = jsonencode([{
     name        = "flower"
-    image       = "${local.registry}/${local.name}:${local.broker.flower_image_tag}"
+    image       = "${local.repository}:${local.broker.flower_image_tag}"
     essential   = true
     command     = ["celery", "--app=${local.contract.package}", "flower", "--address=127.0.0.1", "--port=5555"]
     environment = local.container_environment
@@ -58,7 +58,7 @@ resource "aws_ecs_task_definition" "flower" {
 resource "aws_ecs_service" "flower" {
   for_each = local.flower
 
-  # Cannot clash with a queue's service: names of queues are lower-case.
+  # Cannot clash with a worker's service: names of workers are lower-case.
   name                    = "Flower"
   cluster                 = aws_ecs_cluster.this.id
   task_definition         = aws_ecs_task_definition.flower["this"].arn
@@ -76,8 +76,9 @@ resource "aws_ecs_service" "flower" {
 
   # Like workers, it can connect to the broker and to AWS, and nothing can connect to it.
   network_configuration {
-    subnets         = local.subnet_ids
-    security_groups = [aws_security_group.workers.id]
+    subnets          = local.subnet_ids
+    security_groups  = [aws_security_group.workers.id]
+    assign_public_ip = local.public_addresses
   }
 
   depends_on = [
@@ -128,8 +129,14 @@ resource "aws_iam_role_policy" "read_flower_password" {
 resource "aws_iam_role" "flower" {
   for_each = local.flower
 
-  name               = "${local.name}-flower"
-  assume_role_policy = data.aws_iam_policy_document.trust_ecs.json
+  name                 = "${local.global_name}-flower"
+  assume_role_policy   = data.aws_iam_policy_document.trust_ecs.json
+  permissions_boundary = local.boundary
+
+  # A name that changes must not leave running workers, or producers elsewhere, without permissions.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_iam_role_policy" "flower_exec" {
@@ -173,9 +180,14 @@ data "aws_iam_policy_document" "flower" {
 resource "aws_iam_policy" "flower" {
   for_each = local.flower
 
-  name        = "${local.name}-flower"
+  name        = "${local.global_name}-flower"
   description = "Who may look at Flower of ${local.name}, and so cancel tasks"
   policy      = data.aws_iam_policy_document.flower.json
+
+  # A name that changes must not leave running workers, or producers elsewhere, without permissions.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 output "flower_policy_arn" {

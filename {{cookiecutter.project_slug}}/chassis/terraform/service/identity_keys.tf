@@ -2,16 +2,23 @@
 # the secret below: Terraform would store it in its state, which others can read.
 
 locals {
-  identity_services = ["secretsmanager"]
+  identity_services      = ["secretsmanager"]
+  identity_read_policies = [data.aws_iam_policy_document.read_access_key.json]
   identity_secrets = [
     { arn = aws_secretsmanager_secret.access_key.arn, prefix = "", keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] },
   ]
 }
 
 resource "aws_iam_user" "worker" {
-  name = "${local.name}-worker"
+  name                 = "${local.global_name}-worker"
+  permissions_boundary = local.boundary
   # Deletes the access key, which Terraform does not manage, with the user.
   force_destroy = true
+
+  # A name that changes must not leave running workers, or producers elsewhere, without permissions.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_iam_user_policy_attachment" "worker" {
@@ -21,7 +28,7 @@ resource "aws_iam_user_policy_attachment" "worker" {
 
 resource "aws_secretsmanager_secret" "access_key" {
   name        = "${local.name}-worker"
-  description = "Access key of the IAM user of the same name, as JSON"
+  description = "Access key of the IAM user ${aws_iam_user.worker.name}, as JSON"
   kms_key_id  = local.own_key
   # The name cannot be used again during this time.
   recovery_window_in_days = var.protect_data ? 30 : 0

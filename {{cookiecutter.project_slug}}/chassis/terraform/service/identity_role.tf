@@ -1,8 +1,9 @@
 # The role of the workers has the worker's permissions; there are no credentials to store.
 
 locals {
-  identity_services = []
-  identity_secrets  = []
+  identity_services      = []
+  identity_secrets       = []
+  identity_read_policies = []
 }
 
 resource "aws_iam_role_policy_attachment" "worker" {

@@ -16,6 +16,17 @@ output "image_tag" {
   value       = var.image_tag
 }
 
+variable "image_repository" {
+  description = "URL of an ECR repository that exists, such as one that accounts share; empty to create one. Its policy must allow this account to pull, and what owns it pushes images: `make push` does not."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.image_repository == "" || can(regex("^[0-9]{12}\\.dkr\\.ecr\\.[a-z0-9-]+\\.amazonaws\\.com/[a-z0-9._/-]+$", var.image_repository))
+    error_message = "The image repository must be the URL of an ECR repository without a tag, <account>.dkr.ecr.<region>.amazonaws.com/<name>."
+  }
+}
+
 variable "architecture" {
   description = "CPU architecture of the workers; the image must be built for it."
   type        = string
@@ -27,28 +38,32 @@ variable "architecture" {
   }
 }
 
-variable "use_spot" {
-  description = "Run workers above workers_min on Spot capacity, which costs less and is reclaimed at two minutes' notice."
-  type        = bool
-  default     = false
+locals {
+  own_repository = var.image_repository == "" ? { this = true } : {}
+  registry       = "${local.account}.dkr.ecr.${local.region}.${local.dns_suffix}"
+  repository     = var.image_repository == "" ? "${local.registry}/${local.name}" : var.image_repository
+  # <account>.dkr.ecr.<region>.amazonaws.com/<name>
+  repository_parts = split(".", split("/", local.repository)[0])
+  repository_arn   = "arn:${local.partition}:ecr:${local.repository_parts[3]}:${local.repository_parts[0]}:repository/${trimprefix(local.repository, "${split("/", local.repository)[0]}/")}"
+
+  # ECS checks the form of an image's name even if no worker is started. This tag
+  # is pulled only if the first image fails and ECS rolls back to it, which fails as well.
+  # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html
+  image = "${local.repository}:${var.image_tag == "" ? "none" : var.image_tag}"
 }
 
-locals {
-  registry = "${local.account}.dkr.ecr.${local.region}.${local.dns_suffix}"
-  image    = "${local.registry}/${local.name}:${var.image_tag}"
-
-  log_group = "/${local.contract.service}/${var.environment}/workers"
-
-  # Without an image no worker can start.
-  workers = {
-    for name, queue in local.queues : name => {
-      min = var.image_tag == "" ? 0 : queue.workers_min
-      max = var.image_tag == "" ? 0 : queue.workers_max
-    }
-  }
+moved {
+  from = aws_ecr_repository.service
+  to   = aws_ecr_repository.service["this"]
+}
+moved {
+  from = aws_ecr_lifecycle_policy.service
+  to   = aws_ecr_lifecycle_policy.service["this"]
 }
 
 resource "aws_ecr_repository" "service" {
+  for_each = local.own_repository
+
   name                 = local.name
   image_tag_mutability = "IMMUTABLE"
   force_delete         = !var.protect_data
@@ -67,7 +82,9 @@ resource "aws_ecr_repository" "service" {
 }
 
 resource "aws_ecr_lifecycle_policy" "service" {
-  repository = aws_ecr_repository.service.name
+  for_each = local.own_repository
+
+  repository = aws_ecr_repository.service["this"].name
   policy = jsonencode({
     rules = [
       {
@@ -89,11 +106,6 @@ resource "aws_ecr_lifecycle_policy" "service" {
   })
 }
 
-resource "aws_cloudwatch_log_group" "workers" {
-  name              = local.log_group
-  retention_in_days = var.log_retention_days
-}
-
 # Permissions to start a worker; the worker itself does not need them.
 data "aws_iam_policy_document" "run_image" {
   statement {
@@ -104,7 +116,7 @@ data "aws_iam_policy_document" "run_image" {
   statement {
     sid       = "PullImage"
     actions   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-    resources = ["arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${local.name}"]
+    resources = [local.repository_arn]
   }
   statement {
     sid       = "WriteLogs"

@@ -17,20 +17,26 @@ locals {
     }
   }
 
-  nobody_works = {
-    says       = "No consumers on %s."
-    label      = "No consumers"
-    expression = "IF(FILL(consumers, 0) == 0, 1, 0)"
-    metrics    = ["consumers"]
-    # Workers publish the metric; without a worker there is no data.
-    if_silent = "breaching"
+  # By worker. A worker consumes from all its queues all the time, so one without consumers is
+  # enough for an alarm.
+  no_consumers = {
+    for name, worker in local.workers : name => {
+      says       = "No consumers on ${join(" or ", worker.queues)}."
+      label      = "No consumers"
+      expression = "IF(${join(" OR ", [for index, queue in worker.queues : "FILL(consumers${index}, 0) == 0"])}, 1, 0)"
+      metrics    = [for index, queue in worker.queues : "consumers${index}"]
+      # Workers publish the metric; without a worker there is no data.
+      if_silent = "breaching"
+    }
   }
-  # No queue scales to zero: the workers publish the metric that would start the first one.
+  # No worker scales to zero: workers publish the metric that would start the first one.
   nothing_left = {
-    says       = "no messages are waiting"
-    label      = "Waiting messages"
-    expression = "visible"
-    metrics    = ["visible"]
+    for name, worker in local.workers : name => {
+      says       = "no messages are waiting"
+      label      = "Waiting messages"
+      expression = join(" + ", local.waiting[name])
+      metrics    = [for index, queue in worker.queues : "visible${index}"]
+    }
   }
 
   # There is no metric for the age of messages.
@@ -59,12 +65,12 @@ locals {
       }
       "${name}-backlog" = {
         section     = "backlog"
-        description = "The backlog of ${name} is more than workers_max workers can clear within the acceptable latency."
+        description = "The backlog of ${name} is more than the maximum number of workers can clear within the acceptable latency."
         namespace   = local.name
         metric      = "MessagesWaiting"
         dimensions  = { Queue = queue.queue_name }
         statistic   = "Maximum"
-        threshold   = queue.backlog_per_worker * queue.workers_max
+        threshold   = queue.backlog_per_worker * queue.worker.max
         minutes     = 15
       }
     }
@@ -89,7 +95,7 @@ locals {
       }
     }
   }
-  broker_alarm_arns = values(aws_cloudwatch_metric_alarm.broker)[*].arn
+  broker_alarm_arns = concat(values(aws_cloudwatch_metric_alarm.broker)[*].arn, values(aws_cloudwatch_metric_alarm.beat_gone)[*].arn)
 
   charts = [
     { title = "Waiting messages", metrics = [
@@ -125,8 +131,8 @@ resource "aws_cloudwatch_metric_alarm" "broker" {
   threshold           = 80
   evaluation_periods  = 5
   treat_missing_data  = "notBreaching"
-  alarm_actions       = [aws_sns_topic.alarms.arn]
-  ok_actions          = [aws_sns_topic.alarms.arn]
+  alarm_actions       = local.alarm_actions
+  ok_actions          = local.alarm_actions
 
   metric_query {
     id          = "percent"

@@ -9,13 +9,13 @@ output "policy_arns" {
 }
 
 output "image_repository" {
-  description = "URL of the ECR repository to push images to."
-  value       = aws_ecr_repository.service.repository_url
+  description = "URL of the ECR repository of the workers' image."
+  value       = local.repository
 }
 
 output "dashboard_url" {
   description = "URL of the CloudWatch dashboard."
-  value       = "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${local.name}"
+  value       = "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}#dashboards/dashboard/${local.global_name}"
 }
 
 output "alarm_topic_arn" {
@@ -31,6 +31,11 @@ output "vpc_id" {
 output "subnet_ids" {
   description = "The subnets of the workers."
   value       = local.subnet_ids
+}
+
+output "endpoints_security_group_id" {
+  description = "The security group of the VPC endpoints, for another service that shares the network; null without endpoints."
+  value       = one(values(aws_security_group.endpoints)[*].id)
 }
 
 output "workers_security_group_id" {

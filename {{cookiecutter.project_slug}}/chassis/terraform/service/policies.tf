@@ -9,8 +9,15 @@ locals {
       # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html
       ReadMetrics = { actions = ["cloudwatch:GetMetricData"], resources = ["*"] }
       ReadLogs = {
-        actions   = ["logs:FilterLogEvents"]
+        actions   = ["logs:FilterLogEvents", "logs:StartQuery"]
         resources = ["arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${local.log_group}:*"]
+      }
+      # Of queries whose random ids they know. These actions cannot be limited to a log group.
+      # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html
+      ReadQueries = {
+        actions    = ["logs:GetQueryResults", "logs:StopQuery"]
+        resources  = ["*"]
+        conditions = { "aws:RequestedRegion" = local.region }
       }
     })
   }
@@ -56,7 +63,12 @@ data "aws_iam_policy_document" "this" {
 resource "aws_iam_policy" "this" {
   for_each = data.aws_iam_policy_document.this
 
-  name        = "${local.name}-${each.key}"
+  name        = "${local.global_name}-${each.key}"
   description = "${title(each.key)} of ${local.name}"
   policy      = each.value.json
+
+  # A name that changes must not leave running workers, or producers elsewhere, without permissions.
+  lifecycle {
+    create_before_destroy = true
+  }
 }

@@ -13,8 +13,8 @@ locals {
   results_table = "${local.name}-results"
   results_arn   = "arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${local.results_table}"
 
-  results_environment      = { RESULTS_TABLE = local.results_table }
-  results_gateway_services = ["dynamodb"]
+  results_environment = { RESULTS_TABLE = local.results_table }
+  results_alarm_arns  = []
 
   results_look_statements = {
     LookAtResults = { actions = ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"], resources = [local.results_arn] }

@@ -15,5 +15,5 @@ locals {
   results_look_statements   = {}
   results_read_statements   = {}
   results_worker_statements = {}
-  results_gateway_services  = []
+  results_alarm_arns        = []
 }

@@ -29,7 +29,7 @@ locals {
   results_look_statements   = {}
   results_read_statements   = {}
   results_worker_statements = {}
-  results_gateway_services  = []
+  results_alarm_arns        = values(aws_cloudwatch_metric_alarm.results)[*].arn
 }
 
 # No password, because Terraform would store it in its state. Only the security groups below can
@@ -39,6 +39,7 @@ resource "aws_elasticache_replication_group" "results" {
   description                = "Results of ${local.name}"
   engine                     = "valkey"
   engine_version             = "8.0"
+  parameter_group_name       = aws_elasticache_parameter_group.results.name
   node_type                  = local.results.node_type
   num_cache_clusters         = local.results.nodes
   automatic_failover_enabled = local.results.nodes > 1
@@ -51,6 +52,47 @@ resource "aws_elasticache_replication_group" "results" {
   kms_key_id                 = local.own_key
   # Results expire, so snapshots of them are of no use.
   snapshot_retention_limit = 0
+}
+
+# All results expire. When memory is full, those that expire next make room, which are the oldest.
+# ElastiCache's default, volatile-lru, keeps what is read most, however old it is.
+# https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/ParameterGroups.Engine.html
+resource "aws_elasticache_parameter_group" "results" {
+  name        = "${local.name}-results"
+  family      = "valkey8"
+  description = "Results of ${local.name}"
+
+  parameter {
+    name  = "maxmemory-policy"
+    value = "volatile-ttl"
+  }
+}
+
+# For each node, which ElastiCache names after the group, with a number of three digits.
+# https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/CacheMetrics.WhichShouldIMonitor.html
+resource "aws_cloudwatch_metric_alarm" "results" {
+  for_each = merge([
+    for node in range(1, local.results.nodes + 1) : {
+      for kind, alarm in {
+        memory    = { metric = "DatabaseMemoryUsagePercentage", stat = "Maximum", threshold = 80, minutes = 15, says = "The memory of the result backend is more than 80% full." }
+        evictions = { metric = "Evictions", stat = "Sum", threshold = 0, minutes = 1, says = "The result backend is full: results are deleted before they expire." }
+      } : format("%s-%03d", kind, node) => merge(alarm, { kind = kind, node = format("%s-%03d", local.name, node) })
+    }
+  ]...)
+
+  alarm_name          = "${local.name}-results-${each.key}"
+  alarm_description   = "${each.value.says} ${var.runbook_url}#results-${each.value.kind}"
+  namespace           = "AWS/ElastiCache"
+  metric_name         = each.value.metric
+  dimensions          = { CacheClusterId = each.value.node }
+  statistic           = each.value.stat
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = each.value.threshold
+  period              = 60
+  evaluation_periods  = each.value.minutes
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = local.alarm_actions
+  ok_actions          = local.alarm_actions
 }
 
 resource "aws_elasticache_subnet_group" "results" {

@@ -10,12 +10,11 @@ variable "results" {
 }
 
 locals {
-  # Bucket names are globally unique, so they contain the account ID.
-  results_bucket = "${local.name}-results-${local.account}"
+  results_bucket = "${local.name}-results-${local.bucket_suffix}"
   results_arn    = "arn:${local.partition}:s3:::${local.results_bucket}"
 
-  results_environment      = { RESULTS_BUCKET = local.results_bucket }
-  results_gateway_services = []
+  results_environment = { RESULTS_BUCKET = local.results_bucket }
+  results_alarm_arns  = []
 
   results_look_statements = {
     LookAtResults = { actions = ["s3:ListBucket", "s3:GetLifecycleConfiguration"], resources = [local.results_arn] }

@@ -46,8 +46,9 @@ variable "task_policy_json" {
 }
 
 locals {
-  # The services that need a VPC endpoint, because a VPC that is created has no internet access.
-  task_interface_services = distinct([for arn in values(var.secrets) : split(":", arn)[2]])
+  # The services that need a VPC endpoint if the network has no internet access.
+  # Both, because the ARN of a secret that does not exist yet is unknown.
+  task_interface_services = length(var.secrets) > 0 ? ["secretsmanager", "ssm"] : []
 }
 
 # Secrets are read by ECS, or on EC2 by a script on the instance, whose role the worker shares.

@@ -28,7 +28,7 @@ locals {
 locals {
   trail            = local.broker.keep_trail_days > 0 ? { this = true } : {}
   trail_arn        = "arn:${local.partition}:cloudtrail:${local.region}:${local.account}:trail/${local.name}"
-  trail_bucket     = "${local.name}-${local.account}-trail"
+  trail_bucket     = "${local.name}-trail-${local.bucket_suffix}"
   trail_bucket_arn = "arn:${local.partition}:s3:::${local.trail_bucket}"
 }
 

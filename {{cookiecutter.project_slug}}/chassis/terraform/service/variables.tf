@@ -4,6 +4,12 @@
 variable "contract" {
   description = "The decoded contract.json, which the service reads as well."
   type        = any
+
+  # Here and not among the rules: without this section no other value could be read.
+  validation {
+    condition     = can(var.contract.queue_defaults)
+    error_message = "contract.json breaks 1 rule:\n  queue_defaults is missing: this contract is of version 1, which repeated all numbers in every queue\n      given: null\n      try:   `PYTHONPATH=chassis python3 -m celery_aws.contract.convert contract.json`"
+  }
 }
 
 variable "environment" {
@@ -16,33 +22,20 @@ variable "environment" {
   }
 }
 
-variable "log_level" {
-  description = "Minimum level of the workers' logs."
-  type        = string
-  default     = "INFO"
-
-  validation {
-    condition     = contains(["DEBUG", "INFO", "WARNING", "ERROR"], var.log_level)
-    error_message = "The log level must be DEBUG, INFO, WARNING or ERROR."
-  }
-}
-
-variable "log_retention_days" {
-  description = "Retention of logs in days."
-  type        = number
-  default     = 30
-
-  validation {
-    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096], var.log_retention_days)
-    error_message = "CloudWatch Logs keeps logs for 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731 or 1096 days."
-  }
+variable "use_spot" {
+  description = "Run workers above their `min` on Spot capacity, which costs less and is reclaimed at two minutes' notice."
+  type        = bool
+  default     = false
 }
 
 variable "kms_key_arn" {
   description = <<-EOT
-    ARN of your KMS key, for every resource that supports one; empty for AWS managed keys, which
-    are free.
-    Its policy must allow cloudwatch.amazonaws.com to use it, or alarms are not delivered.
+    ARN of your KMS key, for queues, results, secrets, images, logs and the alarms' topic; empty for
+    AWS managed keys, which are free.
+    Its policy must allow cloudwatch.amazonaws.com and budgets.amazonaws.com to use it, or alarms and
+    budget notifications are not delivered, and
+    logs.<region>.amazonaws.com, or the log group cannot be created.
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
   EOT
   type        = string
   default     = ""
@@ -50,6 +43,28 @@ variable "kms_key_arn" {
   validation {
     condition     = var.kms_key_arn == "" || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
     error_message = "The KMS key needs an ARN, arn:aws:kms:<region>:<account>:key/<id>; aliases do not work across services."
+  }
+}
+
+variable "permissions_boundary_arn" {
+  description = "ARN of the IAM policy that limits the permissions of every role and user that is created; empty for none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.permissions_boundary_arn == "" || can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/.+$", var.permissions_boundary_arn))
+    error_message = "The permissions boundary needs the ARN of a policy, arn:aws:iam::<account>:policy/<name>."
+  }
+}
+
+variable "alarm_actions" {
+  description = "ARNs that alarms notify besides the service's own topic, such as an SNS topic that leads to Slack or PagerDuty. Its policy must allow CloudWatch to publish."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.alarm_actions : can(regex("^arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:[0-9]{12}:.+$", arn))])
+    error_message = "Each of alarm_actions must be an ARN, such as arn:aws:sns:<region>:<account>:<topic>."
   }
 }
 

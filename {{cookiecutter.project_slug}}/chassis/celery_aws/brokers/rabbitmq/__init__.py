@@ -17,17 +17,21 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 from ...contract import Contract
+from .batching import check_prepared_size
 from .properties import longest_delay_seconds, message_properties
 
 __all__ = [
     "CONTROL",
+    "LONG_DELAYS",
     "TRANSPORT",
     "Variables",
     "celery_settings",
+    "check_prepared_size",
     "is_unavailable",
     "longest_delay_seconds",
     "message_properties",
     "steps",
+    "variables",
 ]
 
 TASK_EXCHANGE = Exchange("tasks", type="topic", durable=True, no_declare=True)
@@ -49,6 +53,9 @@ https://www.rabbitmq.com/docs/heartbeats
 
 TRANSPORT = f"{__name__}.transport:Transport"
 """kombu's AMQP transport with fixes."""
+
+LONG_DELAYS = ""
+"""RabbitMQ itself delays messages for years."""
 
 CONTROL = "celery.app.control:Control"
 """Celery's remote control, which works on RabbitMQ."""
@@ -163,6 +170,11 @@ def dead_letter_queue(name: str, contract: Contract) -> Queue:
     )
 
 
+def variables(contract: Contract) -> type[Variables]:
+    """Return the settings class of the environment variables, which is the same for every contract."""
+    return Variables
+
+
 def celery_settings(contract: Contract, variables: Variables, environment: str) -> dict[str, Any]:
     """Return Celery's settings for the broker and the queues."""
     parts = urlsplit(variables.broker_url)
@@ -206,14 +218,15 @@ def celery_settings(contract: Contract, variables: Variables, environment: str) 
         "task_default_exchange_type": TASK_EXCHANGE.type,
         # An unknown queue is an error of the producer, not a queue to create.
         "task_create_missing_queues": False,
-        # Celery keeps delayed messages in queues of this type, instead of in a worker.
-        "broker_native_delayed_delivery_queue_type": "quorum",
-        # For `celery inspect`, `celery control` and Flower.
+        # For `celery inspect`, `celery control` and Flower, which enables events in all workers. Without
+        # a listener, events would cost workers a third of their CPU time.
         "worker_enable_remote_control": True,
-        "worker_send_task_events": True,
+        "worker_send_task_events": False,
         "task_send_sent_event": False,
         # An exclusive queue stays locked until the broker notices a lost connection, and a worker that
-        # reconnects before would exit. RabbitMQ 4.3 requires durable queues otherwise.
+        # reconnects before would exit. From RabbitMQ 4.3 on, Amazon MQ refuses queues that are neither
+        # exclusive nor durable; 4.3.6 itself permits them.
+        # https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-43.html
         "control_queue_exclusive": False,
         "control_queue_durable": True,
         # Event listeners, such as Flower, use a new queue name for each connection.

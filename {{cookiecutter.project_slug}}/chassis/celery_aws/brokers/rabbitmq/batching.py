@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from amqp import Message
 from amqp.exceptions import AMQPError, MessageNacked
 
 from ...errors import MessageTooLargeError, NotAllSentError
+from .. import SIZE_MARGIN_BYTES
+
+if TYPE_CHECKING:
+    from .. import Composed
 
 logger = logging.getLogger(__name__)
 
@@ -20,19 +26,25 @@ ATTEMPTS = 4
 FIRST_BACKOFF_SECONDS = 0.1
 
 
-def check_size(message: Any, max_message_bytes: int) -> None:
+def check_size(message: Any, max_message_bytes: int, reserved_bytes: int = 0) -> None:
     """Refuse a message that is too large; a broker that runs out of memory accepts no messages at all.
 
     Raises:
         MessageTooLargeError: it is larger than `max_message_bytes`.
     """
     headers = message.properties.get("application_headers") or {}
-    size = len(message.body) + len(str(headers))
+    size = len(message.body) + len(str(headers)) + reserved_bytes
     if size > max_message_bytes:
         raise MessageTooLargeError(
             f"{headers.get('task')} was not sent: its message has {size:,} bytes, but max_message_bytes in "
             f"contract.json is {max_message_bytes:,}. Store large data elsewhere, and send its location."
         )
+
+
+def check_prepared_size(message: Composed, transport_options: Mapping[str, Any]) -> None:
+    """Refuse a message that is to be sent later; see `Broker.check_prepared_size`."""
+    made = Message(message.body, application_headers=dict(message.headers))
+    check_size(made, transport_options["service_config"].contract.max_message_bytes, SIZE_MARGIN_BYTES)
 
 
 class Batch:

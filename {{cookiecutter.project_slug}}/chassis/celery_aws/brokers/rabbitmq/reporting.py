@@ -43,9 +43,8 @@ class Reporting(bootsteps.StartStopStep):
     def start(self, worker_consumer: Any) -> None:
         """Start when the worker first starts to consume; it restarts consuming after a lost connection."""
         app = worker_consumer.app
-        served = [app.queue_served(queue.name) for queue in worker_consumer.task_consumer.queues]
         if not Reporting._thread:
-            reporter = Reporter(app, app.contract, served)
+            reporter = Reporter(app, app.contract, app.queues_consumed)
             Reporting._thread = threading.Thread(target=reporter.run, name="reporting", daemon=True)
             Reporting._thread.start()
 

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked, RecoverableConnectionError
+from amqp.exceptions import AMQPError, MessageNacked, PreconditionFailed, RecoverableConnectionError
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
@@ -76,7 +76,13 @@ class TaskMessage(BaseMessage):  # type: ignore[misc]
             self.properties: dict[str, Any] = {**self.properties, "MessageGroupId": group}
         # The name of the queue; the routing key of a delayed message has its delay. Retries go there.
         queue = str(self.delivery_info["routing_key"]).rpartition(".")[2]
-        self.delivery_info.update(exchange="", routing_key=queue, receive_count=counted, received_at=time.monotonic())
+        self.delivery_info.update(
+            exchange="",
+            routing_key=queue,
+            receive_count=counted,
+            received_at=time.monotonic(),
+            sent_at=self.properties.get("timestamp"),
+        )
 
     def reject(self, requeue: bool = False) -> None:
         """Release the message, or move it to the dead-letter queue.
@@ -174,6 +180,20 @@ class Channel(BaseChannel):  # type: ignore[misc]
         """Close the channel after its messages were republished."""
         republisher.finish()
         super().close(*args, **options)
+
+    def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
+        """Raise the broker's error; a closure that answers no request counts as a lost connection.
+
+        Otherwise it would end the worker. RabbitMQ before 4.3 closes a channel that holds a message
+        beyond the consumer timeout.
+        https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
+        """
+        try:
+            super()._on_close(reply_code, reply_text, class_id, method_id)
+        except PreconditionFailed as error:
+            if class_id:
+                raise
+            raise RecoverableConnectionError(reply_text) from error
 
     # Sending
 

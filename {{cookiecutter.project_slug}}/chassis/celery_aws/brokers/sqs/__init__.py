@@ -15,17 +15,22 @@ from pydantic_settings import BaseSettings
 
 from ... import aws
 from ...contract import Contract
+from . import delays
+from .batching import check_prepared_size
 from .properties import longest_delay_seconds, message_properties
 
 __all__ = [
     "CONTROL",
+    "LONG_DELAYS",
     "TRANSPORT",
     "Variables",
     "celery_settings",
+    "check_prepared_size",
     "is_unavailable",
     "longest_delay_seconds",
     "message_properties",
     "steps",
+    "variables",
 ]
 
 PERMANENT = frozenset(
@@ -43,6 +48,8 @@ def is_unavailable(error: Exception) -> bool:
 
 TRANSPORT = f"{__name__}.transport:Transport"
 """kombu's SQS transport with fixes."""
+
+LONG_DELAYS = ", or set long_delays to have EventBridge Scheduler send such tasks"
 
 CONTROL = f"{__name__}.control:Control"
 """Refuses remote control, which SQS does not support."""
@@ -62,6 +69,23 @@ class Variables(BaseSettings):
     )
 
 
+class DelayVariables(Variables):
+    """With `long_delays`, also what the schedules of delayed tasks use."""
+
+    scheduler_role_arn: str = Field(
+        pattern=r"^arn:[a-z-]+:iam::[0-9]{12}:role/\S+$",
+        description="With long_delays: ARN of the role with which EventBridge Scheduler sends delayed tasks",
+    )
+    scheduler_kms_key_arn: str = Field(
+        default="", description="With long_delays: ARN of the KMS key of their schedules; empty for that of AWS"
+    )
+
+
+def variables(contract: Contract) -> type[Variables]:
+    """Return the settings class of the environment variables that a contract needs."""
+    return DelayVariables if contract.long_delays else Variables
+
+
 def celery_settings(contract: Contract, variables: Variables, environment: str) -> dict[str, Any]:
     """Return Celery's settings for the broker and the queues."""
     return {
@@ -75,13 +99,12 @@ def celery_settings(contract: Contract, variables: Variables, environment: str) 
             # CreateQueue. No prefix: kombu applies it inconsistently to these names.
             "predefined_queues": {
                 contract.celery_name(queue): {
-                    "url": f"{variables.queue_url_base}/{contract.queue_name(queue, environment)}",
+                    "url": contract.queue_url(queue, variables.queue_url_base, environment),
                     # The following keys are for this library's transport; kombu ignores them.
                     "queue": queue,
-                    "dead_letter_url": (
-                        f"{variables.queue_url_base}/{contract.dead_letter_queue_name(queue, environment)}"
-                    ),
+                    "dead_letter_url": contract.queue_url(queue, variables.queue_url_base, environment, dead=True),
                     "messages_per_poll": contract.messages_per_poll(queue),
+                    "position": contract.worker_of(queue).queues.index(queue.name),
                     "visibility_timeout_seconds": queue.visibility_timeout_seconds,
                     "heartbeat_seconds": queue.heartbeat_seconds,
                     "heartbeat_limit_seconds": queue.heartbeat_limit_seconds,
@@ -91,6 +114,11 @@ def celery_settings(contract: Contract, variables: Variables, environment: str) 
             # An idle worker makes one request in this time; a message ends the wait.
             "wait_time_seconds": contract.wait_time_seconds,
             "max_message_bytes": contract.max_message_bytes,
+            "scheduler": (
+                delays.scheduler(contract, variables.scheduler_role_arn, variables.scheduler_kms_key_arn, environment)
+                if isinstance(variables, DelayVariables)
+                else None
+            ),
             # Delay after a poll that returned no messages.
             "polling_interval": contract.polling_interval_seconds,
             # For sending. By default boto3 waits 60 s and tries five times, so a producer would hang

@@ -10,12 +10,18 @@ import random
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
 from ...errors import MessageTooLargeError, NotAllSentError
+from .. import SIZE_MARGIN_BYTES
+from . import delays
+
+if TYPE_CHECKING:
+    from .. import Composed
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +48,29 @@ def entry(queue: str, message: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def check_size(message: dict[str, Any], made: dict[str, Any], max_message_bytes: int) -> None:
+def check_size(message: dict[str, Any], made: dict[str, Any], max_message_bytes: int, reserved_bytes: int = 0) -> None:
     """Refuse a message that is too large for SQS.
 
     Raises:
         MessageTooLargeError: it is larger than `max_message_bytes`.
     """
-    if (size := size_bytes(made)) > max_message_bytes:
+    if (size := size_bytes(made) + reserved_bytes) > max_message_bytes:
         raise MessageTooLargeError(
             f"{message['headers'].get('task')} was not sent: its message has {size:,} bytes, but max_message_bytes in "
             f"contract.json is {max_message_bytes:,}. Store large data elsewhere, and send its location."
         )
+
+
+def check_prepared_size(message: Composed, transport_options: Mapping[str, Any]) -> None:
+    """Refuse a message that is to be sent later; see `Broker.check_prepared_size`."""
+    properties = {**message.properties, "delivery_info": {"routing_key": message.queue}}
+    sent = {"body": bytes_to_str(message.body), "headers": dict(message.headers), "properties": properties}
+    at = properties.pop(delays.PROPERTY, None)
+    made = entry(message.queue, sent)
+    check_size(sent, made, transport_options["max_message_bytes"], SIZE_MARGIN_BYTES)
+    if at:
+        url = transport_options["predefined_queues"][message.queue]["url"]
+        delays.request(transport_options["scheduler"], sent, url, made, at)
 
 
 def size_bytes(made: dict[str, Any]) -> int:
@@ -73,6 +91,7 @@ class Batch:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self._waiting: list[tuple[str, tuple[str, str], dict[str, Any]]] = []
+        self._delayed: list[tuple[tuple[str, str], dict[str, Any]]] = []
 
     def publish(self, message: dict[str, Any], **kwargs: Any) -> None:
         """Add a message, by way of the channel."""
@@ -80,12 +99,16 @@ class Batch:
 
     def add(self, queue: str, message: dict[str, Any], made: dict[str, Any]) -> None:
         """Add a message as an entry of SendMessageBatch."""
-        headers = message["headers"]
-        self._waiting.append((queue, (str(headers.get("id")), str(headers.get("task"))), made))
+        self._waiting.append((queue, _task_of(message), made))
+
+    def delay(self, message: dict[str, Any], schedule: dict[str, Any]) -> None:
+        """Add a message that a one-time schedule sends."""
+        self._delayed.append((_task_of(message), schedule))
 
     def discard(self) -> None:
         """Discard the messages."""
         self._waiting.clear()
+        self._delayed.clear()
 
     close = discard
 
@@ -96,13 +119,28 @@ class Batch:
             NotAllSentError: some messages could not be sent; all others were.
         """
         waiting, self._waiting = self._waiting, []
+        delayed, self._delayed = self._delayed, []
         failed: list[tuple[str, str, str]] = []
         for queue in dict.fromkeys(queue for queue, _, _ in waiting):
             sender = BatchSender(self.channel, queue)
             sender.send([(task, made) for of, task, made in waiting if of == queue])
             failed += sender.failed
+        for number, (task, schedule) in enumerate(delayed):
+            try:
+                self.channel.create_schedule(schedule)
+            except ClientError as error:  # After boto3's own retries.
+                failed.append((*task, str(error)))
+            except (BotoCoreError, OSError) as error:
+                # Give up: every further request would wait for the same timeout.
+                failed += [(*each, str(error)) for each, _ in delayed[number:]]
+                break
         if failed:
             raise NotAllSentError(failed)
+
+
+def _task_of(message: dict[str, Any]) -> tuple[str, str]:
+    """Return the id and the name of a message's task."""
+    return str(message["headers"].get("id")), str(message["headers"].get("task"))
 
 
 class BatchSender:

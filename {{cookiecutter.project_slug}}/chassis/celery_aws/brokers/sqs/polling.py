@@ -4,6 +4,9 @@ With kombu alone, one HTTP 503 or refused connection ends the worker, one poll w
 stops all polling, one undecodable message ends every worker that receives it, a free slot waits for
 the polling interval, and messages of one FIFO group run in parallel.
 
+A worker of several queues polls a queue only while the more urgent ones are empty. SQS answers a long
+poll at once if there is a message, so one that is not answered at once shows that its queue is empty.
+
 This module overrides private methods of kombu. Therefore pyproject.toml pins a narrow range of
 versions, and tests/library/test_relied_on.py of the template checks them.
 """
@@ -11,6 +14,7 @@ versions, and tests/library/test_relied_on.py of the template checks them.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -38,6 +42,19 @@ MAX_BACKOFF_SECONDS = 10
 POLL_MARGIN_SECONDS = 20
 """A worker is not alive if no poll succeeded for the wait time plus this: a timeout and the longest backoff."""
 
+EMPTY_AFTER_SECONDS = 0.2
+"""A long poll that is not answered for this long has found its queue empty."""
+
+EMPTY_FOR_SECONDS = 1
+"""How long a queue counts as empty after an empty answer, if it is not polled again for lack of room."""
+
+URGENT_WAIT_SECONDS = 1
+"""Wait time of polls while the worker holds messages of less urgent queues.
+
+A message that such a poll returns when all slots are busy waits for the next one to become free,
+while another worker may be idle. A short poll makes that rare.
+"""
+
 REMEDIES = {
     "AWS.SimpleQueueService.NonExistentQueue": "create the queue, or check ENVIRONMENT and QUEUE_URL_BASE",
     "QueueDoesNotExist": "create the queue, or check ENVIRONMENT and QUEUE_URL_BASE",
@@ -55,15 +72,20 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.last_answer: float | None = None
-        """Monotonic time of the last successful poll."""
         self._calls: Calls | None = None
         self._consumers_of: dict[str, tuple[str, Callable[[Any], object]]] = {}
         """Consumer tag and callback of each queue that is being consumed."""
         self._polling: set[str] = set()
-        self._waiting_for_room: set[str] = set()
+        self._waiting: set[str] = set()
+        """Queues that are not polled for lack of room, or because a more urgent queue may have messages."""
+        self._due_since: dict[str, float] = {}
+        """Monotonic time of the last answer for each queue that is polled, or at which it began to be polled."""
+        self._empty_until: dict[str, float] = {}
+        """Monotonic time until which each queue counts as empty."""
+        self._empty_timers: dict[str, Any] = {}
         self._failures: dict[str, int] = {}
         self._ever_answered: set[str] = set()
+        self._has_given_up = False
 
     @property
     def calls(self) -> Calls:
@@ -80,7 +102,12 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
     @property
     def awaits_answers(self) -> bool:
         """Whether it polls: the worker is not stopping, and has room for messages."""
-        return self.consuming and not self._waiting_for_room
+        return self.consuming and bool(self._due_since)
+
+    @property
+    def last_answer(self) -> float | None:
+        """Monotonic time since which every queue that is polled has answered."""
+        return min(self._due_since.values(), default=None)
 
     @property
     def answer_due_seconds(self) -> float:
@@ -97,11 +124,13 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
         """Start to consume a queue."""
         self._consumers_of[queue] = (consumer_tag, callback)
+        self._due_since[queue] = time.monotonic()
         return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
 
     def basic_cancel(self, consumer_tag: str) -> Any:
         """Cancel a consumer."""
         self._consumers_of = {queue: of for queue, of in self._consumers_of.items() if of[0] != consumer_tag}
+        self._due_since = {queue: since for queue, since in self._due_since.items() if queue in self._consumers_of}
         return super().basic_cancel(consumer_tag)
 
     def cancel_all(self) -> None:
@@ -110,14 +139,21 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             self.basic_cancel(consumer_tag)
 
     def _schedule_queue(self, queue: str) -> None:
-        """Poll a queue if there is room for messages; kombu calls this when consuming starts."""
+        """Poll a queue if there is room for messages, and its turn; kombu calls this when consuming starts."""
         if queue not in self._consumers_of or queue in self._polling:
             return
-        if not self._has_room(queue):
-            # No timer: `_room_made` starts the next poll.
-            self._waiting_for_room.add(queue)
+        if not self._may_poll(queue):
+            # No timer: `_resume` starts the next poll.
+            self._waiting.add(queue)
+            self._due_since.pop(queue, None)
             return
         self._polling.add(queue)
+        self._due_since.setdefault(queue, time.monotonic())
+        wait_seconds = self.wait_time_seconds
+        if less_urgent := self._others(queue, more_urgent=False):
+            self._empty_timers[queue] = self.hub.call_later(EMPTY_AFTER_SECONDS, self._found_empty, queue, math.inf)
+            if any(message.delivery_info["routing_key"] in less_urgent for message in self.qos.held.values()):
+                wait_seconds = min(wait_seconds, URGENT_WAIT_SECONDS)
         # One receive may return several messages of one FIFO group, which would run in parallel. SQS
         # returns no message of a group that has one in flight, so one message per receive keeps the
         # order, and groups still run in parallel.
@@ -126,14 +162,37 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         request = {
             "QueueUrl": url,
             "MaxNumberOfMessages": count,
-            "WaitTimeSeconds": self.wait_time_seconds,
-            "MessageSystemAttributeNames": ["ApproximateReceiveCount", "MessageGroupId"],
+            "WaitTimeSeconds": wait_seconds,
+            "MessageSystemAttributeNames": ["ApproximateReceiveCount", "MessageGroupId", "SentTimestamp"],
             # So that they can be kept when the message is dead-lettered.
             "MessageAttributeNames": ["All"],
         }
+        if not self.predefined_queues[queue]["queue"].managed:
+            # Its owner may have set another one.
+            request["VisibilityTimeout"] = self.predefined_queues[queue]["visibility_timeout_seconds"]
         self.calls.call(
-            "ReceiveMessage", request, partial(self._polled, queue, url), self.wait_time_seconds + ANSWER_MARGIN_SECONDS
+            "ReceiveMessage", request, partial(self._polled, queue, url), wait_seconds + ANSWER_MARGIN_SECONDS
         )
+
+    def _others(self, queue: str, *, more_urgent: bool) -> set[str]:
+        """Return the queues being consumed that are more, or less, urgent than a queue."""
+        position = self.predefined_queues[queue]["position"]
+        return {
+            other
+            for other in self._consumers_of
+            if other != queue and (self.predefined_queues[other]["position"] < position) == more_urgent
+        }
+
+    def _may_poll(self, queue: str) -> bool:
+        """Return whether there is room for messages of a queue, and all more urgent queues count as empty."""
+        now = time.monotonic()
+        more_urgent = self._others(queue, more_urgent=True)
+        return self._has_room(queue) and all(now < self._empty_until.get(other, 0) for other in more_urgent)
+
+    def _found_empty(self, queue: str, until: float) -> None:
+        """Count a queue as empty until a monotonic time, and poll the less urgent ones."""
+        self._empty_until[queue] = until
+        self._resume()
 
     def _room(self) -> int:
         """Return how many messages one receive may return at most."""
@@ -142,22 +201,31 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     def _has_room(self, queue: str) -> bool:
         """Return whether there is room for `messages_per_poll` messages."""
-        return self._room() >= int(self.predefined_queues[queue]["messages_per_poll"])
+        wanted = int(self.predefined_queues[queue]["messages_per_poll"])
+        # A worker that was started with other options may never have so much room.
+        return self._room() >= min(wanted, self.qos.prefetch_count or wanted)
 
     def _polled(self, queue: str, url: str, outcome: Answer | Failure) -> None:
         self._polling.discard(queue)
+        if timer := self._empty_timers.pop(queue, None):
+            timer.cancel()
         if isinstance(outcome, Failure):
+            self._found_empty(queue, math.inf)  # A queue that fails does not stop the others.
             self._poll_failed(queue, outcome)
             return
         if self._failures.pop(queue, 0):
             logger.info("polls of queue %s succeed again", queue)
         self._ever_answered.add(queue)
-        self.last_answer = time.monotonic()
+        now = time.monotonic()
+        if queue in self._consumers_of:
+            self._due_since[queue] = now
         received = outcome.get("Messages") or []
         self._take(queue, url, received)
         if received:
+            self._empty_until.pop(queue, None)
             self.soon(self._schedule_queue, queue)
         else:
+            self._found_empty(queue, now + EMPTY_FOR_SECONDS)
             self.hub.call_later(self.connection.polling_interval, self._schedule_queue, queue)
 
     def _poll_failed(self, queue: str, failure: Failure) -> None:
@@ -172,7 +240,9 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
     def give_up(self, queue: str, code: str, text: str) -> None:
         """Log a permanent error and its remedy, and end the worker."""
         logger.critical("cannot consume queue %s: %s. To fix it, %s", queue, text.rstrip("."), REMEDIES[code])
-        self.soon(_end_worker)
+        if not self._has_given_up:  # Another queue may have ended the worker already.
+            self._has_given_up = True
+            self.soon(_end_worker)
 
     def _take(self, queue: str, url: str, received: list[dict[str, Any]]) -> None:
         """Pass messages to the worker."""
@@ -184,12 +254,15 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
             try:
                 payload = self._message_to_python(message, queue, url)
                 now = time.monotonic()
+                if group := (message.get("Attributes") or {}).get("MessageGroupId"):
+                    payload["properties"].setdefault("MessageGroupId", group)
                 payload["properties"]["delivery_info"].update(
                     # The queue that it was received from; a redriven message was sent elsewhere.
                     routing_key=queue,
                     received_at=now,
                     visible_at=now + self.predefined_queues[queue]["visibility_timeout_seconds"],
                     receive_count=receive_count(message),
+                    sent_at=sent_at(message),
                 )
                 kombu_message = self.Message(payload, channel=self)
                 self.qos.append(kombu_message, kombu_message.delivery_tag)
@@ -198,6 +271,16 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
                 # It must not end the worker; it is released, and finally dead-lettered.
                 logger.exception("message %s of queue %s cannot be decoded", message.get("MessageId"), queue)
                 self.release_unread(queue, url, message)
+
+    def _prepare_json_payload(self, text: str) -> dict[str, Any]:
+        """Return a message as a dictionary, with the properties that producers in other languages leave out.
+
+        Without them, kombu does not take it for a message of Celery.
+        """
+        payload: dict[str, Any] = super()._prepare_json_payload(text)
+        if isinstance(payload.get("headers"), dict):
+            payload.setdefault("properties", {})
+        return payload
 
     def release_unread(self, queue: str, url: str, message: dict[str, Any]) -> None:
         """Release a message that cannot be decoded."""
@@ -214,19 +297,26 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
     def basic_qos(self, *args: Any, **kwargs: Any) -> None:
         """Change the prefetch count."""
         super().basic_qos(*args, **kwargs)
-        self._room_made()
+        self._resume()
 
-    def _room_made(self) -> None:
-        """Poll the queues that waited for room."""
+    def _resume(self) -> None:
+        """Poll the queues that waited and may be polled now, the most urgent first."""
         if self.hub:
-            for queue in [queue for queue in self._waiting_for_room if self._has_room(queue)]:
-                self._waiting_for_room.discard(queue)
-                self.soon(self._schedule_queue, queue)
+            for queue in sorted(self._waiting, key=lambda queue: self.predefined_queues[queue]["position"]):
+                if self._may_poll(queue):
+                    self._waiting.discard(queue)
+                    self.soon(self._schedule_queue, queue)
 
 
 def receive_count(message: dict[str, Any]) -> int:
     """Return the receive count of a message, including this receive."""
     return int((message.get("Attributes") or {}).get("ApproximateReceiveCount", 1))
+
+
+def sent_at(message: dict[str, Any]) -> float | None:
+    """Return the Unix time at which SQS accepted a message; None if it does not say."""
+    milliseconds = (message.get("Attributes") or {}).get("SentTimestamp")
+    return None if milliseconds is None else int(milliseconds) / 1000
 
 
 def _end_worker() -> None:

@@ -9,9 +9,15 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
-from ...contract import Contract
-from ...errors import MessageGroupMissingError
+from ...errors import DeduplicationError, MessageGroupMissingError
+from ...headers import MAX_ID_CHARACTERS, is_identifier
+from .delays import PROPERTY, scheduled_time
+
+if TYPE_CHECKING:
+    from ...contract import Queue
+    from .. import Outgoing
 
 LONGEST_DELAY_SECONDS = 900
 """Longest delay of a message of a standard queue in SQS.
@@ -19,23 +25,40 @@ LONGEST_DELAY_SECONDS = 900
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-delay-queues.html
 """
 
+FIRST_ATTEMPT = "0:0"
+"""`Outgoing.attempt` of a message that is no retry."""
 
-def longest_delay_seconds(contract: Contract) -> int:
+
+def longest_delay_seconds(queue: Queue | None) -> int:
     """Return the longest delay of a single message in SQS, in seconds.
 
     FIFO queues do not support it; there a worker holds the message, and thereby blocks its group.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
     """
-    return 0 if contract.is_fifo else LONGEST_DELAY_SECONDS
+    return 0 if queue is not None and queue.fifo else LONGEST_DELAY_SECONDS
 
 
-def message_properties(
-    contract: Contract, task: str, task_id: str, attempt: str, group: str | None, delay_seconds: float
-) -> dict[str, str | int]:
-    """Return the properties of a message; see `Broker.message_properties`."""
-    if contract.is_fifo:
-        return fifo_properties(task, task_id, attempt, group)
-    return standard_properties(group, delay_seconds)
+def message_properties(message: Outgoing) -> dict[str, Any]:
+    """Return the properties of a message; see `Broker.message_properties`.
+
+    Raises:
+        DeduplicationError: the queue does not support deduplication, or not this key.
+        MessageGroupMissingError: the queue requires a group.
+    """
+    scheduled = _scheduled(message) if message.is_scheduled else {}
+    if message.queue is not None and message.queue.fifo:
+        return {**fifo_properties(message), **scheduled}
+    if message.deduplication_key:
+        raise DeduplicationError(
+            f"{message.task} was not sent: it has a deduplication_key, which only FIFO queues support. Leave it out, "
+            f'or set "fifo": true for the queue in contract.json'
+        )
+    return {**standard_properties(message.group, 0 if scheduled else message.delay_seconds), **scheduled}
+
+
+def _scheduled(message: Outgoing) -> dict[str, Any]:
+    """Return the properties of a message that a one-time schedule sends, and which is due when it arrives."""
+    return {PROPERTY: scheduled_time(message.task, message.delay_seconds), "countdown": None, "eta": None}
 
 
 def standard_properties(group: str | None, delay_seconds: float = 0) -> dict[str, str | int]:
@@ -54,25 +77,34 @@ def standard_properties(group: str | None, delay_seconds: float = 0) -> dict[str
     return properties
 
 
-def fifo_properties(task: str, task_id: str, attempt: str, group: str | None) -> dict[str, str | int]:
+def fifo_properties(message: Outgoing) -> dict[str, str | int]:
     """Return the properties of a message to a FIFO queue; a worker handles its delay.
 
     Raises:
+        DeduplicationError: the task's deduplication key is too long, or has other characters than SQS allows.
         MessageGroupMissingError: there is no group. kombu would use one group `default` for all
             such messages, which would run the whole queue serially.
     """
-    if not group and task.startswith("celery."):
-        group = task_id  # Celery's internal tasks, such as `celery.chord_unlock`.
+    group = message.group
+    if not group and message.task.startswith("celery."):
+        group = message.task_id  # Celery's internal tasks, such as `celery.chord_unlock`.
     if not group:
         raise MessageGroupMissingError(
-            f"{task} was not sent: a FIFO queue requires a message group, within which tasks run in order: "
-            f"send(task, ..., group='customer-7'), or "
-            f"task.apply_async(..., MessageGroupId='customer-7')."
+            f"{message.task} was not sent: a FIFO queue requires a message group, within which tasks run in order: "
+            f"send(task, ..., group='customer-7'), task.apply_async(..., MessageGroupId='customer-7'), or "
+            f"message_group=... in the task's decorator."
         )
-    return {
-        "MessageGroupId": group,
-        # SQS drops messages with the same id for five minutes. So a repeated request must have the
-        # same id, and a retry of the task another one.
-        # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
-        "MessageDeduplicationId": f"{task_id}:{attempt}",
-    }
+    # SQS drops messages with the same id for five minutes. So a repeated request must have the
+    # same id, and a retry of the task another one.
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
+    # Retries of two messages with the same key are no duplicates of each other.
+    is_retry = message.attempt != FIRST_ATTEMPT
+    own = f"{message.task}:{message.deduplication_key}" if message.deduplication_key else message.task_id
+    key = message.task_id if is_retry else own
+    deduplication_id = f"{key}:{message.attempt}"
+    if not is_identifier(deduplication_id):
+        raise DeduplicationError(
+            f"{message.task} was not sent: its deduplication_key must be ASCII letters, digits or punctuation marks "
+            f"without spaces, and with the attempt at most {MAX_ID_CHARACTERS} characters; given: {deduplication_id!r}"
+        )
+    return {"MessageGroupId": group, "MessageDeduplicationId": deduplication_id}

@@ -16,12 +16,16 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import boto3
+from botocore.config import Config
 from kombu.transport import SQS
 from kombu.transport.virtual import base
 
 from ...aws import AnswerError
 from ...backoff import backoff_seconds
 from ...failures import fitting
+from ...headers import SCHEDULED_TIME_HEADER
+from . import delays
 from .batching import ENTRIES_PER_REQUEST, Batch, check_size, entry, size_bytes
 from .calls import CALL_SECONDS, Answer, Failure
 from .polling import REMEDIES, PollingChannel, receive_count
@@ -135,6 +139,8 @@ class Channel(PollingChannel):
         self._timer: Any = None
         """Timer of the next delete request, unless ten messages trigger it earlier."""
         self._deletes_fail = False
+        self._scheduler: Any = None
+        """The boto3 client of EventBridge Scheduler."""
         self._close_by: float | None = None
         """Monotonic time by which `close` must end."""
 
@@ -170,7 +176,7 @@ class Channel(PollingChannel):
             self.delete_done()
         elif not self._timer:
             self._timer = self.hub.call_later(DELETE_WITHIN_SECONDS, self.delete_done)
-        self._room_made()
+        self._resume()
 
     def delete_done(self) -> None:
         """Delete finished messages; retry failed deletes until the messages become visible."""
@@ -236,7 +242,7 @@ class Channel(PollingChannel):
             self._release(delivery_tag, message)
         else:
             self._dead_letter(delivery_tag, message)
-        self._room_made()
+        self._resume()
 
     def _release(self, delivery_tag: str, message: Any) -> None:
         info = message.delivery_info
@@ -244,7 +250,9 @@ class Channel(PollingChannel):
         # A stopping worker, which has cancelled its consumers, releases without a backoff.
         stopping = not self.consuming
         seconds = 0 if stopping else math.ceil(info.get("release_after_seconds") or 0)
-        self._change_visibility(info["routing_key"], info["sqs_queue"], delivery_tag, seconds)
+        # Later its receipt handle is no longer its own: another worker may have received the message.
+        if time.monotonic() < info.get("visible_at", math.inf):
+            self._change_visibility(info["routing_key"], info["sqs_queue"], delivery_tag, seconds)
         self.qos.reject(delivery_tag, requeue=False)
 
     def release_unread(self, queue: str, url: str, message: dict[str, Any]) -> None:
@@ -293,13 +301,13 @@ class Channel(PollingChannel):
                 if len(self._dead_lettering) < MAX_DEAD_LETTERING:
                     self._dead_lettering[delivery_tag] = message
                     self.qos.ack(delivery_tag)
-                    self._room_made()
+                    self._resume()
                 following = min(DEAD_LETTER_MAX_BACKOFF_SECONDS, backoff * 2)
                 self.hub.call_later(backoff, self._dead_letter, delivery_tag, message, following)
             else:
                 logger.warning("message of queue %s not dead-lettered, released: %s", queue, outcome)
                 self._release(delivery_tag, message)
-                self._room_made()
+                self._resume()
 
         url = self.predefined_queues[queue]["dead_letter_url"]
         self.request("SendMessage", dead_letter_of(message, url, self.transport_options["max_message_bytes"]), then)
@@ -311,15 +319,16 @@ class Channel(PollingChannel):
         consuming = super().basic_consume(queue, *args, **kwargs)
         interval = self.predefined_queues[queue]["heartbeat_seconds"]
         if interval and self.hub:
-            self.hub.call_repeatedly(interval, self.extend_visibility)
+            self.hub.call_repeatedly(interval, self.extend_visibility, queue)
         return consuming
 
-    def extend_visibility(self) -> None:
-        """Extend the visibility timeout of all held messages: running, prefetched or delayed."""
+    def extend_visibility(self, queue: str) -> None:
+        """Extend the visibility timeout of all held messages of a queue: running, prefetched or delayed."""
         now = time.monotonic()
-        held = {**self.qos.held, **self._dead_lettering}
-        for queue, url, messages in _by_queue(held):
-            rules = self.predefined_queues[queue]
+        rules = self.predefined_queues[queue]
+        for name, url, messages in _by_queue({**self.qos.held, **self._dead_lettering}):
+            if name != queue:
+                continue
             seconds = {
                 tag: min(
                     rules["visibility_timeout_seconds"],
@@ -369,14 +378,35 @@ class Channel(PollingChannel):
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Send one message, or add it to a batch."""
         gathering: Batch | None = kwargs.pop("gathering", None)
+        # A copy: kombu has the same properties in the next attempt, if this one fails.
+        message = {**message, "properties": dict(message["properties"])}
+        at = message["properties"].pop(delays.PROPERTY, None)
+        if at:  # As in a message of a schedule of the contract.
+            message["headers"][SCHEDULED_TIME_HEADER] = f"{at}Z"
         made = entry(queue, message)
         check_size(message, made, self.transport_options["max_message_bytes"])
-        if gathering is not None:
+        if at:
+            url = self.predefined_queues[queue]["url"]
+            schedule = delays.request(self.transport_options["scheduler"], message, url, made, at)
+            if gathering is not None:
+                gathering.delay(message, schedule)
+            else:
+                self.create_schedule(schedule)
+        elif gathering is not None:
             gathering.add(queue, message, made)
         else:
             answer = self.sqs(queue=queue).send_message(QueueUrl=self.predefined_queues[queue]["url"], **made)
             if not answer.get("MessageId"):
                 raise AnswerError("SQS did not confirm the message")
+
+    def create_schedule(self, parameters: Mapping[str, Any]) -> None:
+        """Create the one-time schedule of a delayed task."""
+        options = self.transport_options
+        client = self._scheduler or boto3.Session(region_name=options["region"]).client(
+            "scheduler", config=Config(**options["client-config"])
+        )
+        self._scheduler = client
+        delays.create(client, parameters)
 
     def close(self) -> None:
         """Delete finished messages, release the others, and close."""

@@ -31,9 +31,9 @@ https://docs.aws.amazon.com/amazon-mq/latest/developer-guide/rabbitmq-logging-mo
 @click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Also write an HTML page.")
 @live_options
 def command(hours: float, file: str | None, environment: str, as_json: bool) -> None:
-    """Show charts of depth, consumers and throughput of the broker, over all queues.
+    """Show charts of depth, consumers and throughput.
 
-    The data is from CloudWatch, and some minutes old.
+    They are those of the broker, over all queues. The data is from CloudWatch, and some minutes old.
     """
     env = find(environment)
     broker = f"{env.contract.service}-{environment}"

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
 
@@ -21,9 +22,10 @@ from ...terminal import Command, finish, live_options, printable, progress, say
 @click.option("--dry-run", is_flag=True, help="Only count the messages.")
 @live_options
 def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_json: bool) -> None:
-    """Move all dead-letter messages back to QUEUE, with a receive count of 0; Ctrl-C stops after a page.
+    """Move all dead-letter messages back to QUEUE.
 
-    A message is deleted after its copy is confirmed. Exits with 1 if not all were moved.
+    Their receive count is 0 again. Ctrl-C stops after a page. A message is deleted after its copy is confirmed.
+    Exits with 1 if not all were moved.
     """
     env = find(environment)
     dlq = DeadLetterQueue(env, env.contract.queue(queue))
@@ -31,25 +33,31 @@ def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_js
         would = "would be moved" if dry_run else "to move"
         say(as_json, f"{dlq.depth} messages {would} to {dlq.target}", moved=0, there=dlq.depth)
         return
-    moved = 0
-    with stoppable() as is_stopped, progress("moving", dlq.depth) as done, dlq.peek(rate or 100) as peek:
-        next_page_at = time.monotonic()
-        for page in peek.pages():
-            outcome = dlq.resend(page)
-            peek.delete(outcome.accepted)
-            moved += len(outcome.accepted)
-            done(moved)
-            for message, reason in outcome.refused[:1]:
-                click.echo(printable(f"not sent: {message.id}: {reason}"), err=True)
-            next_page_at += len(page) / rate if rate else 0
-            while not (stopped := is_stopped()) and (pause := next_page_at - time.monotonic()) > 0:
-                time.sleep(min(pause, 0.2))
-            if stopped or outcome.refused:
-                break
+    with stoppable() as is_stopped, progress("moving", dlq.depth) as done:
+        moved = dlq.move(rate or 100, _reported(rate, is_stopped, done))
     status = "COMPLETED" if moved == dlq.depth else "STOPPED"
     text = f"{status.lower()}: {moved} of {dlq.depth} messages moved to {dlq.target}"
     say(as_json, text, status=status, moved=moved, total=dlq.depth)
     finish(moved < dlq.depth)
+
+
+def _reported(rate: int | None, is_stopped: Callable[[], bool], done: Callable[[int], None]) -> Callable[[Any], bool]:
+    """Return a function that reports the outcome of a page, keeps to the rate, and returns whether to go on."""
+    began = time.monotonic()
+    moved = 0
+
+    def report(outcome: Any) -> bool:
+        nonlocal moved
+        moved += len(outcome.accepted)
+        done(moved)
+        for message, reason in outcome.refused[:1]:
+            click.echo(printable(f"not sent: {message.id}: {reason}"), err=True)
+        next_page_at = began + (moved / rate if rate else 0)
+        while not (stopped := is_stopped()) and (pause := next_page_at - time.monotonic()) > 0:
+            time.sleep(min(pause, 0.2))
+        return not stopped
+
+    return report
 
 
 @contextlib.contextmanager

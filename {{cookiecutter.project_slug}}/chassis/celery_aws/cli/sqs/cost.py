@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import click
 
 from ... import service
 from ...commands import Number
-from ...contract import Contract
-from ...cost import read_prices
+from ...contract import Contract, Schedule
+from ...contract.model import MONTH_SECONDS
+from ...contract.schedules import due_times
+from ...cost import Line, dollars_each, read_prices
+from ...cost.environment import environment_lines
 from ...terminal import Command, console, json_option, plain, table
+from .. import environment_cost
 
 MAX_TASKS = 10**12
 """Upper limit of tasks per month."""
@@ -33,18 +39,8 @@ class Load:
     """More than 1 if tasks are retried."""
     sent_in_batches: bool
     """Whether producers use `batching` or `send_many`."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One item of the bill."""
-
-    what: str
-    formula: str
-    count: float
-    """Units per month."""
-    price: str
-    """Name of the unit's price."""
+    long_delays: int = 0
+    """Tasks that a one-time schedule delays."""
 
 
 def lines(contract: Contract, load: Load, prices: Mapping[str, Any]) -> list[Line]:
@@ -62,28 +58,46 @@ def lines(contract: Contract, load: Load, prices: Mapping[str, Any]) -> list[Lin
     failures = load.tasks * (load.deliveries_per_task - 1)
     idle = contract.idle_requests_per_month
     per_task = f"{load.tasks:,} tasks x"
+    request = dollars_each(prices["sqs_request"])
     found = [
         Line(
             "idle polls",
-            f"{sum(queue.workers_min for queue in contract.queues)} workers x 30 days / "
+            f"{sum(worker.min * len(worker.queues) for worker in contract.workers)} long polls x 30 days / "
             f"({contract.wait_time_seconds} s + {contract.polling_interval_seconds:g} s)",
             idle,
             "sqs_request",
+            request,
         ),
-        Line("sent", f"{per_task} {chunks} of 64 KiB / {per_batch} per request", sends, "sqs_request"),
+        Line("sent", f"{per_task} {chunks} of 64 KiB / {per_batch} per request", sends, "sqs_request", request),
         Line(
             "received",
             f"{per_task} {load.deliveries_per_task:g} deliveries x {chunks} of 64 KiB / {per_receive} per request",
             received * chunks / per_receive,
             "sqs_request",
+            request,
         ),
-        Line("deleted", f"{per_task} at most 1 request", load.tasks, "sqs_request"),
-        Line("released", f"{per_task} {load.deliveries_per_task - 1:g} failures", failures, "sqs_request"),
+        Line("deleted", f"{per_task} at most 1 request", load.tasks, "sqs_request", request),
+        Line("released", f"{per_task} {load.deliveries_per_task - 1:g} failures", failures, "sqs_request", request),
     ]
+    if contract.uses_scheduler:
+        periodic = sum(times_per_month(schedule) for schedule in contract.schedules)
+        formula = f"{periodic:,} of schedules + {load.long_delays:,} long delays"
+        price = dollars_each(prices["scheduled_message"])
+        found.append(Line("sent by schedules", formula, periodic + load.long_delays, "scheduled_message", price))
     for name, price in prices.items():
         if units := price.get("per_result"):
-            found.append(Line(price["what"], f"{received:,.0f} deliveries x {units:g}", received * units, name))
+            formula = f"{received:,.0f} deliveries x {units:g}"
+            found.append(Line(price["what"], formula, received * units, name, dollars_each(price)))
     return found
+
+
+def times_per_month(schedule: Schedule) -> int:
+    """Return how often a schedule is due in 30 days."""
+    begin = datetime(2027, 1, 1, tzinfo=timezone.utc)
+    if not schedule.enabled or schedule.at:
+        return int(schedule.enabled)
+    end = begin + timedelta(seconds=MONTH_SECONDS)
+    return sum(1 for _ in itertools.takewhile(lambda due: due <= end, due_times(schedule, begin)))
 
 
 def bill(found: list[Line], prices: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
@@ -96,36 +110,56 @@ def bill(found: list[Line], prices: Mapping[str, Any]) -> list[tuple[str, float,
     return made
 
 
-@click.command(name="cost", cls=Command, examples=("cost", "cost --tasks-per-month 5000000 --message-kib 80 --batches"))
+@click.command(
+    name="cost", cls=Command, examples=("cost", "cost --variables staging", "cost --tasks-per-month 5000000 --batches")
+)
 @click.option("--tasks-per-month", type=click.IntRange(0, MAX_TASKS), default=1_000_000, show_default=True)
 @click.option("--message-kib", type=Number(0.1, 1_024), default=1, show_default=True, help="Message size.")
 @click.option("--deliveries", type=Number(1, 1_000), default=1, show_default=True, help="Average per task.")
+@click.option("--long-delays", type=click.IntRange(0, MAX_TASKS), default=0, help="Tasks delayed by a schedule.")
 @click.option("--batches", is_flag=True, help="Producers use `batching` or `send_many`.")
+@environment_cost.environment_options
 @json_option
-def command(tasks_per_month: int, message_kib: float, deliveries: float, batches: bool, as_json: bool) -> None:
-    """Estimate the monthly cost of requests, with the calculation.
+def command(
+    tasks_per_month: int,
+    message_kib: float,
+    deliveries: float,
+    long_delays: int,
+    batches: bool,
+    variables: str | None,
+    network: str | None,
+    own_prices: tuple[str, ...],
+    tasks_with_metrics: int,
+    as_json: bool,
+) -> None:
+    """Estimate the monthly cost of an environment.
 
-    It does not include workers, alarms, logs and data transfer. It makes no requests, and needs no credentials.
+    It shows the calculation, also for requests. Workers are counted at their `min`. It makes no requests, and
+    needs no credentials.
     """
-    load = Load(tasks_per_month, message_kib, deliveries, batches)
+    load = Load(tasks_per_month, message_kib, deliveries, batches, long_delays)
     contract = service.contract()
-    prices = read_prices(contract)
-    found = lines(contract, load, prices["prices"])
-    due = bill(found, prices["prices"])
-    total = sum(dollars for *_, dollars in due)
+    read = read_prices(contract)
+    prices = environment_cost.with_own_prices(read["prices"], own_prices)
+    environment = environment_cost.chosen_environment(variables, network, tasks_with_metrics)
+    fixed = environment_lines(contract, environment, prices)
+    found = lines(contract, load, prices)
+    due = bill(found, prices)
+    total = sum(dollars for *_, dollars in due) + environment_cost.total(fixed)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "dollars_per_month": round(total, 2),
-                    "lines": [
-                        {"what": line.what, "count": round(line.count), "formula": line.formula} for line in found
-                    ],
-                    "prices": {"date": prices["date"], "region": prices["region"]},
-                }
-            )
-        )
+        shown = {
+            "dollars_per_month": round(total, 2),
+            "lines": [{"what": line.what, "count": round(line.count), "formula": line.formula} for line in found],
+            "prices": {"date": read["date"], "region": read["region"]},
+        }
+        click.echo(json.dumps({**shown, **environment_cost.as_json(fixed, contract)}))
         return
+    _print(found, due, prices)
+    environment_cost.show(fixed, contract, prices)
+    environment_cost.show_total(total, fixed, read)
+
+
+def _print(found: list[Line], due: list[tuple[str, float, float, float]], prices: Mapping[str, Any]) -> None:
     made = table()
     made.add_column("PER MONTH", no_wrap=True)
     made.add_column("COUNT", justify="right", no_wrap=True)
@@ -134,10 +168,8 @@ def command(tasks_per_month: int, message_kib: float, deliveries: float, batches
         made.add_row(plain(line.what), f"{line.count:,.0f}", plain(line.formula))
     console().print(made)
     for name, used, free, dollars in due:
-        price = prices["prices"][name]
+        price = prices[name]
         less = f" - {free:,.0f} free" if free else ""
         text = f"{price['what']}: ({used:,.0f}{less}) x ${price['dollars_per_million']:g} / million = ${dollars:,.2f}"
         console().print(plain(text))
         console().print(plain(f"  {price['source']}"))
-    click.echo(f"${total:,.2f} per month, at prices of {prices['region']} on {prices['date']}")
-    click.echo(prices["note"])

@@ -23,7 +23,7 @@ TITLES = {DEPTH: "waiting", AGE: "oldest, s", SENT: "sent", DONE: "done"}
 @click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Also write an HTML page.")
 @live_options
 def command(queues: tuple[str, ...], hours: float, file: str | None, environment: str, as_json: bool) -> None:
-    """Show charts of depth, age and throughput of each QUEUE, or of all queues.
+    """Show charts of depth, age and throughput of queues.
 
     The data is from CloudWatch, and some minutes old.
     """

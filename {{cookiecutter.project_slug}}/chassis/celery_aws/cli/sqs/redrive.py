@@ -10,6 +10,7 @@ import click
 
 from ...commands import Failure
 from ...dlq.sqs import DeadLetterQueue
+from ...dlq.sqs.queue import RUNNING
 from ...environment import find
 from ...terminal import Command, console, finish, live_options, plain, progress, say, table
 
@@ -49,17 +50,14 @@ def redrive(
     """
     env = find(environment)
     dlq = DeadLetterQueue(env, env.contract.queue(queue))
-    sqs, arn = dlq.env.sqs, dlq.env.arn(dlq.queue, dead=True)
     if status:
-        _print_moves(_moves(sqs, arn), as_json=as_json)
+        _print_moves(dlq.moves(), as_json=as_json)
         return
-    running = next((move for move in _moves(sqs, arn) if move["Status"] in ("RUNNING", "CANCELLING")), None)
+    running = dlq.running_move()
     if cancel:
         if not running:
             raise Failure(f"no redrive of {dlq.name} is running")
-        moved = sqs.cancel_message_move_task(TaskHandle=running["TaskHandle"])["ApproximateNumberOfMessagesMoved"]
-        if not no_wait:  # SQS starts no other redrive before this one has ended.
-            moved = _follow(sqs, arn, dlq.depth).get("ApproximateNumberOfMessagesMoved", moved)
+        moved = _cancel(dlq, running["TaskHandle"], wait=not no_wait)
         say(as_json, f"cancelled after about {moved} messages", cancelled=True, moved=moved)
         return
     if running:
@@ -69,35 +67,39 @@ def redrive(
         would = "would be moved" if dry_run else "to move"
         say(as_json, f"about {dlq.depth} messages {would} to {target}", moved=0, there=dlq.depth)
         return
-    # With a destination, because SQS does not know the source of a message that a worker dead-lettered.
-    request = {"SourceArn": arn, "DestinationArn": dlq.env.arn(dlq.queue)}
-    sqs.start_message_move_task(**request, **({"MaxNumberOfMessagesPerSecond": rate} if rate else {}))
+    dlq.start_move(rate)
     if no_wait:
         say(as_json, f"started; `dlq redrive {queue} --status` shows the progress", started=True)
         return
-    last = _follow(sqs, arn, dlq.depth)
+    last = _follow(dlq)
+    _print_end(last, target, as_json=as_json)
+    finish(last["Status"] != "COMPLETED")
+
+
+def _cancel(dlq: DeadLetterQueue, handle: str, *, wait: bool) -> int:
+    """Cancel a redrive, and return how many messages were moved."""
+    moved: int = dlq.env.sqs.cancel_message_move_task(TaskHandle=handle)["ApproximateNumberOfMessagesMoved"]
+    if wait:  # SQS starts no other redrive before this one has ended.
+        moved = _follow(dlq).get("ApproximateNumberOfMessagesMoved", moved)
+    return moved
+
+
+def _print_end(last: dict[str, Any], target: str, *, as_json: bool) -> None:
     moved, total = (last.get(f"ApproximateNumberOfMessages{what}", 0) for what in ("Moved", "ToMove"))
     why = f": {last['FailureReason']}" if last.get("FailureReason") else ""
     text = f"{last['Status'].lower()}: about {moved} of {total} messages moved to {target}{why}"
     say(as_json, text, status=last["Status"], moved=moved, total=total)
-    finish(last["Status"] != "COMPLETED")
 
 
-def _moves(sqs: Any, arn: str) -> list[dict[str, Any]]:
-    """Return the recent redrives, newest first."""
-    found = sqs.list_message_move_tasks(SourceArn=arn, MaxResults=10).get("Results", [])
-    return sorted(found, key=lambda move: -move["StartedTimestamp"])
-
-
-def _follow(sqs: Any, arn: str, total: int) -> dict[str, Any]:
+def _follow(dlq: DeadLetterQueue) -> dict[str, Any]:
     """Show the progress of the newest redrive until it ends, and return it."""
     try:
-        with progress("moving", total) as done:
+        with progress("moving", dlq.depth) as done:
             while True:
-                newest = next(iter(_moves(sqs, arn)), None)
+                newest = next(iter(dlq.moves()), None)
                 if newest:
                     done(newest.get("ApproximateNumberOfMessagesMoved", 0))
-                    if newest["Status"] not in ("RUNNING", "CANCELLING"):
+                    if newest["Status"] not in RUNNING:
                         return newest
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:

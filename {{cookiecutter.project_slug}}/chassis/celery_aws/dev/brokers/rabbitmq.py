@@ -51,11 +51,14 @@ log.file = false
 disk_free_limit.absolute = 50MB
 collect_statistics_interval = 500
 """
-FAST_STATISTICS = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
-"""Updates message counts every half second, instead of every five seconds."""
+FAST_CHECKS = "[{rabbit, [{quorum_tick_interval, 500}, {channel_tick_interval, 1000}]}].\n"
+"""Updates message counts every half second instead of every five, and checks consumer timeouts every second
+instead of every minute."""
 
-# Searched before PATH, where Debian's wrapper switches to another user.
 PROGRAM_FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
+"""Searched after PATH."""
+DEBIAN_WRAPPER = "rabbitmq-script-wrapper"
+"""Debian's programs in PATH are links to this script, which switches to another user. The programs are beside it."""
 
 
 class NoBrokerError(FileNotFoundError):
@@ -178,24 +181,7 @@ def server() -> Iterator[Server]:
     engine = next(filter(None, map(shutil.which, ("docker", "podman"))), None)
     if not program and not engine:
         raise NoBrokerError("install rabbitmq-server, Docker or Podman to run RabbitMQ; none of them was found")
-    settings = SETTINGS.format(user=USERNAME, password=PASSWORD)
-    if program:
-        settings += f"listeners.tcp.1 = {HOST}:{ports['amqp']}\n"
-        settings += f"management.tcp.ip = {HOST}\nmanagement.tcp.port = {ports['management']}\n"
-    (folder / "rabbitmq.conf").write_text(settings, encoding="utf-8")
-    (folder / "advanced.config").write_text(FAST_STATISTICS, encoding="utf-8")
-    (folder / "plugins").write_text("[rabbitmq_management].\n", encoding="utf-8")
-    environment = {
-        **os.environ,
-        "HOME": str(folder),
-        "RABBITMQ_NODENAME": f"service-{ports['amqp']}@localhost",
-        "RABBITMQ_DIST_PORT": str(ports["distribution"]),
-        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-        "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-    }
+    environment = {**os.environ, **_configure(folder, ports, installed=bool(program))}
     command = [program] if program else _container(str(engine), folder, ports)
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
@@ -215,6 +201,27 @@ def server() -> Iterator[Server]:
         process.terminate()
         process.wait(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _configure(folder: Path, ports: dict[str, int], *, installed: bool) -> dict[str, str]:
+    """Write the server's configuration to a folder, and return the environment variables that name it."""
+    settings = SETTINGS.format(user=USERNAME, password=PASSWORD)
+    if installed:
+        settings += f"listeners.tcp.1 = {HOST}:{ports['amqp']}\n"
+        settings += f"management.tcp.ip = {HOST}\nmanagement.tcp.port = {ports['management']}\n"
+    (folder / "rabbitmq.conf").write_text(settings, encoding="utf-8")
+    (folder / "advanced.config").write_text(FAST_CHECKS, encoding="utf-8")
+    (folder / "plugins").write_text("[rabbitmq_management].\n", encoding="utf-8")
+    return {
+        "HOME": str(folder),
+        "RABBITMQ_NODENAME": f"service-{ports['amqp']}@localhost",
+        "RABBITMQ_DIST_PORT": str(ports["distribution"]),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+    }
 
 
 def _container(engine: str, folder: Path, ports: dict[str, int]) -> list[str]:
@@ -257,7 +264,10 @@ def ask(management: str, method: str, path: str, content: Any = None) -> Any:
 
 def _program(name: str) -> str | None:
     """Return the path of a program of RabbitMQ, or None if it is not installed."""
-    return shutil.which(name, path=os.pathsep.join((*PROGRAM_FOLDERS, os.environ.get("PATH", ""))))
+    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), *PROGRAM_FOLDERS)))
+    if found and (wrapper := Path(found).resolve()).name == DEBIAN_WRAPPER:
+        return str(wrapper.with_name(name))
+    return found
 
 
 def _delete_virtual_host(management: str, virtual_host: str) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
 from ...brokers.rabbitmq.transport import EARLIER_DELIVERIES, TRANSIT_HEADERS
 from ...contract import Queue
-from ..message import Message, read_call
+from ..message import ArgumentsError, Message, read_call, with_arguments
 
 COUNTS = ("x-delivery-count", "x-acquired-count")
 """Headers that a queue adds when it delivers a message."""
@@ -51,6 +51,17 @@ class RabbitmqMessage(Message):
     def cause(self) -> str:
         """Why it was dead-lettered, if no worker stored a reason."""
         return CAUSES.get(_death(self.headers), "received {} times").format(self.receive_count)
+
+    def edited(self, args: list[Any], kwargs: dict[str, Any]) -> RabbitmqMessage:
+        """Return the message with other arguments.
+
+        Raises:
+            ArgumentsError: it is not a Celery message, or its arguments cannot be decoded.
+        """
+        if not self.call:
+            raise ArgumentsError("this is not a Celery message, so it has no arguments")
+        headers, body = with_arguments(self.headers, self.body, args, kwargs)
+        return replace(self, body=body, headers=headers, call=read_call(headers, body))
 
     def exported(self) -> dict[str, Any]:
         """Return the message as JSON data for `dlq export`; `imported` parses it."""

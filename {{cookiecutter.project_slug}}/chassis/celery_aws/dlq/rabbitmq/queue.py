@@ -7,7 +7,7 @@ messages when the connection closes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,34 @@ class DeadLetterQueue:
     def imported(self, line: str) -> RabbitmqMessage:
         """Parse an exported line."""
         return imported(line)
+
+    def move(self, page: int = PAGE, go_on: Callable[[Sent[RabbitmqMessage]], bool] = lambda outcome: True) -> int:
+        """Move all messages to the original queue, page by page, and return how many were moved.
+
+        It stops after a page of which messages could not be sent.
+
+        Args:
+            page: number of messages per page.
+            go_on: is called with the outcome of each page, and returns whether to move another one.
+        """
+        moved = 0
+        with self.peek(page) as peek:
+            for messages in peek.pages():
+                outcome = self.resend(messages)
+                peek.delete(outcome.accepted)
+                moved += len(outcome.accepted)
+                if not go_on(outcome) or outcome.refused:
+                    break
+        return moved
+
+    def redrive(self) -> str:
+        """Move all messages to the original queue; return a message for the operator."""
+        return f"{self.move()} of {self.depth} messages moved to {self.target}"
+
+    def close(self) -> None:
+        """Close the connection for sending."""
+        if "_producer" in self.__dict__:
+            self._producer.connection.close()
 
     def purge(self) -> tuple[int, str]:
         """Delete the messages that were counted; return their number and a message for the operator."""

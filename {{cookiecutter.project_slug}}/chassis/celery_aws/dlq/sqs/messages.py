@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..message import Call, Message, parsed, read_call
+from ..message import ArgumentsError, Call, Message, parsed, read_call, with_arguments
 
 
 def decode(body: str) -> Call | None:
@@ -16,15 +16,25 @@ def decode(body: str) -> Call | None:
 
     The service sends plain JSON. kombu's default encodes a message in base64, and its arguments twice.
     """
+    envelope = _envelope(body)
+    return read_call(envelope.get("headers"), _content(envelope)) if envelope else None
+
+
+def _envelope(body: str) -> dict[str, Any] | None:
     envelope = parsed(body)
     if envelope is None:
         envelope = parsed(_base64(body))
-    if not isinstance(envelope, dict) or not isinstance(envelope.get("properties"), dict):
-        return None
-    headers, content = envelope.get("headers"), envelope.get("body")
-    if isinstance(content, str) and envelope["properties"].get("body_encoding") == "base64":
-        content = _base64(content)
-    return read_call(headers, content)
+    is_ours = isinstance(envelope, dict) and isinstance(envelope.get("properties", {}), dict)
+    return envelope if is_ours else None
+
+
+def _content(envelope: dict[str, Any]) -> Any:
+    content = envelope.get("body")
+    return _base64(content) if _is_encoded(envelope) and isinstance(content, str) else content
+
+
+def _is_encoded(envelope: dict[str, Any]) -> bool:
+    return bool(envelope.get("properties", {}).get("body_encoding") == "base64")
 
 
 def _base64(text: str) -> bytes | None:
@@ -52,6 +62,22 @@ class SqsMessage(Message):
     def failure(self, name: str) -> str:
         """Return a part of the reason that the worker stored: Exception, Traceback, Host or Attempt."""
         return str(self.attributes.get(f"Failure{name}", {}).get("StringValue", ""))
+
+    def edited(self, args: list[Any], kwargs: dict[str, Any]) -> SqsMessage:
+        """Return the message with other arguments.
+
+        Raises:
+            ArgumentsError: it is not a Celery message, or its arguments cannot be decoded.
+        """
+        envelope = _envelope(self.body)
+        if not envelope or not self.call:
+            raise ArgumentsError("this is not a Celery message, so it has no arguments")
+        headers, content = with_arguments(envelope["headers"], _content(envelope), args, kwargs)
+        text = base64.b64encode(content).decode() if _is_encoded(envelope) else content.decode()
+        body = json.dumps({**envelope, "headers": headers, "body": text})
+        if parsed(self.body) is None:
+            body = base64.b64encode(body.encode()).decode()
+        return replace(self, body=body, call=decode(body))
 
     def exported(self) -> dict[str, Any]:
         """Return the message as JSON data for `dlq export`; `imported` parses it."""

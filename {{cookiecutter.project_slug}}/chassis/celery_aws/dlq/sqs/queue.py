@@ -6,6 +6,7 @@ is killed in between, the message exists twice.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,14 @@ from .messages import SqsMessage, imported, received
 
 WAIT_SECONDS = 2
 """A long poll queries all servers of SQS, so an empty response means that no message is visible."""
+
+
+RUNNING = ("RUNNING", "CANCELLING")
+"""States of a redrive that has not ended."""
+
+
+class RedriveRunningError(RuntimeError):
+    """SQS starts no other redrive before this one has ended."""
 
 
 class DeadLetterQueue:
@@ -53,11 +62,11 @@ class DeadLetterQueue:
         """Send messages to their original queue; duplicates count as sent."""
         # The deduplication id follows from the message id. If this command is killed between sending and
         # deleting, and repeated within five minutes, SQS drops the duplicate. After another failure, the
-        # message has another id.
+        # message has another id; with edited arguments, it is another message.
         outcome, repeated = self._send(
             messages,
             to_dead=False,
-            make=lambda m: entry(m, f"{m.message_id}:resent" if self.ordered else "", with_reason=False),
+            make=lambda m: entry(m, _id_of_resent(m) if self.ordered else "", with_reason=False),
         )
         return Sent(outcome.accepted + repeated, outcome.refused)
 
@@ -89,6 +98,40 @@ class DeadLetterQueue:
         if self.ordered and not (message.group and message.deduplication_id):
             raise ValueError("a FIFO queue requires group and deduplication_id")
         return message
+
+    def moves(self) -> list[dict[str, Any]]:
+        """Return the recent redrives, newest first."""
+        arn = self.env.arn(self.queue, dead=True)
+        found = self.env.sqs.list_message_move_tasks(SourceArn=arn, MaxResults=10).get("Results", [])
+        return sorted(found, key=lambda move: -move["StartedTimestamp"])
+
+    def running_move(self) -> dict[str, Any] | None:
+        """Return the redrive that is running; SQS runs one at a time."""
+        return next((move for move in self.moves() if move["Status"] in RUNNING), None)
+
+    def start_move(self, rate: int | None = None) -> None:
+        """Have SQS move all messages to the original queue.
+
+        Args:
+            rate: maximum number of messages per second; by default SQS decides.
+        """
+        # With a destination, because SQS does not know the source of a message that a worker dead-lettered.
+        request = {"SourceArn": self.env.arn(self.queue, dead=True), "DestinationArn": self.env.arn(self.queue)}
+        self.env.sqs.start_message_move_task(**request, **({"MaxNumberOfMessagesPerSecond": rate} if rate else {}))
+
+    def redrive(self) -> str:
+        """Have SQS move all messages to the original queue; return a message for the operator.
+
+        Raises:
+            RedriveRunningError: a redrive is running.
+        """
+        if self.running_move():
+            raise RedriveRunningError(f"a redrive of {self.name} is running")
+        self.start_move()
+        return f"SQS moves about {self.depth} messages to {self.target}"
+
+    def close(self) -> None:
+        """Do nothing; clients of AWS are shared."""
 
     def purge(self) -> tuple[int, str]:
         """Delete all messages; return their approximate number and a message for the operator."""
@@ -185,6 +228,10 @@ class Peek:
         except BotoCoreError:
             return False
         return True
+
+
+def _id_of_resent(message: SqsMessage) -> str:
+    return f"{message.message_id}:{hashlib.sha256(message.body.encode()).hexdigest()[:16]}:resent"
 
 
 def send(

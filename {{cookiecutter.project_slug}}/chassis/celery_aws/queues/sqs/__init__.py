@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...cloudwatch import Series
 from ...contract import Queue
 from ...environment.sqs import Environment
-from .measured import AGE, latest
+from .measured import AGE, DEPTH, latest, read
+
+HISTORY_SECONDS, HISTORY_PERIOD_SECONDS = 3 * 3_600, 300
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,9 @@ def depths(env: Environment) -> list[Depth]:
     """Return the depth of every queue."""
     oldest = latest(env, AGE)
     return [depth(env, queue, oldest.get(queue.name)) for queue in env.contract.queues]
+
+
+def history(env: Environment) -> dict[str, Series]:
+    """Return how many messages waited in the last hours, by queue, of those for which CloudWatch has data."""
+    found = read(env, env.contract.queues, [DEPTH], HISTORY_SECONDS, HISTORY_PERIOD_SECONDS)
+    return {queue: series for (queue, _), series in found.items() if any(v is not None for v in series.values)}

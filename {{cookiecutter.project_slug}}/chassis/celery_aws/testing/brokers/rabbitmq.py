@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from kombu.transport.native_delayed_delivery import MAX_LEVEL, level_name
+from kombu.transport.native_delayed_delivery import level_name
 
+from ...brokers.rabbitmq.topology import delay_levels
 from ...dev.brokers import rabbitmq as broker
 
 BETWEEN_COUNTS_SECONDS = 1.2
@@ -39,7 +40,7 @@ def count(service: Any, queue: Any, *, dead: bool) -> int:
     name = service.queue_name(queue, dead=dead)
     if dead:  # They are neither in flight nor delayed.
         return _waiting(service, [name])
-    later = [level_name(level) for level in range(MAX_LEVEL + 1)]
+    later = [level_name(level) for level in range(delay_levels(service.contract))]
     before = -1
     while (found := _waiting(service, [name, *later]) + held(service, queue)) != before:
         before = found

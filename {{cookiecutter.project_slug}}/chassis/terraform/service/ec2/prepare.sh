@@ -1,6 +1,6 @@
 #!/bin/bash
-# Prepares the worker of a queue: pulls the image and fetches the secrets.
-#   usage: prepare.sh <queue>    from worker@.service
+# Prepares a worker: pulls the image and fetches the secrets.
+#   usage: prepare.sh <worker>    from worker@.service
 set -euo pipefail
 umask 077
 

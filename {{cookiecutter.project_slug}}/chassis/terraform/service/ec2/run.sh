@@ -1,12 +1,14 @@
 #!/bin/bash
-# Runs the worker of a queue in a container, and notifies systemd while it is alive.
-#   usage: run.sh <queue>    from worker@.service
+# Runs a worker, or the beat, in a container, and notifies systemd while it is alive.
+#   usage: run.sh <worker>|Beat    from worker@.service
 #
 # systemd accepts notifications from processes of the unit only, and the container belongs to
 # Docker. So the worker touches a shared file, and this script notifies systemd.
 set -euo pipefail
 
 container=worker-$1
+command=(worker "$1")
+if [ "$1" = Beat ]; then command=(beat); fi
 alive=$RUNTIME_DIRECTORY/alive/$SERVICE-$1.alive
 told=$RUNTIME_DIRECTORY/told
 
@@ -22,7 +24,7 @@ docker run --rm --name "$container" --init --network host --no-healthcheck \
     --mount "type=bind,source=$RUNTIME_DIRECTORY/alive,target=/run/alive" --env LIVENESS_DIRECTORY=/run/alive \
     --log-driver awslogs --log-opt "awslogs-region=$AWS_DEFAULT_REGION" --log-opt "awslogs-group=$LOG_GROUP" \
     --log-opt "awslogs-stream=$1/$HOSTNAME" --log-opt mode=non-blocking \
-    "$IMAGE" "$SERVICE" worker "$1" &
+    "$IMAGE" "$SERVICE" "${command[@]}" &
 client=$!
 
 while kill -0 "$client" 2>/dev/null; do

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 ACCOUNT = "123456789012"
+"""The account that moto emulates."""
 
 UNREACHABLE: dict[str, str] = {"QUEUE_URL_BASE": f"http://127.0.0.1:9/{ACCOUNT}"}
 """Valid environment variables of an unreachable broker, for tests that need none."""
@@ -23,7 +24,15 @@ def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, 
     """Return services and environment variables for compose.yaml, and Python code that checks the emulator."""
     last = contract.queue_name(contract.queues[-1], environment)
     ready = f"import boto3; boto3.client('sqs').get_queue_url(QueueName={last!r})"
-    return {}, {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}, ready
+    variables = {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}
+    if contract.long_delays:
+        variables["SCHEDULER_ROLE_ARN"] = _role_arn(contract, environment)
+    return {}, variables, ready
+
+
+def _role_arn(contract: Any, environment: str) -> str:
+    """Return the ARN of a role for EventBridge Scheduler; the emulator does not ask whether it exists."""
+    return f"arn:aws:iam::{ACCOUNT}:role/{contract.service}-{environment}-scheduler"
 
 
 def tools_in_containers(contract: Any, contained: dict[str, Any]) -> dict[str, Any]:
@@ -38,11 +47,11 @@ def create(
     import boto3  # Imported late: compose.py runs where boto3 and moto may not be installed.
 
     sqs: Any = boto3.client("sqs")
+    account = boto3.client("sts").get_caller_identity()["Account"]
     # The defaults of AWS.
-    common = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract.max_message_bytes)}
-    if contract.suffix:
-        common["FifoQueue"] = "true"
+    every = {"SqsManagedSseEnabled": "true", "MaximumMessageSize": str(contract.max_message_bytes)}
     for queue in contract.queues:
+        common = {**every, "FifoQueue": "true"} if queue.fifo else every
         dead_letters = sqs.create_queue(
             QueueName=contract.dead_letter_queue_name(queue, environment),
             Attributes={**common, "MessageRetentionPeriod": str(contract.dead_letter_retention_seconds)},
@@ -60,4 +69,19 @@ def create(
                 "RedrivePolicy": json.dumps(redrive),
             },
         )
-    return {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}
+    return {"QUEUE_URL_BASE": f"{url}/{account}", **_create_scheduler(contract, environment, sqs, every)}
+
+
+def _create_scheduler(contract: Any, environment: str, sqs: Any, attributes: dict[str, str]) -> dict[str, str]:
+    """Create what Terraform creates for delayed tasks, and send what is due; return its environment variables."""
+    if not contract.long_delays:
+        return {}
+    import boto3
+
+    from . import scheduler
+
+    scheduler.start()
+
+    boto3.client("scheduler").create_schedule_group(Name=contract.schedule_group_name(environment, delayed=True))
+    sqs.create_queue(QueueName=contract.schedule_dead_letter_queue_name(environment), Attributes=attributes)
+    return {"SCHEDULER_ROLE_ARN": _role_arn(contract, environment)}

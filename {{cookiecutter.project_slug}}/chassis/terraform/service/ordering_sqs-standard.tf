@@ -1,4 +1,0 @@
-locals {
-  queue_name_suffix = ""
-  fifo              = false
-}
