@@ -266,7 +266,7 @@ with running_service(logs) as service:
     assert service.ready(), service.log()
     sent = service.python("-m", "acme_jobs", "send", "high.count_orders", "--group=g", "--wait=30")
     assert sent.stdout.splitlines()[-1] == "2", sent.stderr
-    service.stop_workers()
+    service.stop_workers(warm_seconds=60)
     assert "connections closed" in service.log(), service.log()
     del service.environment["ORDERS_DATABASE"], service.environment["QUEUE_URL_BASE"]
     said = service.python("-m", "acme_jobs", "send", "high.count_orders").stderr

@@ -501,5 +501,5 @@ def test_coroutine_when_a_worker_runs_it_then_its_limits_are_enforced(tmp_path_f
         # Each was told at its soft limit; the second, which went on, was killed at its hard limit.
         assert [note.suffix for note in notes(limits)] == [".soft"] * 2
         assert "TimeLimitExceeded(3" in service.log(), service.log()
-        service.stop_workers()
+        service.stop_workers(warm_seconds=60)
         assert "loop open: True" in service.log(), service.log()

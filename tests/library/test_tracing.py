@@ -199,7 +199,7 @@ def test_trace_when_a_worker_is_killed_then_goes_on_with_the_redelivery(traced, 
     traced.workers.pop(traced.worker.name).kill()
     traced.start_worker(label="second", OTEL_BSP_SCHEDULE_DELAY="60000")  # It exports when it stops.
     assert eventually(lambda: '"succeeded"' in traced.log("second")), traced.log("second")
-    traced.stop_workers()
+    traced.stop_workers(warm_seconds=60)
     trace_id = collected.trace_of("run/library.probes.stay")
     sent, attempt = collected.spans(trace_id)
     assert outcomes([attempt]) == [(2, "succeeded")]

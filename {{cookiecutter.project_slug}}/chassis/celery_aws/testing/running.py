@@ -109,9 +109,13 @@ class RunningService:
         """Wait until the worker with a label is ready; return whether it is."""
         return bool(eventually(lambda: " ready." in self.log(label), 90))
 
-    def stop_workers(self) -> None:
-        """Stop all workers with SIGTERM, then SIGQUIT, then SIGKILL."""
-        for number, timeout_seconds in ((signal.SIGTERM, 3), (signal.SIGQUIT, 15), (signal.SIGKILL, 5)):
+    def stop_workers(self, warm_seconds: float = 3) -> None:
+        """Stop all workers with SIGTERM, then SIGQUIT, then SIGKILL.
+
+        Args:
+            warm_seconds: how long workers may complete their tasks, and what they do as they end, in seconds.
+        """
+        for number, timeout_seconds in ((signal.SIGTERM, warm_seconds), (signal.SIGQUIT, 15), (signal.SIGKILL, 5)):
             for worker in self.workers.values():
                 worker.send_signal(number)
             end = time.monotonic() + timeout_seconds
