@@ -54,7 +54,15 @@ CONTRACT = {
     "alarm_email": "on-call@example.com",
 }
 LONG_QUEUE = "q" * (80 - len("acme-jobs-development--dlq"))
-OF_SERVICE = ("routes", "refuse_unrouted_tasks", "long_delays", "schedules", "task_metrics", "tracing")
+OF_SERVICE = (
+    "routes",
+    "refuse_unrouted_tasks",
+    "long_delays",
+    "remote_control",
+    "schedules",
+    "task_metrics",
+    "tracing",
+)
 """Fields of a service that this contract does not have."""
 SECTIONS = {"$schema", "queue_defaults", "queues", "worker_defaults", "workers", *OF_SERVICE}
 EVERY_RULE = RULES.ALL_RULES
@@ -369,6 +377,8 @@ BOUNDARIES = [
     ("refuse_unrouted_tasks", {"refuse_unrouted_tasks": True}, {"refuse_unrouted_tasks": 1}),
     ("long_delays", {"long_delays": True}, {"long_delays": 1}),
     ("long_delays", on_rabbitmq(), {**on_rabbitmq(), "long_delays": False}),
+    ("remote_control", {"remote_control": True}, {"remote_control": 1}),
+    ("remote_control", on_rabbitmq(), {**on_rabbitmq(), "remote_control": False}),
     ("task_metrics", {"task_metrics": True}, {"task_metrics": 1}),
     ("tracing", {"tracing": True}, {"tracing": "true"}),
     ("schedules", {"schedules": []}, {"schedules": {}}),

@@ -151,6 +151,7 @@ def test_contract_when_it_breaks_no_rule_then_fits(holds):
         scheduled(flexible_window_minutes=1_441),
         scheduled(flexible_window_minutes=1) | {"broker": "rabbitmq"},
         {"long_delays": False, "broker": "rabbitmq"},
+        {"remote_control": True, "broker": "rabbitmq"},
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -14,8 +14,8 @@ EXAMPLE = PROJECT / ".env.example"
 SHOWN = re.findall(r"^# (.+)\n(#?)([A-Z_]+)=(.*)$", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
 OTHERS = {"AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "LIVENESS_DIRECTORY"}
 """Read by boto3, and by what asks whether a worker is alive."""
-ALL = fields(replace(contract, long_delays=contract.broker.startswith("sqs")))
-"""Also those that only a contract with `long_delays` needs, and the default one does not."""
+ALL = fields(replace(contract, **dict.fromkeys(("long_delays", "remote_control"), contract.broker.startswith("sqs"))))
+"""Also those that only a contract with `long_delays` or `remote_control` needs, and the default one does not."""
 
 
 def read(monkeypatch, values):

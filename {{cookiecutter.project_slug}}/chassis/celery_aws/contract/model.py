@@ -39,6 +39,7 @@ SQS_ALONE = (
     "wait_time_seconds",
     "polling_interval_seconds",
     "long_delays",
+    "remote_control",
     "flexible_window_minutes",
 )
 """Fields that only contracts with SQS have: RabbitMQ has no polling and no visibility timeout to extend."""
@@ -47,7 +48,8 @@ TIMES = ("cron", "rate_minutes", "at")
 """The fields of a schedule of which each schedule has one."""
 
 OPTIONAL = (
-    *("fifo", *EXISTING, "routes", "refuse_unrouted_tasks", "long_delays", "schedules", "task_metrics", "tracing"),
+    *("fifo", *EXISTING, "routes", "refuse_unrouted_tasks", "long_delays", "schedules"),
+    *("remote_control", "task_metrics", "tracing"),
     *("queue", "args", "kwargs", *TIMES, "timezone", "group", "enabled", "flexible_window_minutes"),
 )
 """Fields that a contract, a queue or a schedule need not have."""
@@ -275,6 +277,8 @@ class Contract:
     """Tasks that are sent periodically, or at one time."""
     long_delays: bool = False
     """Whether a longer countdown than a queue allows becomes a one-time schedule of EventBridge Scheduler."""
+    remote_control: bool = False
+    """Whether workers can be inspected and controlled, and queues paused, through a DynamoDB table."""
     task_metrics: bool = False
     """Whether CloudWatch has metrics of each task, and alarms on the failures and the duration of a queue's tasks."""
     tracing: bool = False
@@ -360,6 +364,10 @@ class Contract:
     def schedule_group_name(self, environment: str, *, delayed: bool = False) -> str:
         """Name of the schedule group at EventBridge Scheduler, or of that of delayed tasks."""
         return f"{self.service}-{environment}{'-delayed' if delayed else ''}"
+
+    def control_table_name(self, environment: str) -> str:
+        """Name of the DynamoDB table through which workers are controlled; see control_sqs.tf."""
+        return f"{self.service}-{environment}-control"
 
     def log_group_name(self, environment: str) -> str:
         """Name of the log group of the workers in CloudWatch; see logs.tf."""

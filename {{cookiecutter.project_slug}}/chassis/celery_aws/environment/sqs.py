@@ -44,6 +44,11 @@ class Environment(Base):
         return {url.rpartition("/")[2]: url for url in sorted(urls)}
 
     @property
+    def control_table(self) -> str:
+        """Name of the DynamoDB table of `remote_control`."""
+        return self.contract.control_table_name(self.environment)
+
+    @property
     def queue_name_prefix(self) -> str:
         """Prefix of the names of all queues of this service and environment."""
         return f"{self.contract.service}-{self.environment}-"

@@ -81,8 +81,23 @@ class DelayVariables(Variables):
     )
 
 
+class ControlVariables(Variables):
+    """With `remote_control`, also the table through which workers are controlled."""
+
+    control_table: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]{3,255}$",
+        description="With remote_control: DynamoDB table through which workers are controlled",
+    )
+
+
+class AllVariables(DelayVariables, ControlVariables):
+    """With `long_delays` and `remote_control`."""
+
+
 def variables(contract: Contract) -> type[Variables]:
     """Return the settings class of the environment variables that a contract needs."""
+    if contract.remote_control:
+        return AllVariables if contract.long_delays else ControlVariables
     return DelayVariables if contract.long_delays else Variables
 
 

@@ -27,6 +27,8 @@ def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, 
     variables = {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}
     if contract.long_delays:
         variables["SCHEDULER_ROLE_ARN"] = _role_arn(contract, environment)
+    if contract.remote_control:
+        variables["CONTROL_TABLE"] = contract.control_table_name(environment)
     return {}, variables, ready
 
 
@@ -69,7 +71,30 @@ def create(
                 "RedrivePolicy": json.dumps(redrive),
             },
         )
-    return {"QUEUE_URL_BASE": f"{url}/{account}", **_create_scheduler(contract, environment, sqs, every)}
+    return {
+        "QUEUE_URL_BASE": f"{url}/{account}",
+        **_create_scheduler(contract, environment, sqs, every),
+        **_create_control_table(contract, environment),
+    }
+
+
+def _create_control_table(contract: Any, environment: str) -> dict[str, str]:
+    """Create the table of `remote_control`; return its environment variable."""
+    if not contract.remote_control:
+        return {}
+    import boto3
+
+    keys = {"scope": "HASH", "key": "RANGE"}
+    dynamodb, table = boto3.client("dynamodb"), contract.control_table_name(environment)
+    dynamodb.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys.items()],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    expiry = {"Enabled": True, "AttributeName": "expires_at"}
+    dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=expiry)
+    return {"CONTROL_TABLE": table}
 
 
 def _create_scheduler(contract: Any, environment: str, sqs: Any, attributes: dict[str, str]) -> dict[str, str]:
