@@ -96,8 +96,9 @@ class Shared(transport.Channel):
     wait_time_seconds = 20
     connection = SimpleNamespace(polling_interval=0.05)
 
-    def __init__(self, clock, waiting):  # Without a connection.
+    def __init__(self, clock, waiting, paused):  # Without a connection.
         self.hub = clock
+        self._paused = paused
         for name in ("_polling", "_waiting", "_ever_answered"):
             setattr(self, name, set())
         for name in ("_due_since", "_empty_until", "_empty_timers", "_failures", "_dead_lettering"):
@@ -132,8 +133,8 @@ def shared(clock):
     """Make such a channel; what it holds in the end is forgotten."""
     made = []
 
-    def make(**waiting):
-        made.append(Shared(clock, waiting))
+    def make(paused=(), **waiting):
+        made.append(Shared(clock, waiting, paused))
         return made[0]
 
     yield make
@@ -165,6 +166,38 @@ def test_polls_when_both_queues_are_empty_then_cost_what_two_workers_cost(clock,
     channel = shared(urgent=0, other=0)
     clock.pass_by(600)
     assert len(channel.calls.polls) <= 2 * 600 / 20
+
+
+def test_queue_when_paused_then_is_not_polled_and_holds_up_no_other(clock, shared):
+    channel = shared(paused={"urgent"}, urgent=1_000, other=1_000)
+    clock.pass_by(0.3)
+    assert channel.started == ["other"] * 4
+    channel.pause(())
+    channel.end_one()
+    clock.pass_by(0.3)
+    assert channel.started == ["other"] * 4 + ["urgent"]
+
+
+def test_message_when_its_queue_was_paused_during_the_poll_then_is_released(clock, shared):
+    channel = shared(urgent=0, other=0)
+    released = []
+    channel.release_all = released.append
+    channel.pause({"urgent"})
+    transport.Channel._take(channel, "urgent", "url", [{"ReceiptHandle": "handle"}])
+    assert released == [{"handle": ("urgent", "url")}]
+
+
+def test_worker_when_it_does_not_know_what_is_paused_then_polls_nothing_and_is_overdue(clock, shared):
+    channel = shared(paused=None, urgent=1, other=1)
+    channel._due_since["urgent"] = began = clock.now  # As when it began to consume.
+    channel._schedule_queue("urgent")
+    clock.pass_by(100)
+    assert not channel.calls.polls
+    assert channel.awaits_answers
+    assert channel.last_answer == began
+    channel.pause(())
+    clock.pass_by(1)
+    assert sorted(channel.started) == ["other", "urgent"]
 
 
 def test_urgent_message_when_other_tasks_run_then_takes_the_next_slot(clock, shared):

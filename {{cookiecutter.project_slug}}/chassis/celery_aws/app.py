@@ -110,7 +110,7 @@ def build(
             "interval_max": 0.5,
         },
     )
-    app.steps["consumer"].update((*compute.steps(contract), *broker.steps()))
+    app.steps["consumer"].update((*compute.steps(contract), *broker.steps(contract)))
     app.on_after_finalize.connect(_add_tasks, weak=False)
     return app
 

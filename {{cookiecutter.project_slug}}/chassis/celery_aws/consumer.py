@@ -23,6 +23,7 @@ from celery.worker import consumer, request, state
 from kombu.message import Message
 
 from . import errors, headers
+from . import revoking as revoking  # Replaces commands of Celery.
 from .backoff import backoff_seconds
 from .contract import HAND_OVER_SECONDS, Queue
 from .delivery import PERMANENT, Action, Verdict, age_seconds, deliver, record
@@ -356,6 +357,8 @@ class Consumer(consumer.Consumer):
     connection_errors: tuple[type[Exception], ...]
     event_dispatcher: Any
     hub: Any
+    paused: set[str]
+    """Names in Celery of the queues that are left out, on RabbitMQ."""
     _flush_is_scheduled = False
 
     class Blueprint(BaseBlueprint):  # type: ignore[misc]
@@ -367,6 +370,8 @@ class Consumer(consumer.Consumer):
         super().__init__(*args, **options)
         app: Any = self.app
         app.consumer = self
+        self.paused = set()
+        # Asked for now, before queues that are paused are left out.
         if len(app.queues_consumed) > 1:
             self.on_task_request = WaitingRequests(self.on_task_request, app.queues_consumed).add
 
@@ -382,7 +387,8 @@ class Consumer(consumer.Consumer):
             self.event_dispatcher.flush()
 
     def update_strategies(self) -> None:
-        """Use `Request` for every task, whatever its base class."""
+        """Use `Request` for every task, whatever its base class. Celery calls this before it consumes."""
+        self.app.broker.prepare_consumer(self)
         for task in self.app.tasks.values():
             task.Request = f"{__name__}:Request"
         super().update_strategies()

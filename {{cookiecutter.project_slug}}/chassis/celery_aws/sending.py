@@ -153,9 +153,9 @@ class Service(Celery, Generic[SettingsT]):
         """
         return self._served[celery_name]
 
-    @property
+    @functools.cached_property
     def queues_consumed(self) -> list[Queue]:
-        """The queues that the worker in this process consumes, in the order of its command line."""
+        """The queues of the worker in this process, in the order of its command line, also while they are paused."""
         return [self.queue_served(name) for name in self.amqp.queues.consume_from]
 
     def longest_countdown_seconds(self, queue: Queue) -> int:

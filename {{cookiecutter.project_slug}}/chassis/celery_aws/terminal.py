@@ -60,6 +60,16 @@ class Group(click.Group):
     command_class = Command
 
 
+class DefaultGroup(Group):
+    """A group that runs its command `list` if none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Name the command, unless one is named or help is asked for."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
     """Report errors of AWS and of this machine without a traceback.

@@ -64,8 +64,11 @@ class Broker(Protocol):
     def celery_settings(self, contract: Contract, variables: Any, environment: str) -> Mapping[str, Any]:
         """Return Celery's settings for the broker and the queues."""
 
-    def steps(self) -> tuple[type[Any], ...]:
+    def steps(self, contract: Contract) -> tuple[type[Any], ...]:
         """Return the bootsteps to add to a worker's consumer."""
+
+    def prepare_consumer(self, consumer: Any) -> None:
+        """Prepare a worker's consumer, each time that it has connected and is about to consume."""
 
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether a failed send may succeed later: the broker, network or credentials are unavailable."""

@@ -1,4 +1,4 @@
-"""`queues`: the depth of the queues."""
+"""`queues`: the depth of the queues, and whether they are paused."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ import click
 from rich.live import Live
 from rich.table import Table
 
-from .. import options, queues
-from ..commands import Number
+from .. import options, pausing, queues
+from ..commands import Failure, Number
 from ..environment import Environment, find
-from ..terminal import Command, console, finish, live_options
+from ..terminal import DefaultGroup, console, finish, live_options, say
+
+DEVELOPMENT = "development"
+"""The environment of `make dev`."""
 
 depths_of_broker = queues.chosen(options.broker())
 view = options.load(__package__, options.broker())
 
 
-@click.command(
-    name="queues",
-    cls=Command,
+@click.group(name="queues", cls=DefaultGroup)
+def command() -> None:
+    """Show the depth of the queues, and pause, resume or purge them; without a command: `queues list`."""
+
+
+@command.command(
+    "list",
     help=f"Show the depth of the queues and their dead-letter queues.\n{view.HELP}",
     examples=("queues --environment production", "queues --watch", "queues --json"),
 )
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option("--every", type=Number(0.5), default=5, metavar="SECONDS", help="Interval of --watch; default: 5.")
 @live_options
-def command(watch: bool, every: float, environment: str, as_json: bool) -> None:
+def list_(watch: bool, every: float, environment: str, as_json: bool) -> None:
     """Show the depth of the queues and their dead-letter queues, once or repeatedly."""
     env = find(environment)
     if watch:
@@ -41,6 +48,46 @@ def command(watch: bool, every: float, environment: str, as_json: bool) -> None:
     else:
         console().print(view.rendered(found, _title(env)))
     finish(not all(each.is_well for each in found))
+
+
+@command.command(examples=("queues pause high --environment production",))
+@click.argument("queue")
+@live_options
+def pause(queue: str, environment: str, as_json: bool) -> None:
+    """Have workers take no more messages of QUEUE, also workers that start later.
+
+    Running tasks go on, and messages wait. Scaling and alarms still count them.
+    """
+    env = find(environment)
+    say(as_json, pausing.chosen(env.contract.broker).pause(env, env.contract.queue(queue)), queue=queue, paused=True)
+
+
+@command.command(examples=("queues resume high --environment production",))
+@click.argument("queue")
+@live_options
+def resume(queue: str, environment: str, as_json: bool) -> None:
+    """Have workers take messages of QUEUE again."""
+    env = find(environment)
+    say(as_json, pausing.chosen(env.contract.broker).resume(env, env.contract.queue(queue)), queue=queue, paused=False)
+
+
+@command.command(examples=("queues purge high --yes",))
+@click.argument("queue")
+@click.option("--yes", is_flag=True, help="Do not prompt.")
+@live_options
+def purge(queue: str, yes: bool, environment: str, as_json: bool) -> None:
+    """Delete all messages that wait in QUEUE, in development only."""
+    env = find(environment)
+    named = env.contract.queue(queue)
+    if environment != DEVELOPMENT:
+        raise Failure(
+            f"only queues of the environment {DEVELOPMENT} can be purged: those of others hold tasks that somebody "
+            f"waits for. Pause the queue instead, or revoke tasks"
+        )
+    if not yes:
+        click.confirm(f"Delete all messages that wait in {env.name(named)}?", abort=True, err=True)
+    depths_of_broker.purge(env, named)
+    say(as_json, f"all messages that waited in {env.name(named)} are deleted", queue=queue)
 
 
 def _watch(env: Environment, every: float, *, as_json: bool) -> None:

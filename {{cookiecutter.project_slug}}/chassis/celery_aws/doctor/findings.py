@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import options
 from ..contract import Contract
+from ..pausing import Pause, described
 
 MAX_SKEW_SECONDS = 60
 """Maximum deviation of the clock; AWS refuses requests at 300 seconds."""
@@ -51,6 +52,11 @@ def clock(date: str, now: float, whose: str = "AWS") -> Finding:
     if abs(skew_seconds) <= MAX_SKEW_SECONDS:
         return well("D104", "clock", says)
     return wrong("D104", "clock", says, "synchronize the clock (chrony, ntpd); AWS refuses requests at 300 s")
+
+
+def is_paused(queue: str, pause: Pause) -> Finding:
+    """Return a finding that no worker takes messages of a queue, because it is paused (D501)."""
+    return wrong("D501", queue, described(pause), f"resume it: queues resume {queue}")
 
 
 def orphan(short: str, name: str, messages: Mapping[str, int], why_unknown: str = "") -> Finding:

@@ -23,8 +23,9 @@ from ..environment.rabbitmq import BrokerError, Environment
 from ..environment.rabbitmq import explanation as explained
 from ..errors import SettingsError
 from ..health import NotAliveError, check
+from ..pausing import rabbitmq as pausing
 from ..queues.rabbitmq import DELAYED, count
-from .findings import Finding, clock, orphan, result_findings, unknown, well, wrong
+from .findings import Finding, clock, is_paused, orphan, result_findings, unknown, well, wrong
 
 CHECKS: Mapping[str, str] = MappingProxyType(
     {
@@ -205,6 +206,7 @@ def _queues(env: Environment, connection: Any, role: str) -> Iterator[Finding]:
     except BrokerError as error:
         yield unknown("D201", "queues", str(error), "use a user with access to the management API")
         return
+    paused = pausing.among(env, live)
     bound = {(each["source"], each["destination"], each["routing_key"]) for each in bindings}
     for queue in env.contract.queues:
         name, dead = env.name(queue), env.name(queue, dead=True)
@@ -224,7 +226,8 @@ def _queues(env: Environment, connection: Any, role: str) -> Iterator[Finding]:
             yield _bound("D212", queue, [(DEAD_LETTER_EXCHANGE.name, dead, queue.name)], bound)
         if all(finding.is_well for finding in both):
             yield _permissions(connection, queue, role, name, dead)
-            yield _worker(env, queue, connection, name)
+            pause = paused.get(queue.name)
+            yield is_paused(queue.name, pause) if pause else _worker(env, queue, connection, name)
     yield from _orphans(env, live)
 
 
@@ -293,7 +296,7 @@ def _orphans(env: Environment, live: Mapping[str, Mapping[str, Any]]) -> Iterato
 def _is_internal(queue: Mapping[str, Any]) -> bool:
     """Return whether a queue is for delayed messages, events or remote control of Celery."""
     is_temporary = queue.get("auto_delete") or queue.get("exclusive") or "x-expires" in queue.get("arguments", {})
-    return bool(is_temporary) or queue["name"].startswith(DELAYED)
+    return bool(is_temporary) or queue["name"].startswith(DELAYED) or queue["name"].endswith(".paused")
 
 
 def _worker(env: Environment, queue: Queue, connection: Any, name: str) -> Finding:

@@ -20,9 +20,10 @@ from ..contract.schedules import due_times, expression_of
 from ..durations import age
 from ..environment.sqs import Environment
 from ..health import NotAliveError, check
+from ..pausing import sqs as pausing
 from ..queues.sqs.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
 from ..schedules import AT_SCHEDULER, arguments
-from .findings import Finding, clock, orphan, result_findings, unknown, well, wrong
+from .findings import Finding, clock, is_paused, orphan, result_findings, unknown, well, wrong
 
 CHECKS: Mapping[str, str] = MappingProxyType(
     {
@@ -421,7 +422,11 @@ def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:
             raise
         yield unknown("D501", "CloudWatch", reason, "use credentials with the permission cloudwatch:GetMetricData")
         series = {}
+    paused = pausing.paused(env)
     for queue in queues:
+        if queue.name in paused:
+            yield is_paused(queue.name, paused[queue.name])
+            continue
         worker = env.contract.worker_of(queue)
         try:
             yield well("D501", queue.name, f"on this machine, {check(env.contract, worker.name):.0f} s ago")

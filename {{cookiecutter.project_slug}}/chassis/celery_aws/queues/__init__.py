@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 from .. import options
 from ..cloudwatch import Series
+from ..contract import Queue
 
 
 class Depth(Protocol):
@@ -22,6 +23,9 @@ class Depths(Protocol):
 
     def depths(self, env: Any) -> Sequence[Depth]:
         """Return the depth of every queue of an environment."""
+
+    def purge(self, env: Any, queue: Queue) -> None:
+        """Delete all messages that wait in a queue."""
 
     def history(self, env: Any) -> dict[str, Series]:
         """Return how many messages waited in the last hours, by queue; empty if nothing has recorded it."""

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..cloudwatch import Series
 from ..contract import Queue
-from ..environment.rabbitmq import BrokerError, Environment
+from ..environment.rabbitmq import BrokerError, Environment, explained
+from ..pausing import Pause
+from ..pausing import rabbitmq as pausing
 
 DELAYED = "celery_delayed_"
 """Prefix of the names of Celery's queues for delayed messages."""
@@ -26,11 +28,12 @@ class Depth:
     dead: int
     delayed_of_all: int
     """Delayed messages of all queues together, including those in a backoff."""
+    paused: Pause | None = None
 
     @property
     def is_well(self) -> bool:
-        """Whether there are no dead-letter messages, and consumers if messages wait."""
-        return not self.dead and not (self.waiting and not self.workers)
+        """Whether it is not paused, there are no dead-letter messages, and consumers if messages wait."""
+        return not (self.paused or self.dead or (self.waiting and not self.workers))
 
 
 def depths(env: Environment) -> list[Depth]:
@@ -41,10 +44,11 @@ def depths(env: Environment) -> list[Depth]:
     """
     found = {each["name"]: each for each in env.ask("queues", env.virtual_host)}
     delayed = sum(count(each, "messages") for name, each in found.items() if name.startswith(DELAYED))
-    return [_depth(env, queue, found, delayed) for queue in env.contract.queues]
+    paused = pausing.among(env, found)
+    return [_depth(env, queue, found, delayed, paused.get(queue.name)) for queue in env.contract.queues]
 
 
-def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int) -> Depth:
+def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int, pause: Pause | None) -> Depth:
     name, dead = env.name(queue), env.name(queue, dead=True)
     if missing := {name, dead} - found.keys():
         raise BrokerError(
@@ -59,7 +63,18 @@ def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int) 
         count(live, "consumers"),
         count(found[dead], "messages"),
         delayed,
+        pause,
     )
+
+
+def purge(env: Environment, queue: Queue) -> None:
+    """Delete all messages that wait in a queue.
+
+    Raises:
+        BrokerError: the broker refused.
+    """
+    with explained(), env.connect() as connection:
+        connection.channel().queue_purge(env.name(queue))
 
 
 def history(env: Environment) -> dict[str, Series]:

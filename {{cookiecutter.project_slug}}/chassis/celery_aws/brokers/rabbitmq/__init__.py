@@ -30,6 +30,7 @@ __all__ = [
     "is_unavailable",
     "longest_delay_seconds",
     "message_properties",
+    "prepare_consumer",
     "steps",
     "variables",
 ]
@@ -61,11 +62,19 @@ CONTROL = "celery.app.control:Control"
 """Celery's remote control, which works on RabbitMQ."""
 
 
-def steps() -> tuple[type[Any], ...]:
+def steps(contract: Contract) -> tuple[type[Any], ...]:
     """Return the bootsteps to add to a worker's consumer."""
+    from .markers import CancelPaused
     from .reporting import Reporting
 
-    return (Reporting,)
+    return (Reporting, CancelPaused)
+
+
+def prepare_consumer(consumer: Any) -> None:
+    """Have a worker that is about to consume leave out the queues that are paused."""
+    from .markers import deselect_paused
+
+    deselect_paused(consumer)
 
 
 def is_unavailable(error: Exception) -> bool:

@@ -34,7 +34,7 @@ def declare(connection: Any, contract: Contract) -> None:
     for exchange in (TASK_EXCHANGE, DEAD_LETTER_EXCHANGE):
         channel.exchange_declare(exchange.name, exchange.type, durable=True, auto_delete=False)
     levels = delay_levels(contract)
-    if not _exists(connection, level_name(levels - 1)):
+    if not exists(connection, level_name(levels - 1)):
         _declare_delays(channel, levels)
     for queue in contract.queues:
         for wanted in (dead_letter_queue(queue.name, contract), work_queue(queue.name, contract)):
@@ -89,7 +89,8 @@ def _declare_queue(connection: Any, queue: Queue) -> None:
         channel.close()
 
 
-def _exists(connection: Any, queue: str) -> bool:
+def exists(connection: Any, queue: str) -> bool:
+    """Return whether a queue exists."""
     channel = connection.channel()
     try:
         channel.queue_declare(queue, passive=True)

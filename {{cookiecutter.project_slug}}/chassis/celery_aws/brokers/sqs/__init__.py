@@ -29,6 +29,7 @@ __all__ = [
     "is_unavailable",
     "longest_delay_seconds",
     "message_properties",
+    "prepare_consumer",
     "steps",
     "variables",
 ]
@@ -52,12 +53,20 @@ TRANSPORT = f"{__name__}.transport:Transport"
 LONG_DELAYS = ", or set long_delays to have EventBridge Scheduler send such tasks"
 
 CONTROL = f"{__name__}.control:Control"
-"""Refuses remote control, which SQS does not support."""
+"""Writes commands to a table that workers read, or refuses them."""
 
 
-def steps() -> tuple[type[Any], ...]:
-    """Return no bootsteps: SQS itself publishes metrics of its queues."""
-    return ()
+def steps(contract: Contract) -> tuple[type[Any], ...]:
+    """Return what reads that table, if the contract has `remote_control`. SQS itself publishes metrics of its queues."""
+    if not contract.remote_control:
+        return ()
+    from .listener import Listening  # Only workers have to import Celery's worker.
+
+    return (Listening,)
+
+
+def prepare_consumer(consumer: Any) -> None:
+    """Do nothing: the table of remote control tells a worker which queues are paused."""
 
 
 class Variables(BaseSettings):
@@ -134,6 +143,7 @@ def celery_settings(contract: Contract, variables: Variables, environment: str) 
                 if isinstance(variables, DelayVariables)
                 else None
             ),
+            "control_table": variables.control_table if isinstance(variables, ControlVariables) else None,
             # Delay after a poll that returned no messages.
             "polling_interval": contract.polling_interval_seconds,
             # For sending. By default boto3 waits 60 s and tries five times, so a producer would hang
@@ -152,8 +162,8 @@ def celery_settings(contract: Contract, variables: Variables, environment: str) 
             for queue in contract.queues
         ],
         "task_default_queue": contract.celery_name(contract.default_queue),
-        # SQS has no broadcast, so remote control and events cannot work. If they were enabled,
-        # kombu would try to create queues.
+        # SQS has no broadcast, so Celery's own remote control and events cannot work. If they were enabled,
+        # kombu would try to create queues. See control_table.py for the contract's `remote_control`.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-enable-remote-control
         "worker_enable_remote_control": False,
         "worker_send_task_events": False,

@@ -1,4 +1,4 @@
-"""Requests to SQS from a worker's event loop, without blocking it.
+"""Requests to SQS, and to DynamoDB for remote control, from a worker's event loop, without blocking it.
 
 boto3 blocks until a response is complete. Its timeout restarts with every read, so a slow response
 can block for any time, and so can the renewal of credentials. Here curl makes the requests on the
@@ -165,12 +165,19 @@ class Credentials:
 
 
 class Calls:
-    """Makes requests to SQS."""
+    """Makes requests to a service of AWS.
 
-    def __init__(self, hub: Any, region: str) -> None:
+    Args:
+        hub: the event loop.
+        region: region of AWS.
+        service: name of the service in boto3.
+    """
+
+    def __init__(self, hub: Any, region: str, service: str = "sqs") -> None:
         self.hub = hub
-        # Used only for its model of SQS; the keys keep it from searching credentials.
-        client = boto3.client("sqs", region_name=region, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106
+        # Used only for its model of the service; the keys keep it from searching credentials.
+        client = boto3.client(service, region_name=region, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106
+        self._service = service
         self._url = str(client.meta.endpoint_url)
         self._model = client.meta.service_model
         self._serializer = create_serializer(self._model.metadata["protocol"])
@@ -239,7 +246,7 @@ class Calls:
         built = self._serializer.serialize_to_request(dict(parameters), self._model.operation_model(operation))
         url = f"{self._url.rstrip('/')}/"
         request = AWSRequest(method="POST", url=url, headers=built["headers"], data=built["body"])
-        SigV4Auth(credentials, "sqs", self._region).add_auth(request)
+        SigV4Auth(credentials, self._service, self._region).add_auth(request)
         return request.prepare()
 
     def _ready(self, operation: str, then: Then, response: Any) -> None:
@@ -266,7 +273,7 @@ class Calls:
             time.sleep(0.01)
 
     def _parsed(self, operation: str, status: int, headers: Any, body: bytes) -> Answer | Failure:
-        """Parse a response; return a `Failure` if it is an error or not a response of SQS."""
+        """Parse a response; return a `Failure` if it is an error or not a response of AWS."""
         shape = self._model.operation_model(operation).output_shape
         try:
             if status == 200:
@@ -279,7 +286,7 @@ class Calls:
                 return dict(parsed)
             error = parsed.get("Error") or {}
         except Exception as unreadable:  # noqa: BLE001 - any content is possible
-            return Failure(f"HTTP {status}", f"not a response of SQS: {unreadable!r:.200}")
+            return Failure(f"HTTP {status}", f"not a response of AWS: {unreadable!r:.200}")
         failure = Failure(str(error.get("Code") or f"HTTP {status}"), str(error.get("Message") or "no reason given"))
         if status in (400, 401, 403) and failure.code in BAD_CREDENTIALS:
             self._credentials.rejected()

@@ -1,28 +1,86 @@
-"""Remote control, which SQS does not support because it has no broadcast."""
+"""Celery's remote control on SQS, by a table that workers read; without the table, every command is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
+import boto3
 from celery.app.control import Control as CeleryControl
 
 from ... import delivery, errors
+from ...aws import CLIENT_CONFIG, require_json
+from .control_table import ANSWER_SECONDS, ControlTable
+
+OF_EVENTS = frozenset({"disable_events", "election", "enable_events", "heartbeat", "hello"})
+"""Commands about events or between workers, which need a broadcast."""
+
+REVOKES = frozenset({"revoke", "terminate"})
 
 
 class Control(CeleryControl):
-    """Refuses commands that would silently have no effect, such as `revoke`, `ping` and `inspect`."""
+    """Writes commands to the table of remote control, and waits for the answers of workers."""
 
-    def broadcast(self, command: str, *args: Any, **options: Any) -> Any:
-        """Refuse to send a command to workers.
+    @cached_property
+    def table(self) -> ControlTable:
+        """The table of remote control."""
+        client = boto3.client("dynamodb", region_name=self.app.contract.region, config=CLIENT_CONFIG)
+        client.meta.events.register("after-call.dynamodb", require_json)
+        return ControlTable(client, self.app.conf.broker_transport_options["control_table"])
+
+    def broadcast(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        destination: Sequence[str] | None = None,
+        connection: Any = None,
+        reply: bool = False,
+        timeout: float | None = 1.0,
+        limit: int | None = None,
+        callback: Callable[[Any], object] | None = None,
+        channel: Any = None,
+        pattern: str | None = None,
+        matcher: str | None = None,
+        **extra: Any,
+    ) -> Any:
+        """Send a command to workers; see `celery.app.control.Control.broadcast`.
+
+        Workers read commands every two seconds. So `timeout` is five seconds at least, unless the
+        destinations have answered before. Revoked tasks are revoked in all workers, also in those that start
+        later, until their messages would have expired.
 
         Raises:
-            RemoteControlUnavailableError: always, unless Celery itself revokes the rest of a failed chord.
+            RemoteControlUnavailableError: the contract has no `remote_control`, or the command is about events;
+                unless Celery itself revokes the rest of a failed chord.
         """
         attempt = delivery.current
         if attempt is not None and attempt.store_until:
             return None
-        raise errors.RemoteControlUnavailableError(
-            f"{command!r} was not sent: SQS has no broadcast, so workers cannot be reached. To cancel a running task, "
-            f"let it check for that; see 'Progress, and cancelling' in docs/delivery.md. For the state of workers, see "
-            f"their logs; for the depth of queues, the command `queues`."
+        if not self.app.contract.remote_control:
+            raise errors.RemoteControlUnavailableError(
+                f"{command!r} was not sent: SQS has no broadcast, and contract.json has no remote_control. Set it to "
+                f"true and apply Terraform, so that workers read commands from a table of DynamoDB; see 'Remote "
+                f"control' in docs/delivery.md"
+            )
+        if command in OF_EVENTS:
+            raise errors.RemoteControlUnavailableError(f"{command!r} was not sent: SQS has no broadcast for events")
+        if destination is not None and not isinstance(destination, (list, tuple)):
+            raise ValueError(f"destination must be a list or tuple of host names, not {destination!r}")
+        arguments = {**(arguments or {}), **extra}
+        if command in REVOKES and not destination and not pattern:
+            given = arguments["task_id"]
+            task_ids = [given] if isinstance(given, str) else list(given)
+            self.table.revoke(task_ids, max(map(self._kept_seconds, self.app.contract.queues)))
+        asked = {"method": command, "arguments": arguments, "destination": destination}
+        found = self.table.ask(
+            {**asked, "pattern": pattern, "matcher": matcher} if pattern and matcher else asked,
+            timeout_seconds=max(timeout or 0, ANSWER_SECONDS) if reply else 0,
+            limit=limit or (len(destination) if destination else None),
+            callback=callback,
         )
+        return found if reply else None
+
+    def _kept_seconds(self, queue: Any) -> float:
+        """Return how long a message can wait in a queue, in seconds."""
+        return float(queue.retention_seconds + self.app.longest_countdown_seconds(queue))

@@ -17,7 +17,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -86,6 +86,8 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         self._failures: dict[str, int] = {}
         self._ever_answered: set[str] = set()
         self._has_given_up = False
+        # With remote control, nothing is polled until it is known what is paused.
+        self._paused: Collection[str] | None = None if self.transport_options.get("control_table") else ()
 
     @property
     def calls(self) -> Calls:
@@ -133,6 +135,11 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         self._due_since = {queue: since for queue, since in self._due_since.items() if queue in self._consumers_of}
         return super().basic_cancel(consumer_tag)
 
+    def pause(self, queues: Collection[str]) -> None:
+        """Poll all queues but these; messages of a poll that is under way are released."""
+        self._paused = queues
+        self._resume()
+
     def cancel_all(self) -> None:
         """Cancel all consumers."""
         for consumer_tag, _ in list(self._consumers_of.values()):
@@ -145,7 +152,8 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         if not self._may_poll(queue):
             # No timer: `_resume` starts the next poll.
             self._waiting.add(queue)
-            self._due_since.pop(queue, None)
+            if self._paused is not None:  # Otherwise a worker that never learns what is paused would seem alive.
+                self._due_since.pop(queue, None)
             return
         self._polling.add(queue)
         self._due_since.setdefault(queue, time.monotonic())
@@ -175,16 +183,18 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
         )
 
     def _others(self, queue: str, *, more_urgent: bool) -> set[str]:
-        """Return the queues being consumed that are more, or less, urgent than a queue."""
+        """Return the queues being consumed, and not paused, that are more, or less, urgent than a queue."""
         position = self.predefined_queues[queue]["position"]
         return {
             other
-            for other in self._consumers_of
+            for other in self._consumers_of.keys() - set(self._paused or ())
             if other != queue and (self.predefined_queues[other]["position"] < position) == more_urgent
         }
 
     def _may_poll(self, queue: str) -> bool:
-        """Return whether there is room for messages of a queue, and all more urgent queues count as empty."""
+        """Return whether a queue is not paused, has room, and all more urgent queues count as empty."""
+        if self._paused is None or queue in self._paused:
+            return False
         now = time.monotonic()
         more_urgent = self._others(queue, more_urgent=True)
         return self._has_room(queue) and all(now < self._empty_until.get(other, 0) for other in more_urgent)
@@ -246,7 +256,7 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     def _take(self, queue: str, url: str, received: list[dict[str, Any]]) -> None:
         """Pass messages to the worker."""
-        if queue not in self._consumers_of:  # The consumer was cancelled during the poll.
+        if queue not in self._consumers_of or queue in (self._paused or ()):  # Since this poll began.
             self.release_all({message["ReceiptHandle"]: (queue, url) for message in received})
             return
         _, callback = self._consumers_of[queue]

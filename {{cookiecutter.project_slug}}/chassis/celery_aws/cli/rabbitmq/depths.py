@@ -5,11 +5,12 @@ from __future__ import annotations
 from rich.table import Table
 
 from ...queues.rabbitmq import Depth
-from ...terminal import plain, table
+from ...terminal import table
+from ..paused import named
 
 HELP = """
 The counts are some seconds old. Delayed messages are in shared queues of Celery, so only their total is known.
-Exits with 1 if a dead-letter queue is not empty, or if messages wait in a queue without consumers.
+Exits with 1 if a queue is paused, if a dead-letter queue is not empty, or if messages wait in a queue without consumers.
 """
 
 
@@ -23,7 +24,7 @@ def rendered(found: list[Depth], title: str) -> Table:
         made.add_column(heading, justify="right", no_wrap=True)
     for each in found:
         made.add_row(
-            plain(each.queue),
+            named(each.queue, each.paused),
             f"[red]{each.waiting:,}[/]" if each.waiting and not each.workers else f"{each.waiting:,}",
             f"{each.in_flight:,}",
             f"{each.workers:,}",

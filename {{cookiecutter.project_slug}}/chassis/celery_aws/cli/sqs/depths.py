@@ -6,11 +6,12 @@ from rich.table import Table
 
 from ...durations import age
 from ...queues.sqs import Depth
-from ...terminal import plain, table
+from ...terminal import table
+from ..paused import named
 
 HELP = """
-OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a dead-letter queue is not empty, or if a message
-has waited longer than acceptable_latency_seconds.
+OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a queue is paused, if a dead-letter queue is not empty, or if
+a message has waited longer than acceptable_latency_seconds.
 """
 
 
@@ -23,7 +24,7 @@ def rendered(found: list[Depth], title: str) -> Table:
     for each in found:
         oldest = "-" if each.oldest_seconds is None else age(each.oldest_seconds)
         made.add_row(
-            plain(each.queue),
+            named(each.queue, each.paused),
             f"{each.waiting:,}",
             f"{each.in_flight:,}",
             f"{each.delayed:,}",

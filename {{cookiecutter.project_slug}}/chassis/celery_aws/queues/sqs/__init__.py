@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ...cloudwatch import Series
 from ...contract import Queue
 from ...environment.sqs import Environment
+from ...pausing import Pause
+from ...pausing import sqs as pausing
 from .measured import AGE, DEPTH, latest, read
 
 HISTORY_SECONDS, HISTORY_PERIOD_SECONDS = 3 * 3_600, 300
@@ -24,6 +26,7 @@ class Depth:
     """Age of the oldest message, as of some minutes ago; None if CloudWatch has no data."""
     acceptable_latency_seconds: int
     dead: int
+    paused: Pause | None = None
 
     @property
     def is_late(self) -> bool:
@@ -32,11 +35,11 @@ class Depth:
 
     @property
     def is_well(self) -> bool:
-        """Whether there are no dead-letter messages, and no message is late."""
-        return not self.dead and not self.is_late
+        """Whether it is not paused, there are no dead-letter messages, and no message is late."""
+        return not (self.paused or self.dead or self.is_late)
 
 
-def depth(env: Environment, queue: Queue, oldest_seconds: float | None) -> Depth:
+def depth(env: Environment, queue: Queue, oldest_seconds: float | None, pause: Pause | None) -> Depth:
     """Return the depth of a queue."""
     name = "ApproximateNumberOfMessages"
     counts = env.attributes(queue, name, f"{name}NotVisible", f"{name}Delayed")
@@ -48,13 +51,19 @@ def depth(env: Environment, queue: Queue, oldest_seconds: float | None) -> Depth
         oldest_seconds,
         queue.acceptable_latency_seconds,
         env.depth(queue, dead=True),
+        pause,
     )
 
 
 def depths(env: Environment) -> list[Depth]:
     """Return the depth of every queue."""
-    oldest = latest(env, AGE)
-    return [depth(env, queue, oldest.get(queue.name)) for queue in env.contract.queues]
+    oldest, paused = latest(env, AGE), pausing.paused(env)
+    return [depth(env, queue, oldest.get(queue.name), paused.get(queue.name)) for queue in env.contract.queues]
+
+
+def purge(env: Environment, queue: Queue) -> None:
+    """Delete all messages that wait in a queue."""
+    env.sqs.purge_queue(QueueUrl=env.url(queue))
 
 
 def history(env: Environment) -> dict[str, Series]:

@@ -1,0 +1,43 @@
+"""Paused queues on RabbitMQ: for workers that run, that start later, and that lose their connection."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from library.support import CONTRACT, eventually, notes
+
+pytestmark = pytest.mark.end_to_end
+
+
+def command(service, *arguments):
+    ran = service.python("-m", CONTRACT["package"], "queues", *arguments)
+    assert not ran.stderr, ran.stderr
+    return ran.stdout
+
+
+def shown(service):
+    return json.loads(command(service, "list", "--json"))[0]
+
+
+def test_queue_when_paused_then_no_worker_takes_its_messages(quiet, tmp_path):
+    name = quiet.queue.name
+    worker = quiet.start_worker(label="now")
+    assert quiet.ready("now"), quiet.log("now")
+    assert eventually(lambda: shown(quiet)["workers"] == 1)
+    assert f"{quiet.worker.name}@" in command(quiet, "pause", name)
+    assert eventually(lambda: shown(quiet)["workers"] == 0), quiet.log("now")
+    assert shown(quiet)["paused"]["by"]
+    worker.kill()
+    quiet.workers.pop("now")
+    quiet.start_worker(label="later")
+    assert eventually(lambda: "is paused" in quiet.log("later")), quiet.log("later")
+    sent = quiet.send("stay", str(tmp_path), 0)
+    assert not eventually(lambda: notes(tmp_path), 2)
+    command(quiet, "resume", name)
+    assert eventually(lambda: f'"{sent.id}"' in quiet.log("later")), quiet.log("later")
+    assert len(notes(tmp_path)) == 1
+    assert shown(quiet)["paused"] is None
+    quiet.stop_workers()
+    quiet.workers.clear()

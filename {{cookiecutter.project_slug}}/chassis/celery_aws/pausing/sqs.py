@@ -1,0 +1,45 @@
+"""Pausing of queues on SQS, by the table of remote control."""
+
+from __future__ import annotations
+
+from ..brokers.sqs.control_table import POLL_SECONDS, ControlTable
+from ..commands import Failure
+from ..contract import Queue
+from ..environment.sqs import Environment
+from . import Pause
+
+
+def paused(env: Environment) -> dict[str, Pause]:
+    """Return the queues that are paused, by name; none without `remote_control`."""
+    if not env.contract.remote_control:
+        return {}
+    return {name: Pause.of(stored) for name, stored in _table(env).state().paused.items()}
+
+
+def pause(env: Environment, queue: Queue) -> str:
+    """Pause a queue.
+
+    Raises:
+        Failure: the contract has no `remote_control`.
+    """
+    _table(env).pause(queue.name, vars(Pause.now()))
+    return f"within {POLL_SECONDS} seconds, workers take no more messages of {env.name(queue)}; running tasks go on"
+
+
+def resume(env: Environment, queue: Queue) -> str:
+    """Resume a queue.
+
+    Raises:
+        Failure: the contract has no `remote_control`.
+    """
+    _table(env).resume(queue.name)
+    return f"within {POLL_SECONDS} seconds, workers take messages of {env.name(queue)}"
+
+
+def _table(env: Environment) -> ControlTable:
+    if not env.contract.remote_control:
+        raise Failure(
+            "contract.json has no remote_control, so queues cannot be paused. Set it to true and apply Terraform; or "
+            "set max of the queue's worker to 0"
+        )
+    return ControlTable(env.client("dynamodb"), env.control_table)
