@@ -646,7 +646,7 @@ def hurry(contract):
     if contract["broker"] != "rabbitmq":  # Which is not polled, and whose workers never scale to zero.
         contract["wait_time_seconds"] = 1
         contract["workers"][1]["min"] = 0
-        contract["long_delays"] = True
+        contract["long_delays"] = contract["remote_control"] = True
     nightly = {"name": "nightly", "task": "high.send_report", "cron": "30 6 * * mon-fri", "group": "reports"}
     contract["schedules"] = [
         nightly,
@@ -1481,6 +1481,7 @@ def use_with_own_rights(answers, folder, aws, deployment, tmp_path):
             raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
         nobody_may_do_more(aws, queues, other, producer, worker, operator)
         delays_work(folder, aws, send, producer, worker, operator)
+        control_works(aws, environment["CONTROL_TABLE"], producer, worker, operator)
         commands_work_for(operator, folder, aws, environment)
         aws_commands_work_for(operator, folder, aws)
 
@@ -1733,6 +1734,24 @@ def delays_work(folder, aws, send, producer, worker, operator):
     command(folder, aws, operator, "delayed", "cancel", task_id)
     command(folder, aws, operator, "delayed", "unsent")
     assert schedules.list_schedules(GroupName=group)["Schedules"] == []
+
+
+def control_works(aws, table, *identities):
+    """Write to, read and clear the table of remote control; nobody may do more with it, or this with another."""
+    item = {name: {"S": name} for name in ("scope", "key")}
+    scope = {"AttributeNames": {"#scope": "scope"}, "AttributeValues": {":scope": item["scope"]}}
+    query = {"KeyConditionExpression": "#scope = :scope", **{f"Expression{name}": each for name, each in scope.items()}}
+    for identity in identities:
+        dynamodb = aws.client("dynamodb", identity)
+        dynamodb.put_item(TableName=table, Item=item)
+        assert dynamodb.query(TableName=table, **query)["Items"] == [item]
+        dynamodb.delete_item(TableName=table, Key=item)
+        assert dynamodb.query(TableName=table, **query)["Items"] == []
+        assert denied(dynamodb.query, TableName="acme-jobs-production-control", **query)
+        assert denied(dynamodb.put_item, TableName="acme-jobs-production-control", Item=item)
+        assert denied(dynamodb.scan, TableName=table)
+        assert denied(dynamodb.update_item, TableName=table, Key=item)
+        assert denied(dynamodb.delete_table, TableName=table)
 
 
 def command(folder, aws, identity, *arguments, status=0, **environment):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from celery_aws.dev import compose
-from library.support import CONTRACT, PROJECT, module, read_variables
+from library.support import BROKER, CONTRACT, PROJECT, module, read_variables
 
 SERVICES = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
@@ -48,6 +48,13 @@ def test_schedules_get_a_beat():
     assert {key: beat.get(key) for key in worker if key not in different} == {
         key: value for key, value in worker.items() if key not in different
     }
+
+
+@pytest.mark.skipif(BROKER != "sqs", reason="on RabbitMQ, remote control needs no table")
+def test_remote_control_gets_its_table():
+    having = module("contract").parse({**CONTRACT, "remote_control": True})
+    environment = compose.compose(having)["services"][f"worker-{having.workers[0].name}"]["environment"]
+    assert environment["CONTROL_TABLE"] == having.control_table_name("development")
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("worker-")])

@@ -140,7 +140,7 @@ def plan_of(reports, run):
 def test_operator_may_do_what_the_docs_need_and_nothing_else(tested):
     (policy,) = (
         json.loads(each["change"]["after"]["policy"])
-        for each in plan_of(tested, "plan" if BROKER == "rabbitmq" else "long_delays")["resource_changes"]
+        for each in plan_of(tested, "plan" if BROKER == "rabbitmq" else "remote_control")["resource_changes"]
         if each["address"] == 'aws_iam_policy.this["operator"]'
     )
     allowed = set()

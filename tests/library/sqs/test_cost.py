@@ -62,11 +62,23 @@ def test_messages_of_schedules_and_long_delays_are_counted():
     assert "scheduled_message" not in {line.price for line in cost.lines(contract, load, PRICES)}
 
 
+def test_remote_control_when_off_then_costs_nothing():
+    assert "control_read" not in {line.price for line in cost.lines(contract, cost.Load(0, 1, 1, False), PRICES)}
+
+
+def test_remote_control_when_on_then_each_worker_polls_every_two_seconds():
+    workers = tuple(replace(worker, min=number) for number, worker in enumerate(contract.workers, 1))
+    found = cost.lines(replace(contract, remote_control=True, workers=workers), cost.Load(0, 1, 1, False), PRICES)
+    (line,) = (line for line in found if line.price == "control_read")
+    assert line.count == sum(worker.min for worker in workers) * 30 * 86_400 / 2 / 2  # An answer is half a unit.
+    assert line.dollars == pytest.approx(0.081 * sum(worker.min for worker in workers))
+
+
 def test_every_price_has_its_source_and_their_date():
     prices = cost.read_prices(contract)
     assert date.fromisoformat(prices["date"]) <= date.today()
     by_million = {name for name, price in prices["prices"].items() if "dollars_per_million" in price}
-    assert by_million == {"sqs_request", "scheduled_message", *RESULT_PRICES}
+    assert by_million == {"sqs_request", "scheduled_message", "control_read", *RESULT_PRICES}
     assert all(prices["prices"][name]["dollars_per_million"] > 0 for name in by_million)
 
 

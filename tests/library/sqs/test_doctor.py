@@ -20,6 +20,7 @@ pytestmark = pytest.mark.end_to_end
 
 doctor = module("doctor.sqs")
 places = module("environment.sqs")
+emulated = module("dev.brokers.sqs")
 
 
 @pytest.fixture
@@ -278,6 +279,35 @@ def test_variables_of_elsewhere_are_found(look):
         QUEUE_URL_BASE="https://sqs.mars-north-1.amazonaws.com/999999999999", AWS_DEFAULT_REGION="mars-south-1"
     )
     assert set(found) == {"D102", "D103"}
+
+
+@pytest.fixture
+def controlled(working):
+    """The contract of the running service with remote control, and its table."""
+    having = replace(working.contract, remote_control=True)
+    with mock.patch.dict(os.environ, working.environment):
+        created = emulated._create_control_table(having, "development")
+    yield having
+    working.client("dynamodb").delete_table(TableName=created["CONTROL_TABLE"])
+
+
+def test_table_of_remote_control_when_it_can_be_used_then_is_well(look, working, controlled):
+    assert look(contract=controlled) == look("worker", controlled) == look("producer", controlled) == {}
+    table = controlled.control_table_name("development")
+    assert working.client("dynamodb").scan(TableName=table)["Items"] == []  # Nothing is left behind.
+
+
+def test_table_of_remote_control_when_it_does_not_exist_then_is_found(look, working):
+    found = look(contract=replace(working.contract, remote_control=True))
+    assert [(finding.code, finding.is_well) for finding in found.values()] == [("D215", False)]
+
+
+@pytest.mark.parametrize(("action", "code"), [("Query", "D215"), ("PutItem", "D301"), ("DeleteItem", "D301")])
+def test_table_of_remote_control_when_a_permission_is_missing_then_is_found(look, controlled, action, code):
+    with refuse(action, code="AccessDeniedException"):
+        found = look(contract=controlled)
+    assert list(found) == [code]
+    assert action in found[code].says
 
 
 def test_credentials_that_are_none_are_found(working):

@@ -63,7 +63,8 @@ def run_all(tmp_path_factory):
         "cron": "30 6 * * *",
         "group": "g",
     }
-    with running_service(tmp_path_factory.mktemp("logs"), long_delays=True, schedules=[schedule]) as service:
+    extra = {"long_delays": True, "remote_control": True, "schedules": [schedule]}
+    with running_service(tmp_path_factory.mktemp("logs"), **extra) as service:
         make_user(service)
         service.send("stay", "/tmp", 0, countdown=10**6, task_id="2f1c9a44-0000-4000-8000-000000000000")
         unsent = {"QueueUrl": service.url(), "MessageBody": celery_body(9, "x.y"), "MessageGroupId": "g"}

@@ -78,6 +78,9 @@ DEPLOYMENT_MARGIN_SECONDS = 1_800
 MISSED_HEARTBEATS = 3
 """Heartbeats per visibility timeout, so that one may be late or fail."""
 
+CONTROL_POLL_SECONDS = 2
+"""Interval at which a worker polls the table of `remote_control`."""
+
 MONTH_SECONDS = 30 * 24 * 3600
 
 

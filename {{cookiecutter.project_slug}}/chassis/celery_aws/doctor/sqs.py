@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,6 +46,7 @@ CHECKS: Mapping[str, str] = MappingProxyType(
         "D212": "dead-letter queue: its redrive allow policy allows the queue",
         "D213": "every queue of this service and environment at SQS is in the contract",
         "D214": "the schedules at EventBridge Scheduler are those of the contract",
+        "D215": "the table of remote control can be read",
         "D301": "the role has its permissions",
         "D401": "the result backend is reachable",
         "D402": "results expire",
@@ -149,6 +151,7 @@ def findings(env: Environment, role: str) -> Iterator[Finding]:
         yield from _permissions(env, queue, role, live["QueueArn"], dead["QueueArn"])
     yield from _orphans(env)
     yield from _schedules(env)
+    yield from _control(env, role)
     yield from result_findings(env.contract, env.client)
     yield from _workers(env, existing)
 
@@ -278,27 +281,33 @@ def _encrypted(code: str, queue: Queue, live: Mapping[str, str]) -> Finding:
 def _permissions(env: Environment, queue: Queue, role: str, arn: str, dead_arn: str) -> Iterator[Finding]:
     """D301: probe the permissions with requests that SQS always refuses."""
     for dead, actions in zip((False, True), ROLES[role], strict=True):
-        missing, unclear = [], []
-        for action in actions:
-            denied, reason = _probe(env, queue, action, dead_arn if dead else arn, dead=dead)
-            missing += [action] if denied else []
-            unclear += [reason] if reason else []
-        subject = f"{queue.name} dlq" if dead else queue.name
-        if missing:
-            listed = ", ".join(missing)
-            yield wrong("D301", subject, f"{role} may not {listed}", f"attach the policy of the {role} to the role")
-        if unclear:
-            yield unknown("D301", subject, unclear[0], "try again")
-        if actions and not missing and not unclear:
-            yield well("D301", subject, f"{role} may {', '.join(actions)}")
+        url, probed = env.url(queue, dead=dead), dead_arn if dead else arn
+        probes = {action: partial(PROBES[action], env.sqs, url, probed) for action in actions}
+        yield from _allowed(f"{queue.name} dlq" if dead else queue.name, role, probes)
 
 
-def _probe(env: Environment, queue: Queue, action: str, arn: str, *, dead: bool) -> tuple[bool, str]:
+def _allowed(subject: str, role: str, probes: Mapping[str, Callable[[], object]]) -> Iterator[Finding]:
+    """D301 of some actions, each with a request that AWS always refuses."""
+    missing, unclear = [], []
+    for action, probe in probes.items():
+        denied, reason = _probe(probe)
+        missing += [action] if denied else []
+        unclear += [reason] if reason else []
+    if missing:
+        listed = ", ".join(missing)
+        yield wrong("D301", subject, f"{role} may not {listed}", f"attach the policy of the {role} to the role")
+    if unclear:
+        yield unknown("D301", subject, unclear[0], "try again")
+    if probes and not missing and not unclear:
+        yield well("D301", subject, f"{role} may {', '.join(probes)}")
+
+
+def _probe(probe: Callable[[], object]) -> tuple[bool, str]:
     """Return whether an action is denied, and the error if that could not be determined."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        PROBES[action](env.sqs, env.url(queue, dead=dead), arn)
+        probe()
     except ClientError as error:
         return is_denied(error), ""
     except BotoCoreError as error:
@@ -411,6 +420,35 @@ def _sends(found: Mapping[str, Any]) -> dict[str, Any]:
         }
     except (ValueError, KeyError, TypeError):
         return {}
+
+
+def _control(env: Environment, role: str) -> Iterator[Finding]:
+    """D215, and D301 for the table of `remote_control`: with writes of an item that must exist, and never does."""
+    subject, table = "remote control", env.control_table
+    if not env.contract.remote_control:
+        yield well("D215", subject, "the contract has none")
+        return
+    dynamodb = env.client("dynamodb")
+    try:
+        dynamodb.query(
+            TableName=table,
+            KeyConditionExpression="#scope = :scope",
+            ExpressionAttributeNames={"#scope": "scope"},
+            ExpressionAttributeValues={":scope": {"S": "doctor"}},
+        )
+    except Exception as error:
+        if not (reason := explanation(error)):
+            raise
+        yield wrong("D215", subject, reason, "apply Terraform, or correct the permissions")
+        return
+    yield well("D215", subject, f"table {table}")
+    key = {"scope": {"S": "doctor"}, "key": {"S": "doctor"}}
+    refused = {"TableName": table, "ConditionExpression": "attribute_exists(expires_at)"}
+    probes = {
+        "PutItem": partial(dynamodb.put_item, Item=key, **refused),
+        "DeleteItem": partial(dynamodb.delete_item, Key=key, **refused),
+    }
+    yield from _allowed(subject, role, probes)
 
 
 def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:

@@ -25,6 +25,10 @@ locals {
     "cloudtrail:GetTrail",
     "cloudtrail:GetTrailStatus",
     "cloudtrail:ListTags",
+    "dynamodb:DescribeContinuousBackups",
+    "dynamodb:DescribeTable",
+    "dynamodb:DescribeTimeToLive",
+    "dynamodb:ListTagsOfResource",
     "scheduler:GetSchedule",
     "scheduler:GetScheduleGroup",
     "scheduler:ListTagsForResource",
@@ -44,7 +48,8 @@ locals {
         for kind in ["schedule-group/${group}", "schedule/${group}/*"] : "arn:${local.partition}:scheduler:${local.region}:${local.account}:${kind}"
       ]])
     }
-    Bucket = { actions = ["s3:*"], resources = ["${local.bucket_arn}-trail-${local.bucket_suffix}", "${local.bucket_arn}-trail-${local.bucket_suffix}/*"] }
+    Control = { actions = ["dynamodb:*"], resources = ["${local.arn.dynamodb}:table/${local.name}-control"] }
+    Bucket  = { actions = ["s3:*"], resources = ["${local.bucket_arn}-trail-${local.bucket_suffix}", "${local.bucket_arn}-trail-${local.bucket_suffix}/*"] }
   }
   broker_first_uses = []
   broker_role_users = ["scheduler.amazonaws.com"]

@@ -37,6 +37,7 @@ locals {
   broker_environment = merge(
     { QUEUE_URL_BASE = "https://sqs.${local.region}.${local.dns_suffix}/${local.account}" },
     local.scheduler_environment,
+    local.control_environment,
   )
   broker_secrets            = []
   broker_interface_services = concat(["sqs"], local.scheduler_interface_services)
@@ -48,15 +49,15 @@ locals {
 
   # The batch actions need the permission of the single action.
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
-  broker_producer_statements = merge(local.scheduler_sender_statements, {
+  broker_producer_statements = merge(local.scheduler_sender_statements, local.control_statements, {
     Send = { actions = ["sqs:SendMessage"], resources = local.queue_arns }
   })
-  broker_worker_statements = merge(local.scheduler_sender_statements, {
+  broker_worker_statements = merge(local.scheduler_sender_statements, local.control_statements, {
     Work = { actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"], resources = local.queue_arns }
     # Tasks send tasks, and workers send failed messages to the dead-letter queue at once.
     Send = { actions = ["sqs:SendMessage"], resources = concat(local.queue_arns, local.dead_letter_arns) }
   })
-  broker_operator_statements = merge(local.scheduler_operator_statements, {
+  broker_operator_statements = merge(local.scheduler_operator_statements, local.control_statements, {
     Look = { actions = ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListDeadLetterSourceQueues"], resources = concat(local.queue_arns, local.operated_dead_letter_arns) }
     # `doctor` finds queues that are no longer in the contract. ListQueues supports no resource but
     # "*"; the condition limits it to the region.

@@ -15,7 +15,7 @@ import click
 from ... import service
 from ...commands import Number
 from ...contract import Contract, Schedule
-from ...contract.model import MONTH_SECONDS
+from ...contract.model import CONTROL_POLL_SECONDS, MONTH_SECONDS
 from ...contract.schedules import due_times
 from ...cost import Line, dollars_each, read_prices
 from ...cost.environment import environment_lines
@@ -26,6 +26,8 @@ MAX_TASKS = 10**12
 """Upper limit of tasks per month."""
 KIB_PER_REQUEST = 64
 """Payload that SQS bills as one request."""
+READ_UNITS_PER_POLL = 0.5
+"""Of the control table, by an eventually consistent query of up to 4 KB."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ def lines(contract: Contract, load: Load, prices: Mapping[str, Any]) -> list[Lin
         formula = f"{periodic:,} of schedules + {load.long_delays:,} long delays"
         price = dollars_each(prices["scheduled_message"])
         found.append(Line("sent by schedules", formula, periodic + load.long_delays, "scheduled_message", price))
+    if contract.remote_control:
+        least = sum(worker.min for worker in contract.workers)
+        formula = f"{least} workers x 30 days / {CONTROL_POLL_SECONDS} s x {READ_UNITS_PER_POLL:g} units"
+        units = least * MONTH_SECONDS / CONTROL_POLL_SECONDS * READ_UNITS_PER_POLL
+        found.append(Line("remote control", formula, units, "control_read", dollars_each(prices["control_read"])))
     for name, price in prices.items():
         if units := price.get("per_result"):
             formula = f"{received:,.0f} deliveries x {units:g}"
