@@ -21,7 +21,7 @@ from library.support import CONTRACT, PROJECT, RunningService
 
 COMMAND = (sys.executable, "-m", CONTRACT["package"])
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
-GROUPS = ("delayed", "dlq", "keys", "schedules")
+GROUPS = ("delayed", "dlq", "keys", "queues", "schedules")
 """Commands that have commands of their own."""
 PEAK_MEBIBYTES = """
 import resource, sys
@@ -55,6 +55,8 @@ def working_folder(folder: Path) -> Path:
 
 def command_of(arguments: list[str]) -> str:
     """Return which command arguments begin with, such as `dlq list`."""
+    if arguments[0] == "queues" and (len(arguments) == 1 or arguments[1].startswith("-")):
+        return "queues list"
     return " ".join(arguments[: 2 if arguments[0] in GROUPS else 1])
 
 

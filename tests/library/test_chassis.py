@@ -72,7 +72,7 @@ FLOORS = (
     # What people see.
     {"__init__", "cli", "terminal", "charts", "console"},
     # What operators can do; it prints nothing.
-    {"dlq", "queues", "doctor", "cost", "cloudwatch", "attempts"},
+    {"dlq", "queues", "pausing", "doctor", "cost", "cloudwatch", "attempts"},
     # The Celery application, and producers.
     {
         "aio",
@@ -97,6 +97,7 @@ FLOORS = (
         "consumer",
         "coroutines",
         "delivery",
+        "revoking",
         "storing",
         "pool",
         "liveness",

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from library.support import CONTRACT, eventually, notes
+from library.support import CONTRACT, broker, eventually, notes
 
 pytestmark = pytest.mark.end_to_end
 
@@ -41,3 +41,23 @@ def test_queue_when_paused_then_no_worker_takes_its_messages(quiet, tmp_path):
     assert shown(quiet)["paused"] is None
     quiet.stop_workers()
     quiet.workers.clear()
+
+
+def test_queue_when_paused_while_a_worker_is_cut_off_then_is_left_out_when_it_is_back(quiet, tmp_path):
+    with broker.faulty(quiet) as (between, variables):
+        quiet.start_worker(label="far", **variables)
+        assert quiet.ready("far"), quiet.log("far")
+        between.fault = "refused"
+        between.cut()
+        command(quiet, "pause", quiet.queue.name)
+        quiet.send("stay", str(tmp_path), 0)
+        between.fault = ""
+        assert eventually(lambda: "is paused" in quiet.log("far")), quiet.log("far")
+        assert not eventually(lambda: notes(tmp_path), 2)
+        between.fault = "refused"
+        between.cut()
+        command(quiet, "resume", quiet.queue.name)
+        between.fault = ""
+        assert eventually(lambda: notes(tmp_path)), quiet.log("far")
+        quiet.stop_workers()
+        quiet.workers.clear()

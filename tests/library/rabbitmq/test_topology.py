@@ -133,7 +133,7 @@ def test_delay_queues_are_as_many_as_the_longest_delay_needs(service):
             return [
                 level
                 for level in range(MAX_LEVEL + 1)
-                if not topology._exists(connection.connection, level_name(level))
+                if not topology.exists(connection.connection, level_name(level))
             ]
 
     work(service)

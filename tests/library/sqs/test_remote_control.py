@@ -7,7 +7,15 @@ import time
 
 import pytest
 
-from library.support import CONTRACT, HAS_RESULTS, VISIBILITY_TIMEOUT_SECONDS, eventually, module, notes, running_service
+from library.support import (
+    CONTRACT,
+    HAS_RESULTS,
+    VISIBILITY_TIMEOUT_SECONDS,
+    eventually,
+    module,
+    notes,
+    running_service,
+)
 
 table = module("brokers.sqs.control_table")
 errors = module("errors")

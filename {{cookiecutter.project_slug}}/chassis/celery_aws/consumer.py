@@ -388,7 +388,8 @@ class Consumer(consumer.Consumer):
 
     def update_strategies(self) -> None:
         """Use `Request` for every task, whatever its base class. Celery calls this before it consumes."""
-        self.app.broker.prepare_consumer(self)
+        app: Any = self.app
+        app.broker.prepare_consumer(self)
         for task in self.app.tasks.values():
             task.Request = f"{__name__}:Request"
         super().update_strategies()

@@ -25,7 +25,7 @@ view = options.load(__package__, options.broker())
 
 @click.group(name="queues", cls=DefaultGroup)
 def command() -> None:
-    """Show the depth of the queues, and pause, resume or purge them; without a command: `queues list`."""
+    """Show the depth of the queues; pause or resume one."""
 
 
 @command.command(
@@ -54,9 +54,9 @@ def list_(watch: bool, every: float, environment: str, as_json: bool) -> None:
 @click.argument("queue")
 @live_options
 def pause(queue: str, environment: str, as_json: bool) -> None:
-    """Have workers take no more messages of QUEUE, also workers that start later.
+    """Have workers take no more messages of QUEUE.
 
-    Running tasks go on, and messages wait. Scaling and alarms still count them.
+    That includes workers that start later. Running tasks go on, and messages wait. Scaling and alarms still count them.
     """
     env = find(environment)
     say(as_json, pausing.chosen(env.contract.broker).pause(env, env.contract.queue(queue)), queue=queue, paused=True)

@@ -40,8 +40,9 @@ def resume(env: Environment, queue: Queue) -> str:
 def _told(env: Environment, queue: Queue, command: str) -> str:
     """Give the workers of a queue a command, and return which of them answered."""
     worker = env.contract.worker_of(queue).name
+    control: Any = service.app().control
     with explained():
-        answers: list[dict[str, Any]] = service.app().control.broadcast(
+        answers = control.broadcast(
             command,
             arguments={"queue": env.contract.celery_name(queue)},
             reply=True,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..brokers.sqs.control_table import POLL_SECONDS, ControlTable
+from ..brokers.sqs.control_table import ControlTable
 from ..commands import Failure
 from ..contract import Queue
+from ..contract.model import CONTROL_POLL_SECONDS
 from ..environment.sqs import Environment
 from . import Pause
 
@@ -23,7 +24,8 @@ def pause(env: Environment, queue: Queue) -> str:
         Failure: the contract has no `remote_control`.
     """
     _table(env).pause(queue.name, vars(Pause.now()))
-    return f"within {POLL_SECONDS} seconds, workers take no more messages of {env.name(queue)}; running tasks go on"
+    name = env.name(queue)
+    return f"within {CONTROL_POLL_SECONDS} seconds, workers take no more messages of {name}; running tasks go on"
 
 
 def resume(env: Environment, queue: Queue) -> str:
@@ -33,7 +35,7 @@ def resume(env: Environment, queue: Queue) -> str:
         Failure: the contract has no `remote_control`.
     """
     _table(env).resume(queue.name)
-    return f"within {POLL_SECONDS} seconds, workers take messages of {env.name(queue)}"
+    return f"within {CONTROL_POLL_SECONDS} seconds, workers take messages of {env.name(queue)}"
 
 
 def _table(env: Environment) -> ControlTable:

@@ -57,7 +57,7 @@ CONTROL = f"{__name__}.control:Control"
 
 
 def steps(contract: Contract) -> tuple[type[Any], ...]:
-    """Return what reads that table, if the contract has `remote_control`. SQS itself publishes metrics of its queues."""
+    """Return what reads that table, if the contract has `remote_control`."""
     if not contract.remote_control:
         return ()
     from .listener import Listening  # Only workers have to import Celery's worker.

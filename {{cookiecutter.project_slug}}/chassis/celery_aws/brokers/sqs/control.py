@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import boto3
-from celery.app.control import Control as CeleryControl
+from celery.app import control
 
 from ... import delivery, errors
 from ...aws import CLIENT_CONFIG, require_json
@@ -19,7 +19,11 @@ OF_EVENTS = frozenset({"disable_events", "election", "enable_events", "heartbeat
 REVOKES = frozenset({"revoke", "terminate"})
 
 
-class Control(CeleryControl):
+# The published type lacks what is overridden here.
+BaseControl: Any = control.Control
+
+
+class Control(BaseControl):  # type: ignore[misc]
     """Writes commands to the table of remote control, and waits for the answers of workers."""
 
     @cached_property

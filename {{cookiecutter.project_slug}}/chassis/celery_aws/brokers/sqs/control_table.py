@@ -2,7 +2,7 @@
 
 SQS has no broadcast, and a command that is sent to the workers of this moment says nothing to those
 that start later. So what is to last is kept here, and every worker reads one partition of the table
-every `POLL_SECONDS`. An answer is an item of its own, in the partition of its command.
+every `CONTROL_POLL_SECONDS`. An answer is an item of its own, in the partition of its command.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import Any
 
 from kombu.utils.json import JSONEncoder, dumps, loads
 
-POLL_SECONDS = 2
-"""How often a worker reads the table; a queue is paused within about this time."""
+from ...contract.model import CONTROL_POLL_SECONDS
 
-ANSWER_SECONDS = 5
+ANSWER_SECONDS = 2 * CONTROL_POLL_SECONDS + 1
 """How long a command waits for answers at least: two polls, and the time of the requests."""
 
 LOOK_FOR_ANSWERS_EVERY_SECONDS = 0.5

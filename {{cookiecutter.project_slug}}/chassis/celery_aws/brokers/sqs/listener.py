@@ -16,8 +16,9 @@ from celery.worker import state
 from celery.worker.control import Panel
 from kombu import pidbox
 
+from ...contract.model import CONTROL_POLL_SECONDS
 from .calls import Answer, Calls, Failure
-from .control_table import POLL_SECONDS, WORKERS, State, answer, delete, query, state_of
+from .control_table import WORKERS, State, answer, delete, query, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Node(BaseNode):  # type: ignore[misc]
 
 
 class Listener:
-    """Reads the table every `POLL_SECONDS`, on the worker's event loop."""
+    """Reads the table every `CONTROL_POLL_SECONDS`, on the worker's event loop."""
 
     def __init__(self, consumer: Any) -> None:
         app = consumer.app
@@ -98,12 +99,15 @@ class Listener:
                 self._apply(state_of(items))
             except Exception:  # The next poll must follow, whatever somebody has written into the table.
                 logger.exception("table %s has something that cannot be processed", self._table)
-        self._hub.call_later(POLL_SECONDS, self.poll)
+        self._hub.call_later(CONTROL_POLL_SECONDS, self.poll)
 
     def _failed(self, failure: Failure) -> None:
         if failure.code in PERMANENT and not self._has_read:
             logger.critical(
-                "cannot read table %s: %s. To fix it, %s", self._table, failure.text.rstrip("."), PERMANENT[failure.code]
+                "cannot read table %s: %s. To fix it, %s",
+                self._table,
+                failure.text.rstrip("."),
+                PERMANENT[failure.code],
             )
             self._channel.soon(_end_worker)
         elif not self._fails:

@@ -10,7 +10,7 @@ from ..paused import named
 
 HELP = """
 The counts are some seconds old. Delayed messages are in shared queues of Celery, so only their total is known.
-Exits with 1 if a queue is paused, if a dead-letter queue is not empty, or if messages wait in a queue without consumers.
+Exits with 1 if a queue is paused, if a dead-letter queue is not empty, or if messages wait without consumers.
 """
 
 

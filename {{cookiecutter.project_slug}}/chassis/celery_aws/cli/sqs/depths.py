@@ -10,8 +10,8 @@ from ...terminal import table
 from ..paused import named
 
 HELP = """
-OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a queue is paused, if a dead-letter queue is not empty, or if
-a message has waited longer than acceptable_latency_seconds.
+OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a queue is paused, if a dead-letter queue is not
+empty, or if a message has waited longer than acceptable_latency_seconds.
 """
 
 
