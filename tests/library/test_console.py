@@ -28,7 +28,7 @@ pytestmark = pytest.mark.end_to_end
 HOSTILE = "<script>alert(1)</script>&amp;\N{RIGHT-TO-LEFT OVERRIDE}\ud800{{ 7 * 7 }}'\""
 TOKEN = "a-token"
 ORIGIN = "http://127.0.0.1:8765"
-EVERY_ACTION = ("resend", "redrive", "purge", "messages/1/edit")
+EVERY_ACTION = ("resend", "redrive", "purge", "messages/1/edit", "pause", "resume")
 
 
 class Browser:
@@ -144,6 +144,7 @@ def test_change_when_read_only_then_is_refused_and_not_offered(env, put, quiet, 
     put()
     browser = Browser(env, read_only=True)
     browser.log_in()
+    assert "<button" not in browser.text("/")
     assert "<button" not in browser.text(browser.queue).replace("<button>Filter", "")
     assert "<button" not in browser.text(f"{browser.queue}/messages/{only_key(browser)}")
     assert browser.post(f"{browser.queue}/{action}").status_code == 403
@@ -189,6 +190,17 @@ def test_overview_shows_what_the_queues_hold(browser, put, quiet):
     put()
     assert eventually(lambda: "1 dead-letter messages of" in browser.text("/"))  # RabbitMQ counts late.
     assert "look here" in browser.text("/")
+
+
+def test_queue_when_paused_by_a_button_then_says_so_until_it_is_resumed(browser):
+    if BROKER == "sqs":  # With remote control: see sqs/test_remote_control.py.
+        assert "/pause" not in browser.text("/")
+        assert "remote_control" in browser.post(f"{browser.queue}/pause").text
+        return
+    assert "by workers that start later" in browser.post(f"{browser.queue}/pause").text
+    assert "paused by" in browser.text("/")
+    browser.post(f"{browser.queue}/resume")
+    assert "paused by" not in browser.text("/")
 
 
 def test_queue_when_looked_at_then_keeps_its_messages_visible(browser, put, quiet):

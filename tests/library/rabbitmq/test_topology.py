@@ -131,9 +131,7 @@ def test_delay_queues_are_as_many_as_the_longest_delay_needs(service):
     def missing():
         with service.app.connection_for_write() as connection:
             return [
-                level
-                for level in range(MAX_LEVEL + 1)
-                if not topology.exists(connection.connection, level_name(level))
+                level for level in range(MAX_LEVEL + 1) if not topology.exists(connection.connection, level_name(level))
             ]
 
     work(service)

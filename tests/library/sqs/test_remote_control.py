@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from unittest import mock
 
 import pytest
 
+from celery_aws import environment
 from library.support import (
     CONTRACT,
     HAS_RESULTS,
@@ -16,6 +18,7 @@ from library.support import (
     notes,
     running_service,
 )
+from library.test_console import Browser
 
 table = module("brokers.sqs.control_table")
 errors = module("errors")
@@ -143,6 +146,15 @@ def test_answer_when_it_is_too_large_then_says_so():
 def test_command_when_it_is_about_events_then_is_refused(service):
     with service.reached(), pytest.raises(errors.RemoteControlUnavailableError, match="events"):
         service.app.control.enable_events()
+
+
+@pytest.mark.end_to_end
+def test_queue_when_paused_in_the_console_then_says_so_until_it_is_resumed(service):
+    with service.reached(), mock.patch.object(module("service"), "contract", lambda: service.contract):
+        browser = Browser(environment.find("development"))
+        browser.log_in()
+        assert "paused by" in browser.post(f"{browser.queue}/pause").text
+        assert "paused by" not in browser.post(f"{browser.queue}/resume").text
 
 
 @pytest.mark.end_to_end

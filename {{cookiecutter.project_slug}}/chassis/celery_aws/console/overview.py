@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, cast
 
-from flask import Flask, current_app, render_template
+from flask import Flask, abort, current_app, flash, redirect, render_template, url_for
 
-from .. import attempts, queues, schedules
+from .. import attempts, pausing, queues, schedules
 from ..charts import polylines
+from ..contract import Queue
 from .refreshing import refresh_seconds
 
 SAMPLES = 60
@@ -33,6 +35,8 @@ def add_pages(app: Flask) -> None:
     """Add the pages to the application."""
     app.extensions["samples"] = Samples()
     app.add_url_rule("/", "queues", show_queues)
+    for name, change in {"pause": pause, "resume": resume}.items():
+        app.add_url_rule(f"/queues/<queue>/{name}", name, change, methods=["POST"])
     app.add_url_rule("/schedules", "schedules", show_schedules)
 
 
@@ -63,13 +67,38 @@ def show_queues() -> str:
         seen = current_app.extensions["samples"].add(row["queue"], row["waiting"])
         values = recorded[row["queue"]].values if row["queue"] in recorded else seen
         known = [value for value in values if value is not None]
-        row |= {"is_well": each.is_well, "lines": polylines(values), "most": max(known)}
+        paused = pausing.described(row_pause) if (row_pause := each.paused) else ""
+        row |= {"paused": paused, "is_well": each.is_well, "lines": polylines(values), "most": max(known)}
         rows.append(row)
     columns = {name: title for name, title in COLUMNS.items() if rows and name in rows[0]}
     span = "in the last 3 hours" if recorded else "while this page was shown"
     return render_template(
-        "queues.html", rows=rows, columns=columns, ages=AGES, span=span, refresh=refresh_seconds(is_live=not recorded)
+        "queues.html",
+        rows=rows,
+        columns=columns,
+        ages=AGES,
+        span=span,
+        can_pause=pausing.is_available(env.contract),
+        refresh=refresh_seconds(is_live=not recorded),
     )
+
+
+def pause(queue: str) -> Any:
+    """Pause a queue."""
+    return _change(queue, pausing.chosen(current_app.extensions["env"].contract.broker).pause)
+
+
+def resume(queue: str) -> Any:
+    """Resume a queue."""
+    return _change(queue, pausing.chosen(current_app.extensions["env"].contract.broker).resume)
+
+
+def _change(queue: str, change: Callable[[Any, Queue], str]) -> Any:
+    env = current_app.extensions["env"]
+    if queue not in (each.name for each in env.contract.queues):
+        abort(404, f"contract.json has no queue {queue}.")
+    flash(f"{queue}: {change(env, env.contract.queue(queue))}.")
+    return redirect(url_for("queues"), 303)
 
 
 def show_schedules() -> str:

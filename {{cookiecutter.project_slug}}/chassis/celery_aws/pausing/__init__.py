@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from .. import options
-from ..contract import Queue
+from ..contract import Contract, Queue
 from ..durations import age
 
 
@@ -38,6 +38,11 @@ def described(pause: Pause) -> str:
     """Return who paused a queue, and how long ago."""
     by = f" by {pause.by}" if pause.by else ""
     return f"paused{by}" + (f" {age(time.time() - pause.at)} ago" if pause.at else "")
+
+
+def is_available(contract: Contract) -> bool:
+    """Return whether queues of a contract can be paused."""
+    return contract.broker == "rabbitmq" or contract.remote_control
 
 
 class Pausing(Protocol):

@@ -7,12 +7,12 @@ from ..commands import Failure
 from ..contract import Queue
 from ..contract.model import CONTROL_POLL_SECONDS
 from ..environment.sqs import Environment
-from . import Pause
+from . import Pause, is_available
 
 
 def paused(env: Environment) -> dict[str, Pause]:
     """Return the queues that are paused, by name; none without `remote_control`."""
-    if not env.contract.remote_control:
+    if not is_available(env.contract):
         return {}
     return {name: Pause.of(stored) for name, stored in _table(env).state().paused.items()}
 
@@ -39,7 +39,7 @@ def resume(env: Environment, queue: Queue) -> str:
 
 
 def _table(env: Environment) -> ControlTable:
-    if not env.contract.remote_control:
+    if not is_available(env.contract):
         raise Failure(
             "contract.json has no remote_control, so queues cannot be paused. Set it to true and apply Terraform; or "
             "set max of the queue's worker to 0"

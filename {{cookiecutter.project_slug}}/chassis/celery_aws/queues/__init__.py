@@ -8,10 +8,15 @@ from typing import Any, Protocol, cast
 from .. import options
 from ..cloudwatch import Series
 from ..contract import Queue
+from ..pausing import Pause
 
 
 class Depth(Protocol):
     """The depth of a queue; the other fields depend on the broker."""
+
+    @property
+    def paused(self) -> Pause | None:
+        """Who paused the queue, and when; None if it is not paused."""
 
     @property
     def is_well(self) -> bool:
