@@ -95,8 +95,9 @@ def typed(text):
     return [line for line in lines if line], spans
 
 
-LINES = [(page.name, line) for page in PAGES for line in typed(page.read_text(encoding="utf-8"))[0]]
-SPANS = [(page.name, span) for page in PAGES for span in typed(page.read_text(encoding="utf-8"))[1]]
+READ = [TEMPLATE / "README.md", *PAGES]
+LINES = [(page.name, line) for page in READ for line in typed(page.read_text(encoding="utf-8"))[0]]
+SPANS = [(page.name, span) for page in READ for span in typed(page.read_text(encoding="utf-8"))[1]]
 TYPED = sorted({*LINES, *SPANS})
 
 
@@ -161,11 +162,11 @@ def test_all_other_commands_are_run_somewhere():
         assert any(set(line.split()) <= set(step.split()) for step in workflow), f"{page}: no test runs {line}"
 
 
-ANSWERED = [(name, line) for name, line in LINES if line.startswith("cookiecutter ")]
+ANSWERED = [(name, line) for name, line in LINES if re.match(r"(uvx )?cookiecutter ", line)]
 
 
 def test_ways_to_answer(run):
-    assert len(ANSWERED) == 3
+    assert [name for name, _ in ANSWERED] == ["README.md", *["questions.md"] * 3]
     path = os.pathsep.join((str(BIN), os.environ["PATH"]))
     for number, (_, line) in enumerate(ANSWERED):
         folder = run.here / str(number)
@@ -173,11 +174,12 @@ def test_ways_to_answer(run):
         if "answers.json" in line:
             (replay,) = (run.home / ".cookiecutter_replay").iterdir()
             shutil.copy(replay, folder / "answers.json")
-        line = re.sub(r"gh:<org>/cookiecutter-celery-aws|…", str(TEMPLATE), line)
+        # Without what would install another cookiecutter than this one.
+        line = re.sub(r"gh:<org>/cookiecutter-celery-aws|…", str(TEMPLATE), line.removeprefix("uvx "))
         ran = run("sh", "-c", line, cwd=folder, env={"PATH": path}, input="\n" * 20)
         assert ran.returncode == 0, ran.stdout + ran.stderr
-    asked, given, replayed = (next((run.here / name).glob("*-*")) for name in "012")
-    assert (asked.name, given.name) == ("acme-jobs", "mail-room")
+    first, asked, given, replayed = (next((run.here / name).glob("*-*")) for name in "0123")
+    assert (first.name, asked.name, given.name) == ("acme-jobs", "acme-jobs", "mail-room")
     assert tree(replayed) == tree(given)
 
 
@@ -249,6 +251,12 @@ def test_costs_are_what_the_command_prints(defaults):
     (line,) = (line for block in blocks(text, "sh") for line in block.splitlines())
     printed = [run_in(defaults[broker], [line])[0] for broker in ("SQS standard", "RabbitMQ")]
     assert [(0, output) for output in blocks(text, "text")] == printed
+
+
+def test_costs_in_readme_are_those_of_the_page():
+    dollars = re.findall(r"\$[\d.,]*\d", (TEMPLATE / "README.md").read_text(encoding="utf-8"))
+    assert dollars
+    assert [amount for amount in dollars if f"| {amount} |" not in text_of("costs.md")] == []
 
 
 def test_costs_of_other_loads(defaults):
