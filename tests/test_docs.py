@@ -232,11 +232,11 @@ def test_table_of_what_is_not_asked_has_every_such_field_with_its_default(contra
 def test_sentences_on_timeouts_have_the_figures_that_follow(contracts):
     text = text_of("timeouts.md")
     queue = RULES.parse(contracts["SQS standard"]).queues[0]
-    assert f"a dead letter {queue.seconds_to_dead_letter} seconds after its first failure" in text.replace("\n", " ")
-    assert f"takes\n{queue.max_receive_count * queue.visibility_timeout_seconds} on SQS, five" in text
+    dead = queue.max_receive_count * queue.visibility_timeout_seconds
+    assert re.findall(r"\b(\d+) seconds (?:after|on)\b", text) == [str(queue.seconds_to_dead_letter), str(dead)]
     assert queue.max_receive_count == 5
     assert f"countdown + hard limit + {RULES.HAND_OVER_SECONDS}," in text
-    assert f"{RULES.STOP_MARGIN_SECONDS} less than the next" in text
+    assert re.findall(r"\b(\d+) less than the next\b", text) == [str(RULES.STOP_MARGIN_SECONDS)]
 
 
 @pytest.fixture(scope="session")
@@ -292,23 +292,13 @@ def test_costs_when_networks_differ_then_are_told_of_each(projects):
 def test_limits_of_fifo_are_those_of_the_code(bake):
     text = text_of("fifo.md")
     project = bake(broker="sqs-fifo")
-    headers, batching, ordering, operations = (
-        (project / name).read_text(encoding="utf-8")
-        for name in (
-            *(
-                f"chassis/celery_aws/{module}.py"
-                for module in ("headers", *(f"brokers/sqs/{of}" for of in ("batching", "properties")))
-            ),
-            "docs/operations.md",
-        )
+    headers, batching = (
+        (project / "chassis" / "celery_aws" / f"{module}.py").read_text(encoding="utf-8")
+        for module in ("headers", "brokers/sqs/batching")
     )
     assert f"1 to {re.search(r'^MAX_ID_CHARACTERS = ([0-9]+)$', headers, re.MULTILINE)[1]} visible characters" in text
-    assert "where there are ten groups or more" in text
+    assert "ten groups or more" in text
     assert "ENTRIES_PER_REQUEST = 10\n" in batching
-    assert "dropped by SQS for five minutes" in text
-    assert "the same id for five minutes" in ordering
-    assert "SQS shows ten of a group" in text
-    assert "SQS shows ten messages of a group" in operations
 
 
 def test_table_of_alarms_is_that_of_the_runbooks(projects, bake):
@@ -366,7 +356,7 @@ def test_every_message_has_a_way_to_an_end():
     (diagram,) = blocks(text_of("delivery.md"), "mermaid")
     kind, *lines = diagram.splitlines()
     assert kind == "stateDiagram-v2"
-    ways = [re.fullmatch(r"  (\[\*\]|[a-z]+) --> (\[\*\]|[a-z]+)(: [\w ,]+)?", line) for line in lines]
+    ways = [re.fullmatch(r"  (\[\*\]|[a-z_]+) --> (\[\*\]|[a-z_]+)(: [\w ,]+)?", line) for line in lines]
     assert all(ways)
     edges = [(way[1], "end" if way[2] == "[*]" else way[2]) for way in ways]
 
@@ -386,7 +376,7 @@ ANSWERS = {
     "Will it lose my tasks?": "docs/delivery.md#what-can-still-be-lost",
     "What does it cost?": "docs/costs.md",
     "How do I change X?": "docs/operations.md#changing-something",
-    "What when an alarm rings?": "docs/operations.md#when-an-alarm-rings",
+    "What when an alarm fires?": "docs/operations.md#when-an-alarm-fires",
     "Which numbers, and why these?": "docs/timeouts.md",
     "What about order?": "docs/fifo.md#what-holds-up-a-group-and-what-breaks-its-order",
     "How do updates come in?": "docs/updating.md",
