@@ -22,6 +22,7 @@ SERVICES = {"service": (), "rabbitmq": ("broker=rabbitmq", "results=redis")}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 SEARCH_NO = "---\nsearch:\n  exclude: true\n---\n"
 GITHUB = "https://github.com"
+LINKED = '\n[[project.extra.social]]\nicon = "fontawesome/brands/github"\nlink = "{}"\n'
 DRAW = '\n<script src="{}"></script>\n<script>mermaid.initialize({{startOnLoad: false}})</script>\n'
 
 
@@ -109,7 +110,8 @@ def main() -> None:
     if options.mermaid:
         shutil.copyfile(options.mermaid, output / "pages" / "mermaid.min.js")
     if options.repository:
-        settings = settings.replace("[project]", f'[project]\nrepo_url = "{GITHUB}/{options.repository}"', 1)
+        # Not `repo_url`, for which pages would ask GitHub's API.
+        settings += LINKED.format(f"{GITHUB}/{options.repository}")
     (output / "zensical.toml").write_text(settings, "utf-8")
     command = (sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(output / "zensical.toml"))
     sys.exit(subprocess.run(command, check=False).returncode)
