@@ -11,6 +11,8 @@ OUTPUT ?= ..
 export JUDGES ?= $(HOME)/.cache/cookiecutter-celery-aws
 # What to hand on to pytest.
 TESTS ?=
+# A copy of mermaid.min.js that draws the diagrams of the site.
+MERMAID ?=
 # Benchmarks to run, such as delivery; all of them unless named, but for peers, which takes longest.
 ONLY ?=
 
@@ -57,6 +59,10 @@ pictures: $(READY) ## Draw the pictures of docs/ anew: the timeouts, the demo an
 	@$(BIN)/python tools/pictures.py >/dev/null
 	@$(BIN)/python tools/demo.py --picture docs/demo.svg
 	@$(BIN)/python tools/console.py
+
+.PHONY: site
+site: $(READY) ## Build the documentation site in .site/html, and fail if a link or an anchor leads nowhere
+	@$(BIN)/python tools/site.py $(if $(MERMAID),--mermaid '$(MERMAID)')
 
 .PHONY: schema
 schema: $(READY) ## Write the JSON schema of contracts from their fields and rules

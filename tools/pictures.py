@@ -65,10 +65,10 @@ def bar(queue: dict[str, Any], field: str, kind: str, begins: float = 0) -> Bar:
 
 
 def pauses(queue: dict[str, Any]) -> list[Bar]:
-    """Return the pauses of a task that fails at once, each time: bars in one row, with gaps to tell them apart."""
+    """Return the backoff of a task that fails at once, each time: bars in one row, with gaps to tell them apart."""
     lengths = [queue["retry_backoff_seconds"] * 2**n for n in range(queue["max_receive_count"] - 1)]
     ends = list(itertools.accumulate(lengths))
-    says = f"pauses of a task that fails {queue['max_receive_count']} times: {ends[-1]:,} s"
+    says = f"backoff of a task that fails {queue['max_receive_count']} times: {ends[-1]:,} s"
     return [
         Bar("" if n else says, end - length, end - 0.06 * length, "queue")
         for n, (length, end) in enumerate(zip(lengths, ends, strict=True))
