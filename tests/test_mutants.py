@@ -195,6 +195,31 @@ MUTANTS = {
         "self.hub.call_soon(call, *args)",
         "sqs/test_polling.py::test_call_when_made_soon_by_the_event_loop_then_is_not_left_to_its_next_event",
     ),
+    "a paused queue is polled": Mutant(
+        "brokers/sqs/polling.py",
+        "if self._paused is None or queue in self._paused:",
+        "if self._paused is None:",
+        "sqs/test_polling.py::test_queue_when_paused_then_is_not_polled_and_holds_up_no_other",
+    ),
+    "what a poll returns after a pause is run": Mutant(
+        "brokers/sqs/polling.py",
+        "or queue in (self._paused or ())",
+        "",
+        "sqs/test_polling.py::test_message_when_its_queue_was_paused_during_the_poll_then_is_released",
+    ),
+    "a worker that starts later takes messages of a paused queue": Mutant(
+        "brokers/rabbitmq/markers.py",
+        "app.amqp.queues.deselect(each)",
+        "pass",
+        "rabbitmq/test_pausing.py::test_queue_when_paused_then_no_worker_takes_its_messages",
+        "rabbitmq",
+    ),
+    "a worker that starts later runs what is revoked": Mutant(
+        "brokers/sqs/listener.py",
+        "state.revoked.update(found.revoked - self._revoked)",
+        "pass",
+        "sqs/test_remote_control.py::test_queue_when_paused_then_no_worker_takes_its_messages",
+    ),
     "timers pile up": Mutant(
         "brokers/sqs/calls.py",
         "    def _set_timeout(self, msecs: int) -> None:\n",
