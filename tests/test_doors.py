@@ -11,7 +11,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from conftest import BIN, QUESTIONS, RULES, TEMPLATE, need, tree
+from conftest import BIN, QUESTIONS, RULES, TEMPLATE, git, need, tree
 
 
 def results_of(project):
@@ -22,33 +22,6 @@ def results_of(project):
 
 def contract_of(folder):
     return json.loads((folder / "contract.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory):
-    """Put the template as it stands, committed or not, into a repository of its own."""
-    folder = tmp_path_factory.mktemp("repository") / "template"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=TEMPLATE,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (TEMPLATE / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TEMPLATE / name, folder / name)
-    git(folder, "init", "--quiet", "--initial-branch=main", ".")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "as it stands")
-    return folder
-
-
-def git(folder, *arguments):
-    """Run git as somebody who may commit."""
-    identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
 
 
 def test_a_replay_file_bakes_the_same_project_again(cookiecutter_command):
