@@ -161,7 +161,7 @@ def test_all_other_commands_are_run_somewhere():
         assert any(set(line.split()) <= set(step.split()) for step in workflow), f"{page}: no test runs {line}"
 
 
-ANSWERED = [(name, line) for name, line in LINES if line.startswith("cookiecutter ")]
+ANSWERED = [(name, line) for name, line in LINES if line.startswith("cookiecutter ") and name != "updating.md"]
 
 
 def test_ways_to_answer(run):

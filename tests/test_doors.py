@@ -294,6 +294,37 @@ def test_update_to_a_template_with_changed_defaults(follow):
     assert "up to date" in follow("git status --short; cruft check", follow.project)
 
 
+def test_update_without_cruft_then_merges_as_cruft_does(follow):
+    create, *_ = page_steps()
+    page = (TEMPLATE / "docs" / "updating.md").read_text(encoding="utf-8")
+    (update,) = re.findall(r"^```sh\n(.*?)^```$", page.partition("\n## Without cruft\n")[2], re.MULTILINE | re.DOTALL)
+    follow(create)
+    grow(follow.project)
+    change(follow.project / "Dockerfile", ("python:3.13-slim AS build", "python:3.14-slim AS build"))
+    git(follow.project, "rm", "--quiet", "tests/test_examples.py")
+    git(follow.project, "commit", "--all", "--quiet", "--message", "ours")
+    inner = follow.template / "{{cookiecutter.project_slug}}"
+    change(follow.template / "cookiecutter.json", ('"max_receive_count": "5"', '"max_receive_count": "9"'))
+    change(inner / "contract.json", ('"concurrency": 4', '"concurrency": 8'))
+    change(inner / "Dockerfile", ("python:3.13-slim AS build", "python:3.15-slim AS build"))
+    (inner / "chassis" / "celery_aws" / "new.py").touch()
+    (inner / "chassis" / "celery_aws" / "durations.py").unlink()
+    git(follow.template, "add", "--all")
+    git(follow.template, "commit", "--quiet", "--message", "newer")
+    # cookiecutter takes a folder as it stands, whatever version it is asked for.
+    update = update.replace("https://github.com/<org>/cookiecutter-celery-aws", f"git+file://{follow.template}")
+    said = follow(update, follow.project)
+    assert re.findall(r"^[ADU]{2} .*", said, re.MULTILINE) == ["UU Dockerfile"], said
+    contract = contract_of(follow.project)
+    assert contract["worker_defaults"]["concurrency"] == 8
+    assert contract["queue_defaults"]["max_receive_count"] == 5
+    assert "mail-out" in str(contract["queues"])
+    source = follow.project / "chassis" / "celery_aws"
+    assert (source / "new.py").exists()
+    assert not (source / "durations.py").exists()
+    assert not (follow.project / "tests" / "test_examples.py").exists()
+
+
 def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):
     create, update, keep, other_option, _ = page_steps()
     follow(create)
