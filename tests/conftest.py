@@ -224,6 +224,13 @@ def pytest_terminal_summary(terminalreporter, config):
 # Fixtures
 
 
+def git(folder, *arguments):
+    """Run git as somebody who may commit, and return what it says."""
+    identity = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.com")
+    ran = subprocess.run(("git", *identity, *arguments), cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    return ran.stdout
+
+
 @functools.cache
 def _bake(folder, frozen):
     output = folder / label(dict(frozen))
@@ -252,6 +259,21 @@ def bake(tmp_path_factory):
     """Bake answers, once for all who only look at the result."""
     folder = tmp_path_factory.mktemp("baked")
     return lambda **answers: _bake(folder, tuple(answers.items()))
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    """Put the template as it stands, committed or not, into a repository of its own."""
+    folder = tmp_path_factory.mktemp("repository") / "template"
+    listed = git(TEMPLATE, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
+        if (TEMPLATE / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name)
+    git(folder, "init", "--quiet", "--initial-branch=main", ".")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "as it stands")
+    return folder
 
 
 @pytest.fixture

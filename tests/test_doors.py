@@ -11,7 +11,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from conftest import BIN, QUESTIONS, RULES, TEMPLATE, need, tree
+from conftest import BIN, QUESTIONS, RULES, TEMPLATE, git, need, tree
 
 
 def results_of(project):
@@ -22,33 +22,6 @@ def results_of(project):
 
 def contract_of(folder):
     return json.loads((folder / "contract.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory):
-    """Put the template as it stands, committed or not, into a repository of its own."""
-    folder = tmp_path_factory.mktemp("repository") / "template"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=TEMPLATE,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (TEMPLATE / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TEMPLATE / name, folder / name)
-    git(folder, "init", "--quiet", "--initial-branch=main", ".")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "as it stands")
-    return folder
-
-
-def git(folder, *arguments):
-    """Run git as somebody who may commit."""
-    identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
 
 
 def test_a_replay_file_bakes_the_same_project_again(cookiecutter_command):
@@ -319,6 +292,37 @@ def test_update_to_a_template_with_changed_defaults(follow):
     assert "> Ours: background jobs" in readme
     follow(keep, follow.project)
     assert "up to date" in follow("git status --short; cruft check", follow.project)
+
+
+def test_update_without_cruft_then_merges_as_cruft_does(follow):
+    create, *_ = page_steps()
+    page = (TEMPLATE / "docs" / "updating.md").read_text(encoding="utf-8")
+    (update,) = re.findall(r"^```sh\n(.*?)^```$", page.partition("\n## Without cruft\n")[2], re.MULTILINE | re.DOTALL)
+    follow(create)
+    grow(follow.project)
+    change(follow.project / "Dockerfile", ("python:3.13-slim AS build", "python:3.14-slim AS build"))
+    git(follow.project, "rm", "--quiet", "tests/test_examples.py")
+    git(follow.project, "commit", "--all", "--quiet", "--message", "ours")
+    inner = follow.template / "{{cookiecutter.project_slug}}"
+    change(follow.template / "cookiecutter.json", ('"max_receive_count": "5"', '"max_receive_count": "9"'))
+    change(inner / "contract.json", ('"concurrency": 4', '"concurrency": 8'))
+    change(inner / "Dockerfile", ("python:3.13-slim AS build", "python:3.15-slim AS build"))
+    (inner / "chassis" / "celery_aws" / "new.py").touch()
+    (inner / "chassis" / "celery_aws" / "durations.py").unlink()
+    git(follow.template, "add", "--all")
+    git(follow.template, "commit", "--quiet", "--message", "newer")
+    # cookiecutter takes a folder as it stands, whatever version it is asked for.
+    update = update.replace("https://github.com/<org>/cookiecutter-celery-aws", f"git+file://{follow.template}")
+    said = follow(update, follow.project)
+    assert re.findall(r"^[ADU]{2} .*", said, re.MULTILINE) == ["UU Dockerfile"], said
+    contract = contract_of(follow.project)
+    assert contract["worker_defaults"]["concurrency"] == 8
+    assert contract["queue_defaults"]["max_receive_count"] == 5
+    assert "mail-out" in str(contract["queues"])
+    source = follow.project / "chassis" / "celery_aws"
+    assert (source / "new.py").exists()
+    assert not (source / "durations.py").exists()
+    assert not (follow.project / "tests" / "test_examples.py").exists()
 
 
 def test_update_to_a_template_with_a_new_option_and_a_new_key(follow):

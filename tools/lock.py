@@ -46,6 +46,8 @@ def bake(results: str, folder: Path, broker: str = "sqs-standard") -> Path:
     )
     for pinned in project.glob("requirements*.txt"):
         pinned.unlink()
+    pyproject = project / "pyproject.toml"  # uv reads no groups of an unmanaged project.
+    pyproject.write_text(pyproject.read_text(encoding="utf-8").replace("managed = false\n", ""), encoding="utf-8")
     return project
 
 

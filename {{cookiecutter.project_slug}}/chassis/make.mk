@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# pip or uv. Not chosen automatically: uv ignores pip.conf and PIP_INDEX_URL.
+# https://docs.astral.sh/uv/pip/compatibility/#configuration-files-and-environment-variables
+INSTALLER ?= pip
+INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL_uv = uv pip install --quiet --python $(BIN)/python
 ENV ?= staging
 # Or tofu.
 TERRAFORM_CLI ?= terraform
@@ -42,12 +47,12 @@ help: ## Show this list
 $(READY): requirements-build.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required; choose one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.txt -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(INSTALL_$(INSTALLER)) --require-hashes -r requirements-build.txt -r requirements-dev.txt
+	$(INSTALL_$(INSTALLER)) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: install
-install: $(READY) ## Install everything into .venv
+install: $(READY) ## Install everything into .venv, with pip or INSTALLER=uv
 
 .PHONY: dev
 dev: $(READY) ## Run an emulator, the workers, a producer, the console and the Procfile on this machine; Ctrl-C stops them
@@ -85,8 +90,9 @@ format: $(READY) ## Format the code and apply the linter's fixes
 .PHONY: lock
 lock: $(READY) ## Pin the latest versions that pyproject.toml allows, except those that the chassis sets
 	@$(HELD) >$(VENV)/held.txt
+	@sed '/^managed = false$$/d' pyproject.toml >$(VENV)/pyproject.toml # uv reads no groups of an unmanaged project
 	$(LOCK) pyproject.toml $(TRACING) --output-file requirements.txt
-	$(foreach group,$(GROUPS),$(LOCK) --group $(group) --constraint requirements.txt --output-file requirements-$(group).txt &&) true
+	$(foreach group,$(GROUPS),$(LOCK) --group $(VENV)/pyproject.toml:$(group) --constraint requirements.txt --output-file requirements-$(group).txt &&) true
 	$(LOCK) pyproject.toml $(TRACING) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 .PHONY: bootstrap
