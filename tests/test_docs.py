@@ -372,7 +372,8 @@ def test_names_in_pages_are_those_of_the_code(page):
         span.rstrip("()") for span in spans if re.fullmatch(r"[a-z]+(_[a-z]+)+(\(\))?|\w+Error|D\d{3}|[A-Z_]+", span)
     }
     known = SOURCES + (TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8")
-    foreign = {"UU", "default_context", "rate_limit"}  # Of git, cookiecutter and Celery.
+    # Of git, cookiecutter, Celery and RabbitMQ.
+    foreign = {"UU", "default_context", "rate_limit", "worker_max_memory_per_child", "ACCESS_REFUSED"}
     # Of Terraform in projects from before the chassis.
     foreign |= {"broker_instance_type", "broker_deployment_mode", "broker_engine_version"}
     foreign |= {"redis_node_type", "redis_nodes"}
