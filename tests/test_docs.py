@@ -15,7 +15,10 @@ import sys
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import botocore.session
+import jmespath
 import pytest
+from botocore import xform_name
 from conftest import BIN, PROJECT, QUESTIONS, RULES, TEMPLATE, anchors, source_path, tree
 
 DOCS = TEMPLATE / "docs"
@@ -120,6 +123,35 @@ def run_by_own_tests(projects):
     pages = [project / name for project in projects.values() for name in ("docs/operations.md", "docs/runbook.md")]
     found = [line for page in pages for line in typed(page.read_text(encoding="utf-8").replace("   ```", "```"))[0]]
     return {line for line in found if line.startswith("acme-jobs ") and line.split()[1] not in OFFLINE}
+
+
+def sample(shape):
+    """Return a response of AWS: two of each list, and a word where one fits."""
+    if shape.type_name == "structure":
+        return {name: sample(member) for name, member in shape.members.items()}
+    if shape.type_name == "list":
+        return [sample(shape.member), sample(shape.member)]
+    return {"key": sample(shape.value)} if shape.type_name == "map" else "word"
+
+
+QUERY = re.compile(r"\baws ([a-z0-9]+) ([a-z-]+)(?:(?!\baws ).)*?--query ('[^']*'|\"[^\"]*\"|\S+)", re.DOTALL)
+
+
+def test_queries_of_the_aws_command_select_fields_that_responses_have(projects, bake):
+    pages = [
+        page
+        for project in (*projects.values(), bake(broker="rabbitmq", compute="ec2"))
+        for page in project.rglob("*.md")
+    ]
+    found = {query for page in pages for query in QUERY.findall(page.read_text(encoding="utf-8"))}
+    assert len(found) > 8
+    for service, command, query in found:
+        model = botocore.session.get_session().get_service_model({"s3api": "s3"}.get(service, service))
+        (operation,) = (name for name in model.operation_names if xform_name(name, "-") == command)
+        response = sample(model.operation_model(operation).output_shape)
+        selected = jmespath.search(query.strip("'\"").replace("$NAME", "word"), response)
+        assert selected, (service, command, query)
+        assert "null" not in json.dumps(selected), (service, command, query)
 
 
 def test_pages_have_commands():
@@ -338,7 +370,8 @@ def test_names_in_pages_are_those_of_the_code(page):
         span.rstrip("()") for span in spans if re.fullmatch(r"[a-z]+(_[a-z]+)+(\(\))?|\w+Error|D\d{3}|[A-Z_]+", span)
     }
     known = SOURCES + (TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8")
-    foreign = {"UU", "default_context", "rate_limit"}  # Of git, cookiecutter and Celery.
+    # Of git, cookiecutter, Celery and RabbitMQ.
+    foreign = {"UU", "default_context", "rate_limit", "worker_max_memory_per_child", "ACCESS_REFUSED"}
     # Of Terraform in projects from before the chassis.
     foreign |= {"broker_instance_type", "broker_deployment_mode", "broker_engine_version"}
     foreign |= {"redis_node_type", "redis_nodes"}

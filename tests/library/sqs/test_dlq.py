@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 
+from celery_aws import dlq as dead_letters
 from library.commands import COMMAND, PEAK_MEBIBYTES, Commands, exported_bodies, interrupt
 from library.sqs.messages import bodies, celery_body, put
 from library.support import IS_FIFO, eventually, running_service
@@ -201,6 +202,20 @@ def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, que
     commands.run("dlq", "resend", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert visible(quiet) == 2
+
+
+def test_resend_when_a_message_fails_again_at_once_then_sends_it_once(quiet, commands, queue):
+    put(quiet, [celery_body(n) for n in range(2)])
+    with quiet.reached():
+        dlq = dead_letters.find(queue, "development")
+        with dlq.peek() as peek:
+            sent = 0
+            for page in peek.pages():
+                accepted = dead_letters.resend(dlq, peek, page).accepted
+                sent += len(accepted)
+                put(quiet, [message.body for message in accepted])  # As a worker does.
+                assert sent <= 2
+    assert (sent, visible(quiet), visible(quiet, dead=False)) == (2, 2, 2)
 
 
 def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):

@@ -46,6 +46,8 @@ class DeadLetterQueue:
         self.ordered = self.name.endswith(".fifo")
         self.unseen = 0
         """Number of messages that a peek did not show."""
+        self._resent: set[bytes] = set()
+        """Digests of the bodies that were resent."""
 
     @property
     def why_unseen(self) -> str:
@@ -59,7 +61,12 @@ class DeadLetterQueue:
         return Peek(self.env.sqs, self.url, self.depth)
 
     def resend(self, messages: list[SqsMessage]) -> Sent[SqsMessage]:
-        """Send messages to their original queue; duplicates count as sent."""
+        """Send messages to their original queue, each once; duplicates count as sent.
+
+        A message that was resent and is here again has failed again, perhaps before the peek has ended.
+        It is in neither part of the outcome: to resend it until it succeeds could take for ever.
+        """
+        messages = [message for message in messages if _digest(message) not in self._resent]
         # The deduplication id follows from the message id. If this command is killed between sending and
         # deleting, and repeated within five minutes, SQS drops the duplicate. After another failure, the
         # message has another id; with edited arguments, it is another message.
@@ -68,7 +75,9 @@ class DeadLetterQueue:
             to_dead=False,
             make=lambda m: entry(m, _id_of_resent(m) if self.ordered else "", with_reason=False),
         )
-        return Sent(outcome.accepted + repeated, outcome.refused)
+        accepted = outcome.accepted + repeated
+        self._resent.update(map(_digest, accepted))
+        return Sent(accepted, outcome.refused)
 
     def put(self, messages: list[SqsMessage], *, to_dead: bool) -> Sent[SqsMessage]:
         """Send exported messages to the dead-letter queue, or to the original queue."""
@@ -230,8 +239,12 @@ class Peek:
         return True
 
 
+def _digest(message: SqsMessage) -> bytes:
+    return hashlib.sha256(message.body.encode()).digest()
+
+
 def _id_of_resent(message: SqsMessage) -> str:
-    return f"{message.message_id}:{hashlib.sha256(message.body.encode()).hexdigest()[:16]}:resent"
+    return f"{message.message_id}:{_digest(message).hex()[:16]}:resent"
 
 
 def send(
