@@ -42,6 +42,7 @@ def running(folder, output):
             process.wait(60)
 
 
+@pytest.mark.timeout(300)
 def test_dev_when_files_change_then_restarts_unless_they_are_wrong(folder, tmp_path):
     """A failing start, a syntax error and a broken contract do not end it."""
     log = tmp_path / "log"
