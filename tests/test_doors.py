@@ -72,7 +72,7 @@ def test_the_report_leads_into_the_project_wherever_it_is(cookiecutter_command, 
 def test_cookiecutter_is_all_that_baking_needs(cookiecutter_command, tmp_path, answer):
     absent = tmp_path / "absent"
     absent.mkdir()
-    for module in ("boto3", "botocore", "celery", "flask", "honcho", "kombu", "moto", "pydantic", "pydantic_settings"):
+    for module in ("boto3", "botocore", "celery", "flask", "kombu", "moto", "pydantic", "pydantic_settings"):
         (absent / f"{module}.py").write_text("raise ModuleNotFoundError(__name__)\n")
     baked = cookiecutter_command(TEMPLATE, "--no-input", answer, env={"PYTHONPATH": str(absent)})
     assert baked.returncode == 0, baked.stderr

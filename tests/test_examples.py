@@ -88,7 +88,7 @@ def test_examples_when_deleted_then_tests_checks_and_dev_pass(project, tmp_path,
     run(folder, sys.executable, "-m", "ruff", "format", "--no-cache", "--check", ".")
     run(folder, sys.executable, "-m", "mypy")
     with dev(folder, tmp_path / "log") as (process, log):
-        assert eventually(lambda: log().count(" ready.") == 3, 60), log()
+        assert eventually(lambda: "All workers are ready." in log(), 60), log()
         assert eventually(lambda: "No examples to send" in log(), 30), log()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0, log()

@@ -25,7 +25,19 @@ SERVICES = {
 """One for each broker, and together every option; in one of them a worker serves two queues."""
 
 ALONE = ("outages", "faults", "dlq", "outcomes", "main_process", "stopping", "liveness", "operations", "terraform")
-ALONE += ("batching", "browser", "client", "console", "coroutines", "django", "doctor", "failures", "flower", "machine")
+ALONE += (
+    "batching",
+    "browser",
+    "client",
+    "console",
+    "coroutines",
+    "dev",
+    "django",
+    "doctor",
+    "failures",
+    "flower",
+    "machine",
+)
 ALONE += (
     "order_in_groups",
     "other_languages",

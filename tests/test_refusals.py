@@ -222,7 +222,7 @@ def test_typed_template_syntax_is_refused(typing):
 
 
 def test_ctrl_c_in_the_middle_leaves_nothing(typing):
-    typing.expect_exact("for people")
+    typing.expect_exact(QUESTIONS["__prompts__"]["project_name"])
     typing.sendline("Half a Project")
     typing.expect_exact("AWS name")
     typing.sendintr()

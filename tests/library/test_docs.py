@@ -7,6 +7,7 @@ import re
 import shlex
 
 import click
+from click.testing import CliRunner
 
 from library.commands import OPERATIONS, command_of, documented
 from library.support import BROKER, CONTRACT, module
@@ -30,7 +31,7 @@ def test_every_command_has_an_example():
 
 
 def test_help_of_every_command_has_an_example_that_parses():
-    for name, command in COMMANDS.items():
+    for name, command in {**COMMANDS, **module("cli").main.commands}.items():
         for sub in getattr(command, "commands", {"": command}).values():
             assert sub.examples, name
             needed = ["--environment", "test"] if any(option.name == "environment" for option in sub.params) else []
@@ -45,6 +46,14 @@ def test_help_when_it_lists_commands_then_cuts_off_no_description():
         if isinstance(group, click.Group):
             with click.Context(group, info_name="service", terminal_width=80) as context:
                 assert "..." not in group.get_help(context).partition("Commands:")[2], group.name
+
+
+def test_completion_when_set_up_as_help_says_then_completes():
+    main, name = module("cli").main, CONTRACT["service"]
+    said = CliRunner().invoke(main, ["--help"], prog_name=name).output
+    ((variable, shell),) = re.findall(rf'eval "\$\((\w+)=(\w+)_source {name}\)"', said)
+    typed = {variable: f"{shell}_complete", "COMP_WORDS": f"{name} doct", "COMP_CWORD": "1"}
+    assert CliRunner().invoke(main, [], prog_name=name, env=typed).output == "plain,doctor\n"
 
 
 def test_table_of_checks_is_that_of_the_doctor():

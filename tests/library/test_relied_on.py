@@ -174,8 +174,6 @@ ATTRIBUTES = {
     "_messages_lock": "of moto's queues (dev/)",
     "_old_receipt_handles": "of moto's messages (dev/)",
     "_on_collect": "of kombu's QoS: releases at exit what a channel holds, and outlives it (brokers/sqs/transport.py)",
-    "_processes": "of honcho's manager: the process ids of the Procfile's commands (dev/__main__.py)",
-    "_procmgr": "of honcho's manager, which would signal whole process groups (dev/__main__.py)",
     "_tasks": "of the application: its tasks without finalizing it (sending.py)",
     "_timeout": "of billiard's job: its hard limit (pool.py)",
     "_timeout_check": "of kombu's HTTP client: its time is over (brokers/sqs/calls.py)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -12,6 +13,20 @@ class Failure(click.ClickException):
     """The command failed; exit code 2."""
 
     exit_code = 2
+
+
+class Documented(click.Command):
+    """A command whose help ends with `examples`: command lines without the service's name."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"  {ctx.find_root().info_name} {example}\n")
 
 
 class Number(click.FloatRange):

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .commands import Failure
+from .commands import Documented, Failure
 
 FOUND = 1
 """Exit code if something was found or left over."""
@@ -29,21 +29,8 @@ FOUND = 1
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-class Command(click.Command):
-    """A command that explains errors of AWS, and cleans up on SIGTERM.
-
-    Its help ends with `examples`: command lines without the service's name.
-    """
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.examples = tuple(examples)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples."""
-        with formatter.section("Examples"):
-            for example in self.examples:
-                formatter.write(f"  {ctx.find_root().info_name} {example}\n")
+class Command(Documented):
+    """A command that explains errors of AWS, and cleans up on SIGTERM."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; characters that a terminal cannot show are replaced."""

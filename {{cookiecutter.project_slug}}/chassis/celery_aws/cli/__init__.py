@@ -12,7 +12,7 @@ import click
 
 from .. import options, service
 from .. import worker as workers
-from ..commands import Failure, Number
+from ..commands import Documented, Failure, Number
 from ..contract import OPTION_NAMES
 from ..version import __version__
 
@@ -47,6 +47,8 @@ def _is_there(module: str) -> bool:
 class Command(click.Group):
     """A group that loads operator commands on demand, and reports user errors without a traceback."""
 
+    command_class = Documented
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return sorted([*super().list_commands(ctx), *filter(module_of, OPERATIONS)])
@@ -58,6 +60,16 @@ class Command(click.Group):
             return own
         command: click.Command = importlib.import_module(module).command
         return command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write how a shell completes commands and options.
+
+        https://click.palletsprojects.com/en/stable/shell-completion/
+        """
+        name = str(ctx.info_name)
+        if " " not in name:  # A shell completes no `python -m …`.
+            with formatter.section("Completion in bash; in zsh, replace bash_source with zsh_source"):
+                formatter.write(f'  eval "$(_{name.replace("-", "_").upper()}_COMPLETE=bash_source {name})"\n')
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command; report user errors as `Failure`."""
@@ -81,7 +93,9 @@ def main() -> None:
     """Run, use and operate the service that contract.json describes."""
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
+@main.command(
+    context_settings={"ignore_unknown_options": True}, examples=("worker high", "worker high --loglevel DEBUG")
+)
 @click.argument("name")
 @click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(name: str, celery_arguments: tuple[str, ...]) -> None:
@@ -92,7 +106,7 @@ def worker(name: str, celery_arguments: tuple[str, ...]) -> None:
     workers.start(name, celery_arguments)
 
 
-@main.command()
+@main.command(examples=("beat",))
 def beat() -> None:
     """Send the tasks of schedules until Ctrl-C or SIGTERM.
 
@@ -103,7 +117,10 @@ def beat() -> None:
     beats.start()
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
+@main.command(
+    context_settings={"ignore_unknown_options": True},
+    examples=('send high.send_invoice "customer 7" 250 --wait 10', "send high.send_invoice 7 --countdown 60"),
+)
 @click.argument("task")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--group", help="Message group: for order on FIFO queues, for fairness on others.")
@@ -113,8 +130,6 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
     """Send one task to its queue.
 
     TASK is `<module>.<function>`. ARGUMENTS are JSON values, or plain text.
-
-    Example: send high.send_invoice "customer 7" 250 --wait 10
     """
     from amqp.exceptions import AMQPError
     from botocore.exceptions import BotoCoreError, ClientError
@@ -144,7 +159,7 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
         click.echo(json.dumps(value, default=str))
 
 
-@main.command()
+@main.command(examples=("health high", "health Beat"))
 @click.argument("worker")
 def health(worker: str) -> None:
     """Check whether a worker on this machine is alive.

@@ -1,30 +1,57 @@
 """`make dev`: an emulator, the workers, the beat, a producer, the Procfile's processes and the console.
 
-Ctrl-C stops all.
+The service's own processes restart when one of its files changes. Ctrl-C stops all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from honcho.manager import Manager
+from rich.text import Text
 
-from ..contract import ContractError, read
+from .. import terminal
+from ..contract import Contract, ContractError, read
+from ..health import liveness_file
 from . import console, emulator, procfile
+from .lines import Lines
+from .processes import Processes
 
 ENVIRONMENT_FILE = emulator.PROJECT / ".env.development"
 PROCFILE = emulator.PROJECT / "Procfile"
+SOURCES = emulator.PROJECT / "src"
 PROGRAMS = str(Path(sys.executable).parent)
 """Folder of the programs of the virtual environment."""
+POLL_SECONDS = 0.5
+SUPERVISOR = "(dev)"
+"""Name of this process in the output."""
+WARNINGS = "ignore:You're running the worker with superuser privileges"
+"""Celery's warning for root, the usual user in a container for development."""
+
+
+class Output:
+    """Standard output, for as long as somebody reads it."""
+
+    def __init__(self) -> None:
+        self._console = terminal.console()
+        self.is_read = True
+
+    def write(self, text: Text | str) -> None:
+        """Write lines, unless nobody reads them any more."""
+        if self.is_read:
+            try:
+                self._console.print(text, soft_wrap=True, markup=False)
+            except (OSError, SystemExit):  # rich exits if a pipe has no reader.
+                self.is_read = False
 
 
 @contextlib.contextmanager
@@ -39,7 +66,7 @@ def environment_file(variables: Mapping[str, str]) -> Iterator[None]:
         ENVIRONMENT_FILE.unlink(missing_ok=True)
 
 
-def processes(contract: Any) -> dict[str, str]:
+def service_commands(contract: Contract) -> dict[str, str]:
     """Return the shell commands of the service's own processes by name."""
     python = shlex.quote(sys.executable)
     # `exec`, so that the worker receives the signal, and not a shell.
@@ -50,46 +77,152 @@ def processes(contract: Any) -> dict[str, str]:
     return commands
 
 
-def stop(manager: Any, groups: Collection[str], pid: int) -> None:
-    """Send SIGTERM to a process; to its process group if its name is in `groups`.
+def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return all environment variables of processes, given those of the emulator."""
+    return {
+        **os.environ,
+        **variables,
+        "PATH": os.pathsep.join(filter(None, (PROGRAMS, os.environ.get("PATH")))),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": ",".join(filter(None, (WARNINGS, os.environ.get("PYTHONWARNINGS")))),
+    }
 
-    honcho would signal all groups, and so kill running tasks that a stopping worker waits for. A command of the
-    Procfile may be a shell, which does not hand the signal on.
+
+def guide(contract: Contract, console_address: str) -> str:
+    """Return what to do next, once all workers are ready."""
+    lines = {
+        "Console": console_address or "did not start; see above",
+        "Send a task": f". ./{ENVIRONMENT_FILE.name}; {contract.service} send <module>.<function> <arguments>"
+        "    # in another terminal",
+        "Add a task": f"src/{contract.package}/tasks/{contract.queues[0].module}.py; workers restart when you save it",
+        "Stop": "Ctrl-C",
+    }
+    return "\nAll workers are ready.\n" + "".join(f"  {what:<13}{how}\n" for what, how in lines.items())
+
+
+def modified() -> dict[Path, int]:
+    """Return the modification times of the contract and the service's Python files."""
+    times = {}
+    for path in (emulator.CONTRACT, *SOURCES.rglob("*.py")):
+        with contextlib.suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime_ns
+    return times
+
+
+def problems(files: Iterable[Path]) -> Iterator[str]:
+    """Yield why the contract, or one of some Python files, cannot be used."""
+    try:
+        read(emulator.CONTRACT)
+    except (ContractError, OSError) as error:
+        yield from str(error).splitlines()
+    for path in files:
+        if path.suffix == ".py":
+            try:
+                compile(path.read_bytes(), str(path), "exec")
+            except SyntaxError as error:
+                yield f"{path.relative_to(emulator.PROJECT)}, line {error.lineno}: {error.msg}"
+            except (OSError, ValueError) as error:  # It was deleted meanwhile, or is binary.
+                yield f"{path.relative_to(emulator.PROJECT)}: {error}"
+
+
+def supervise(processes: Processes, contract: Contract, next_steps: str, output: Output) -> bool:
+    """Restart the service's processes when files change, until nobody reads the output.
+
+    Returns:
+        Whether the contract has changed, which may need other processes and another emulator.
     """
-    is_group = any(manager._processes[name].get("pid") == pid for name in groups)
-    with contextlib.suppress(ProcessLookupError):
-        (os.killpg if is_group else os.kill)(pid, signal.SIGTERM)
+    say = partial(processes.show, SUPERVISOR)
+    ours = service_commands(contract)
+    running = seen = modified()
+    while output.is_read:
+        processes.pump(POLL_SECONDS)
+        for name, status in processes.ended().items():
+            say(f"{name} ended with status {status}; it starts again when a file changes")
+        if next_steps and all(liveness_file(contract, worker.name).exists() for worker in contract.workers):
+            output.write(next_steps)
+            next_steps = ""
+        now = modified()
+        if now == seen:
+            continue
+        seen = now
+        if found := list(problems(now)):
+            for line in (*found, "nothing restarts until this is fixed"):
+                say(line)
+            continue
+        changed = sorted(path for path in {*running, *now} if running.get(path) != now.get(path))
+        if emulator.CONTRACT in changed:
+            processes.stop()
+            return True
+        running = now
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        say(f"{changed[0].relative_to(emulator.PROJECT)}{more} changed; restarting {', '.join(ours)}")
+        processes.stop(ours)
+        processes.start()
+    return False
+
+
+def run(output: Output) -> bool:
+    """Run everything with the current contract; return whether to run again with another.
+
+    Raises:
+        ContractError: the contract breaks rules.
+        EmulatorError: the emulator did not start.
+        ProcfileError: a line of the Procfile cannot be run.
+    """
+    contract = read(emulator.CONTRACT)
+    ours = service_commands(contract)
+    owners = procfile.read(PROCFILE, taken=ours)
+    with contextlib.ExitStack() as stack:
+        output.write("Starting an emulator of AWS, and the workers. Ctrl-C stops everything.")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ["LIVENESS_DIRECTORY"] = str(folder)
+        log = folder / "workers.log"
+        variables = stack.enter_context(emulator.running())
+        variables |= {console.LOG_FILE: str(log), "LIVENESS_DIRECTORY": str(folder)}
+        stack.enter_context(environment_file(variables))
+        environment = process_environment(variables)
+        if address := stack.enter_context(console.running(contract.package, environment)):
+            output.write(f"Queues, failed tasks and logs: {address}")
+        lines = Lines([*ours, *owners, SUPERVISOR], contract.short_name)
+        write_log = stack.enter_context(console.log_file(log))
+
+        def show(name: str, line: str) -> None:
+            write_log(line)
+            if line.strip():  # Celery surrounds some with empty ones.
+                output.write(lines.format(name, line, datetime.now()))
+
+        processes = Processes({**ours, **owners}, owners, environment, emulator.PROJECT, show)
+        stack.callback(processes.stop)
+        processes.start()
+        return supervise(processes, contract, guide(contract, address), output)
+
+
+def interrupt(number: int, frame: Any) -> None:
+    """Handle the first signal; further ones do not interrupt what it stops.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main() -> int:
-    """Run until Ctrl-C; return the exit status."""
-    contract = read(emulator.CONTRACT)
-    ours = processes(contract)
-    owners = procfile.read(PROCFILE, taken=ours)
-    with contextlib.ExitStack() as stack:
-        variables = stack.enter_context(emulator.running())
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "workers.log"
-        variables[console.LOG_FILE] = str(log)
-        stack.enter_context(environment_file(variables))
-        print(f"The emulator listens at {variables['AWS_ENDPOINT_URL']}. Ctrl-C stops everything.")
-        print(f"To use the service's command in another terminal, run `. ./{ENVIRONMENT_FILE.name}` there.", flush=True)
-        path = os.pathsep.join(filter(None, (PROGRAMS, os.environ.get("PATH"))))
-        environment = {**os.environ, **variables, "PATH": path, "PYTHONUNBUFFERED": "1"}
-        if address := stack.enter_context(console.running(contract.package, environment)):
-            print(f"Queues, failed tasks and logs: {address}", flush=True)
-        manager = Manager(stack.enter_context(console.printer(log)))
-        manager._procmgr.terminate = functools.partial(stop, manager, owners)
-        for name, command in {**ours, **owners}.items():
-            manager.add_process(name, command, env=environment, cwd=emulator.PROJECT)
-        manager.loop()
-    was_interrupted = manager.returncode in (130, 143)
-    return 0 if was_interrupted else int(manager.returncode or 0)
+    """Run until Ctrl-C, and return 0; or until nobody reads the output, and return 1."""
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As with nohup.
+        signal.signal(signal.SIGHUP, interrupt)
+    output = Output()
+    with contextlib.suppress(KeyboardInterrupt):
+        while run(output):
+            output.write(f"\n{emulator.CONTRACT.name} changed; starting again, without the messages so far.")
+    return 0 if output.is_read else 1
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(0)
     except (emulator.EmulatorError, procfile.ProcfileError, ContractError, FileNotFoundError) as error:
         sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""The console in `make dev`, and the output of the workers that it shows."""
+"""The console in `make dev`, and the log of the workers that it shows."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import contextlib
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
-
-from honcho.printer import Printer
 
 from ..attempts import LOG_FILE
 from . import emulator
 
-__all__ = ["LOG_FILE", "printer", "running"]
+__all__ = ["LOG_FILE", "log_file", "running"]
 
 MOST_LOG_BYTES = 4 * 1_048_576
 """Size of a file of workers' output; the last two are kept."""
@@ -47,20 +44,15 @@ def running(package: str, environment: Mapping[str, str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def printer(path: Path) -> Iterator[Any]:
-    """Yield a printer for honcho that also writes the lines of JSON, which workers log, to a file."""
+def log_file(path: Path) -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes a line to a file if it is JSON, as workers log."""
     file = RotatingFileHandler(path, maxBytes=MOST_LOG_BYTES, backupCount=1, encoding="utf-8")
 
-    class Copying(Printer):  # type: ignore[misc]
-        def write(self, message: Any) -> None:
-            super().write(message)
-            data = message.data
-            text = data.decode(errors="replace") if isinstance(data, bytes) else data
-            for line in text.splitlines():
-                if line.startswith("{"):
-                    file.emit(logging.makeLogRecord({"msg": line}))
+    def write(line: str) -> None:
+        if line.startswith("{"):
+            file.emit(logging.makeLogRecord({"msg": line}))
 
     try:
-        yield Copying(sys.stdout)
+        yield write
     finally:
         file.close()

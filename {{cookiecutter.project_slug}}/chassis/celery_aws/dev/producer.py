@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -16,7 +18,7 @@ from typing import Any
 from celery import Signature
 
 from .. import service
-from ..contract import read
+from ..contract import Contract, read
 from ..sending import Service
 from . import emulator
 
@@ -24,7 +26,7 @@ INTERVAL_SECONDS = 5
 
 
 def main() -> None:
-    """Send until Ctrl-C or SIGTERM; without examples only wait, because `make dev` ends with its first process.
+    """Send until Ctrl-C or SIGTERM; without examples only wait, so that `make dev` reports no process that ended.
 
     Raises:
         SystemExit: a task cannot be sent, for example because its queue was deleted.
@@ -37,11 +39,22 @@ def main() -> None:
         print(f"No examples to send. Send your own tasks with `{contract.service} send`.", flush=True)
         threading.Event().wait()
     app, examples = service.app(), importlib.import_module(module).examples
+    if line := next(filter(None, (command(contract, example) for example in examples())), ""):
+        print(f"Sends the examples to every queue. To send one yourself: {line}", flush=True)
     for turn in itertools.count(1):
         sent = [(queue, example, send(queue, example, turn)) for queue, example in on_every_queue(app, examples)]
         for queue, example, result in sent:
             print(f"{queue}: {example!r} -> {outcome(contract, result)}", flush=True)
         time.sleep(INTERVAL_SECONDS)
+
+
+def command(contract: Contract, example: Signature[Any]) -> str:
+    """Return the command that sends an example; empty if `send` cannot: a chain, or keyword arguments."""
+    if getattr(example, "tasks", None) or example.kwargs:
+        return ""
+    arguments = (value if isinstance(value, str) else json.dumps(value) for value in example.args)
+    group = ["--group", "example"] if any(queue.fifo for queue in contract.queues) else []
+    return shlex.join([contract.service, "send", contract.short_name(str(example.task)), *arguments, *group])
 
 
 def send(queue: str, example: Signature[Any], turn: int) -> Any:

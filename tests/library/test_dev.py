@@ -1,0 +1,91 @@
+"""`make dev`, run as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from celery import platforms
+
+from celery_aws.dev import emulator
+from library.support import CONTRACT, PROJECT, contract, eventually, module
+
+dev = module("dev.__main__")
+READY = "All workers are ready."
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a copy of the service that a test may change."""
+    return shutil.copytree(PROJECT, tmp_path / "service", ignore=shutil.ignore_patterns("chassis", ".*"))
+
+
+@contextlib.contextmanager
+def running(folder, output):
+    """Run `make dev` in a folder, and yield its process."""
+    path = os.pathsep.join((str(folder / "src"), emulator.import_path()))
+    own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "CONTRACT_FILE": str(folder / "contract.json")}
+    environment = {**os.environ, **own}
+    command = [sys.executable, "-m", "celery_aws.dev"]
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.timeout(300)
+def test_dev_when_files_change_then_restarts_unless_they_are_wrong(folder, tmp_path):
+    """A failing start, a syntax error and a broken contract do not end it."""
+    log = tmp_path / "log"
+    source = folder / "src" / CONTRACT["package"] / "tasks" / f"{contract.queues[0].module}.py"
+    before, worker = source.read_text(encoding="utf-8"), contract.workers[0].name
+
+    def says(text, times=1):
+        assert eventually(lambda: log.read_text().count(text) >= times, 60), log.read_text()
+
+    with log.open("wb") as output, running(folder, output) as process:
+        says(READY)
+        source.write_text(before + "def broken(:\n", encoding="utf-8")
+        says(f"{source.name}, line {before.count(chr(10)) + 1}: ")
+        source.write_text(before + "raise LookupError('at import')\n", encoding="utf-8")
+        says("LookupError: at import")
+        says(f"{worker} ended with status 1")
+        begun = log.read_text().count(f"{worker}@")
+        source.write_text(before, encoding="utf-8")
+        says(f"{worker}@", begun + 1)
+        (folder / "contract.json").write_text(json.dumps({**CONTRACT, "region": "mars"}), encoding="utf-8")
+        says("region must look like")
+        queues = [*CONTRACT["queues"], {**CONTRACT["queues"][0], "name": "added"}]
+        (folder / "contract.json").write_text(json.dumps({**CONTRACT, "queues": queues}), encoding="utf-8")
+        says("added@")
+        says(READY, 2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, log.read_text()
+    assert not (folder / ".env.development").exists()
+
+
+def test_dev_when_nobody_reads_its_output_then_ends(folder):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as output, running(folder, output) as process:
+        assert os.read(reader, 1)
+        os.close(reader)
+        assert process.wait(60) == 1
+    assert not (folder / ".env.development").exists()
+
+
+@pytest.mark.parametrize("is_dev", [True, False])
+def test_superuser_when_a_worker_of_dev_runs_then_is_not_warned(is_dev):
+    text = platforms.ROOT_DISCOURAGED.format(uid=0, euid=0, gid=0, egid=0)
+    code = f"import warnings; from celery import platforms; warnings.warn(platforms.SecurityWarning({text!r}))"
+    environment = dev.process_environment({}) if is_dev else os.environ
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ("superuser" in ran.stderr) == (not is_dev)
