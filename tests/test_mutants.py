@@ -220,6 +220,12 @@ MUTANTS = {
         "pass",
         "sqs/test_remote_control.py::test_queue_when_paused_then_no_worker_takes_its_messages",
     ),
+    "an attempt that starts as its worker is stopped is forgotten": Mutant(
+        "pool.py",
+        "            self._read_accepted()\n",
+        "            pass\n",
+        "test_pool.py::test_attempt_when_its_worker_is_stopped_before_it_reads_the_start_then_is_not_forgotten[runs]",
+    ),
     "timers pile up": Mutant(
         "brokers/sqs/calls.py",
         "    def _set_timeout(self, msecs: int) -> None:\n",
