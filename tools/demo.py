@@ -1,6 +1,6 @@
 """Bakes the default answers and shows the result at work: `make demo` runs it.
 
-Everything is real but AWS: the project is baked as a user would, its workers are processes, and
+Everything is real but AWS: the project is generated as a user would, its workers are processes, and
 its queues are those of its own emulator. Exits with 1 and the reason when anything is not as said.
 With `--picture docs/demo.svg`, what it has printed is drawn as well; `make pictures` does that.
 """
@@ -102,7 +102,7 @@ def show_results(app: Any, examples: Any) -> None:
 
 
 def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any, folder: Path) -> None:
-    """Poison a task, watch it to the dead-letter queue, cure it, move it back, and see it done."""
+    """Let a task fail until it is dead-lettered, fix the cause, redrive the message, and see the task succeed."""
 
     def attributes(name: str, *names: str) -> dict[str, str]:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
@@ -125,14 +125,14 @@ def show_dead_letter_and_redrive(sqs: Any, contract: Any, queue: Any, task: Any,
     deliveries = sum(line.get("task_id") == result.id and "outcome" in line for line in lines)
     if deliveries != queue.max_receive_count:
         raise DemoError(f"{deliveries} deliveries instead of {queue.max_receive_count}")
-    console.print(f"  its file is missing    delivered {deliveries} times, then dead-lettered")
+    console.print(f"  its file is missing    {deliveries} attempts, then dead-lettered")
     missing.write_text("now it is here", encoding="utf-8")
     source, target = (attributes(name, "QueueArn")["QueueArn"] for name in (dead_letters, main))
     sqs.start_message_move_task(SourceArn=source, DestinationArn=target)
-    with waiting("moved back"):
+    with waiting("it is redriven"):
         eventually(lambda: depth(main) + depth(dead_letters) == 0, "both queues empty")
         eventually(lambda: read_again(result) == 4, "the result of the task")
-    console.print("  its file is there      moved back, and done: 4 words")
+    console.print("  its file is there      redriven, and succeeded: 4 words")
 
 
 def read_again(result: Any) -> Any:
@@ -162,7 +162,7 @@ def main(picture: Path | None = None) -> None:
         project = bake(folder)
         data = json.loads((project / "contract.json").read_text(encoding="utf-8"))
         names = [worker["name"] for worker in data["workers"]]
-        console.print(f"\n[bold]1[/] Baked {data['service']} with the default answers.")
+        console.print(f"\n[bold]1[/] Generated {data['service']} with the default answers.")
 
         sys.dont_write_bytecode = True
         stack.callback(os.chdir, Path.cwd())
@@ -177,10 +177,10 @@ def main(picture: Path | None = None) -> None:
 
         app = importlib.import_module(f"{data['package']}.celery").app
         examples = importlib.import_module(f"{data['package']}.examples")
-        console.print("[bold]3[/] Tasks on every queue, done:\n")
+        console.print("[bold]3[/] A task on every queue succeeded:\n")
         try:
             show_results(app, examples)
-            console.print("\n[bold]4[/] A poisoned task:\n")
+            console.print("\n[bold]4[/] A task that fails:\n")
             queue = app.contract.queues[0]
             task = examples.count_words_in_file
             show_dead_letter_and_redrive(boto3.client("sqs"), app.contract, queue, task, folder)
@@ -189,7 +189,7 @@ def main(picture: Path | None = None) -> None:
                 log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
                 console.print(f"\n[dim]The last lines of worker {name}:[/]\n" + "\n".join(log.splitlines()[-15:]))
             raise
-    console.print(f"\n[green]All as it should be[/], in {time.monotonic() - began:.0f} seconds.\n")
+    console.print(f"\n[green]Everything worked[/], in {time.monotonic() - began:.0f} seconds.\n")
     if picture:
         save_picture(picture)
 
