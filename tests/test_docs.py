@@ -184,7 +184,7 @@ def test_ways_to_answer(run):
 
 
 def test_table_of_commands_has_all_of_them(bake):
-    groups = [f"acme-jobs {name}" for name in ("delayed", "dlq", "keys", "schedules")]
+    groups = [f"acme-jobs {name}" for name in ("delayed", "dlq", "keys", "queues", "schedules")]
     lines = ["acme-jobs", *groups]
     helped = run_in(bake(credentials="keys"), [f"{line} --help" for line in lines])
     listed = [
