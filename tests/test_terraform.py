@@ -1736,22 +1736,35 @@ def delays_work(folder, aws, send, producer, worker, operator):
     assert schedules.list_schedules(GroupName=group)["Schedules"] == []
 
 
-def control_works(aws, table, *identities):
-    """Write to, read and clear the table of remote control; nobody may do more with it, or this with another."""
+def control_works(aws, table, producer, *others):
+    """Write to, read and clear the table of remote control; nobody may do more with it, or this with another.
+
+    Args:
+        aws: the emulated AWS.
+        table: name of the table.
+        producer: an identity that may only write.
+        others: those of a worker and an operator.
+    """
     item = {name: {"S": name} for name in ("scope", "key")}
     scope = {"AttributeNames": {"#scope": "scope"}, "AttributeValues": {":scope": item["scope"]}}
     query = {"KeyConditionExpression": "#scope = :scope", **{f"Expression{name}": each for name, each in scope.items()}}
-    for identity in identities:
+    writing = aws.client("dynamodb", producer)
+    assert denied(writing.query, TableName=table, **query)
+    assert denied(writing.delete_item, TableName=table, Key=item)
+    for identity in (producer, *others):
+        dynamodb = aws.client("dynamodb", identity)
+        dynamodb.put_item(TableName=table, Item=item)
+        assert denied(dynamodb.put_item, TableName="acme-jobs-production-control", Item=item)
+        assert denied(dynamodb.scan, TableName=table)
+        assert denied(dynamodb.update_item, TableName=table, Key=item)
+        assert denied(dynamodb.delete_table, TableName=table)
+    for identity in others:
         dynamodb = aws.client("dynamodb", identity)
         dynamodb.put_item(TableName=table, Item=item)
         assert dynamodb.query(TableName=table, **query)["Items"] == [item]
         dynamodb.delete_item(TableName=table, Key=item)
         assert dynamodb.query(TableName=table, **query)["Items"] == []
         assert denied(dynamodb.query, TableName="acme-jobs-production-control", **query)
-        assert denied(dynamodb.put_item, TableName="acme-jobs-production-control", Item=item)
-        assert denied(dynamodb.scan, TableName=table)
-        assert denied(dynamodb.update_item, TableName=table, Key=item)
-        assert denied(dynamodb.delete_table, TableName=table)
 
 
 def command(folder, aws, identity, *arguments, status=0, **environment):

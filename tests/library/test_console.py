@@ -192,12 +192,13 @@ def test_overview_shows_what_the_queues_hold(browser, put, quiet):
     assert "look here" in browser.text("/")
 
 
+@pytest.mark.usefixtures("put")  # Which connects, so that the queue exists on RabbitMQ.
 def test_queue_when_paused_by_a_button_then_says_so_until_it_is_resumed(browser):
     if BROKER == "sqs":  # With remote control: see sqs/test_remote_control.py.
         assert "/pause" not in browser.text("/")
         assert "remote_control" in browser.post(f"{browser.queue}/pause").text
         return
-    assert "by workers that start later" in browser.post(f"{browser.queue}/pause").text
+    browser.post(f"{browser.queue}/pause")
     assert "paused by" in browser.text("/")
     browser.post(f"{browser.queue}/resume")
     assert "paused by" not in browser.text("/")

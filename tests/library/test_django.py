@@ -344,7 +344,7 @@ def refused(call):
     except (InvalidTask, RefusedError) as error:
         return type(error).__name__
 
-result = welcome.using(run_after=timezone.now() + timedelta(seconds=1)).enqueue("Ada")
+result = welcome.using(run_after=timezone.now() + timedelta(seconds=10)).enqueue("Ada")
 if default_task_backend.supports_get_result:
     result.refresh()  # Nothing is stored yet.
     asyncio.run(result.arefresh())

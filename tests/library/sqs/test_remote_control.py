@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from unittest import mock
 
 import pytest
+from celery import bootsteps
 
 from celery_aws import environment
 from library.support import (
@@ -21,6 +23,8 @@ from library.support import (
 from library.test_console import Browser
 
 table = module("brokers.sqs.control_table")
+listener = module("brokers.sqs.listener")
+Failure = module("brokers.sqs.calls").Failure
 errors = module("errors")
 
 
@@ -85,6 +89,19 @@ def test_command_when_it_fails_then_its_error_is_the_answer(workers):
 
 
 @pytest.mark.end_to_end
+def test_consumer_when_cancelled_then_others_work_and_it_can_be_added(workers, tmp_path):
+    name = workers.contract.celery_name(workers.queue)
+    only = {"reply": True, "destination": ["one@here"]}
+    with workers.reached():
+        assert "no queue" in workers.app.control.add_consumer("unknown", **only)[0]["one@here"]["error"]
+        assert "ok" in workers.app.control.cancel_consumer(name, **only)[0]["one@here"]
+        done = [workers.send("stay", str(tmp_path), 0, group=f"g{number}") for number in range(4)]
+        assert eventually(lambda: all(f'"{sent.id}"' in workers.log("three") for sent in done)), logs(workers)
+        assert "ok" in workers.app.control.add_consumer(name, **only)[0]["one@here"]
+    assert '"outcome"' not in workers.log("one")
+
+
+@pytest.mark.end_to_end
 def test_task_when_terminated_then_ends_revoked(workers, tmp_path):
     sent = workers.send("stay", str(tmp_path), 60)
     assert eventually(lambda: notes(tmp_path)), logs(workers)
@@ -121,6 +138,144 @@ def test_queue_when_paused_then_no_worker_takes_its_messages(workers, tmp_path):
     assert len(notes(tmp_path)) == 1
     assert f'"{revoked.id}"' in workers.log("later")
     assert json.loads(command(workers, "list", "--json"))[0]["paused"] is None
+
+
+class Requests:
+    """Stands in for the event loop, the channel and the requests of a worker, and records what they are told."""
+
+    hub = task_consumer = channel = blueprint = property(lambda self: self)
+    state = bootsteps.RUN
+    hostname = "w@h"
+
+    def __init__(self):
+        self.paused, self.made = [], []
+
+    def call_later(self, seconds, call, *args):
+        self.made.append(("after", seconds))
+
+    def soon(self, call, *args):
+        call(*args)
+
+    def pause(self, queues):
+        self.paused.append(set(queues))
+
+    def call(self, operation, parameters, then):
+        self.made.append((operation, parameters.get("Key", parameters.get("Item"))))
+
+
+@pytest.fixture
+def listening(monkeypatch):
+    """A worker's listener, and what it tells others."""
+    app = module("service").app()
+    monkeypatch.setattr(listener, "Calls", lambda *args: told)
+    monkeypatch.setitem(app.conf.broker_transport_options, "control_table", "table")
+    told = Requests()
+    told.app = app
+    return listener.Listener(told), told
+
+
+def items(*keys, value="{}"):
+    return {"Items": [{"key": {"S": key}, "value": {"S": value}} for key in keys]}
+
+
+def test_table_when_it_cannot_be_read_then_workers_go_on_with_what_they_read(listening):
+    one, told = listening
+    name, queue = next(iter(one._names.items()))
+    one._polled((), items(f"paused#{name}"))
+    for _ in range(2):
+        one._polled((), Failure("HTTP 503", "unavailable"))
+    assert told.paused == [{queue}]
+    assert told.made.count(("after", 2)) == 3  # It is read again.
+
+
+def test_items_when_expired_then_workers_delete_them(listening):
+    one, told = listening
+    expired = items("revoked#1", "command#2")
+    for item in expired["Items"]:
+        item["expires_at"] = {"N": str(time.time() - 1)}
+    one._polled((), expired)
+    deleted = [found for operation, found in told.made if operation == "DeleteItem"]
+    assert [found["key"]["S"] for found in deleted] == ["revoked#1", "command#2"]
+
+
+def test_command_when_it_is_older_than_the_worker_then_is_not_carried_out(listening):
+    one, told = listening
+    asked = {"method": "ping", "arguments": {}, "reply_to": {"exchange": "", "routing_key": "x"}, "ticket": "x"}
+    for keys in (["command#old"], ["command#old", "command#new"], ["command#new"]):
+        one._polled((), items(*keys, value=json.dumps(asked)))
+    assert [operation for operation, _ in told.made if operation != "after"] == ["PutItem"]
+
+
+def test_worker_when_it_stops_then_reads_no_more(listening):
+    one, told = listening
+    told.state = bootsteps.CLOSE
+    one.poll()
+    assert not told.made
+
+
+class Table:
+    """Stands in for DynamoDB with one answer, and for the clock."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.put, self.deleted = [], []
+
+    def put_item(self, **parameters):
+        self.put.append(parameters["Item"])
+
+    def delete_item(self, **parameters):
+        self.deleted.append(parameters["Key"]["key"]["S"])
+
+    def query(self, **parameters):
+        return {"Items": [{"key": {"S": "w@h"}, "value": {"S": '{"w@h": {"ok": "pong"}}'}}]}
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def monotonic(self):
+        return self.now
+
+    def time(self):
+        return 1_000_000
+
+
+@pytest.fixture
+def commanding(monkeypatch):
+    """Celery's control of an application with remote control, and its table."""
+    app = module("service").app()
+    made = Table()
+    monkeypatch.setattr(table, "time", made)
+    monkeypatch.setattr(app, "contract", replace(app.contract, remote_control=True))
+    control = module("brokers.sqs.control").Control(app)
+    monkeypatch.setitem(control.__dict__, "table", table.ControlTable(made, "table"))
+    return control, made
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [({}, 5), ({"timeout": 1}, 5), ({"timeout": 9}, 9), ({"destination": ["w@h"]}, 0.5), ({"limit": 1}, 0.5)],
+)
+def test_command_when_asked_then_waits_for_answers_and_deletes_them(commanding, options, seconds):
+    control, made = commanding
+    assert control.broadcast("ping", reply=True, **options) == [{"w@h": {"ok": "pong"}}]
+    assert made.now == seconds
+    assert made.deleted == ["w@h"]
+
+
+def test_revoked_task_when_its_message_can_still_wait_then_is_kept(commanding):
+    control, made = commanding
+    control.revoke(["1", "2"])
+    queues, app = control.app.contract.queues, control.app
+    longest = max(queue.retention_seconds + app.longest_countdown_seconds(queue) for queue in queues)
+    kept = {item["key"]["S"]: int(item["expires_at"]["N"]) for item in made.put[:2]}
+    assert kept == dict.fromkeys(["revoked#1", "revoked#2"], 1_000_000 + longest)
+
+
+def test_revoked_task_when_meant_for_one_worker_then_is_not_kept(commanding):
+    control, made = commanding
+    control.revoke("1", destination=["w@h"])
+    (item,) = made.put
+    assert item["key"]["S"].startswith("command#")
 
 
 def test_state_when_items_are_no_json_or_expired_then_says_so_or_leaves_them_out():

@@ -71,7 +71,10 @@ class EventLoopRunningError(RuntimeError):
 
 
 class RemoteControlUnavailableError(NotImplementedError):
-    """The broker has no broadcast, so `app.control` and `celery inspect` cannot reach workers."""
+    """A command of `app.control`, `celery inspect` or `celery control` cannot reach workers: SQS has no broadcast.
+
+    If the contract has `remote_control`, only commands about events raise it.
+    """
 
 
 class TaskRejectedError(Exception):

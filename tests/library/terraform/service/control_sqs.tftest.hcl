@@ -59,10 +59,13 @@ run "remote_control" {
 
   assert {
     condition = alltrue([
-      for policy in values(data.aws_iam_policy_document.this)[*].json : [
-        for statement in jsondecode(policy).Statement : [toset(statement.Action), statement.Resource]
+      for role, policy in data.aws_iam_policy_document.this : [
+        for statement in jsondecode(policy.json).Statement : [toset(flatten([statement.Action])), statement.Resource]
         if strcontains(jsonencode(statement.Resource), "-control")
-      ] == [[toset(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"]), "arn:aws:dynamodb:${local.region}:123456789012:table/${local.name}-control"]]
+        ] == [[
+          toset(role == "producer" ? ["dynamodb:PutItem"] : ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"]),
+          "arn:aws:dynamodb:${local.region}:123456789012:table/${local.name}-control",
+      ]]
     ])
     error_message = "A worker, producer or operator may do more or less with the table than it must."
   }

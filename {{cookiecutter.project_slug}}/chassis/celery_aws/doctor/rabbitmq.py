@@ -17,7 +17,7 @@ from amqp.exceptions import AccessRefused, AMQPError, PreconditionFailed
 from kombu import Queue as Declared
 from kombu.transport.native_delayed_delivery import CELERY_DELAYED_DELIVERY_EXCHANGE
 
-from ..brokers.rabbitmq import DEAD_LETTER_EXCHANGE, TASK_EXCHANGE, dead_letter_queue, work_queue
+from ..brokers.rabbitmq import DEAD_LETTER_EXCHANGE, TASK_EXCHANGE, dead_letter_queue, markers, work_queue
 from ..contract import Queue
 from ..environment.rabbitmq import BrokerError, Environment
 from ..environment.rabbitmq import explanation as explained
@@ -294,9 +294,9 @@ def _orphans(env: Environment, live: Mapping[str, Mapping[str, Any]]) -> Iterato
 
 
 def _is_internal(queue: Mapping[str, Any]) -> bool:
-    """Return whether a queue is for delayed messages, events or remote control of Celery."""
+    """Return whether a queue is for delayed messages, events or remote control of Celery, or marks a paused one."""
     is_temporary = queue.get("auto_delete") or queue.get("exclusive") or "x-expires" in queue.get("arguments", {})
-    return bool(is_temporary) or queue["name"].startswith(DELAYED) or queue["name"].endswith(".paused")
+    return bool(is_temporary) or queue["name"].startswith(DELAYED) or queue["name"].endswith(markers.SUFFIX)
 
 
 def _worker(env: Environment, queue: Queue, connection: Any, name: str) -> Finding:

@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..aws import error_code, explanation, is_denied, is_missing
+from ..brokers.sqs.control_table import query
 from ..contract import Contract, Queue, Schedule
 from ..contract.schedules import due_times, expression_of
 from ..durations import age
 from ..environment.sqs import Environment
 from ..health import NotAliveError, check
+from ..pausing import Pause
 from ..pausing import sqs as pausing
 from ..queues.sqs.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
 from ..schedules import AT_SCHEDULER, arguments
@@ -429,26 +431,30 @@ def _control(env: Environment, role: str) -> Iterator[Finding]:
         yield well("D215", subject, "the contract has none")
         return
     dynamodb = env.client("dynamodb")
-    try:
-        dynamodb.query(
-            TableName=table,
-            KeyConditionExpression="#scope = :scope",
-            ExpressionAttributeNames={"#scope": "scope"},
-            ExpressionAttributeValues={":scope": {"S": "doctor"}},
-        )
-    except Exception as error:
-        if not (reason := explanation(error)):
-            raise
-        yield wrong("D215", subject, reason, "apply Terraform, or correct the permissions")
-        return
-    yield well("D215", subject, f"table {table}")
     key = {"scope": {"S": "doctor"}, "key": {"S": "doctor"}}
     refused = {"TableName": table, "ConditionExpression": "attribute_exists(expires_at)"}
-    probes = {
-        "PutItem": partial(dynamodb.put_item, Item=key, **refused),
-        "DeleteItem": partial(dynamodb.delete_item, Key=key, **refused),
-    }
+    probes = {"PutItem": partial(dynamodb.put_item, Item=key, **refused)}
+    if role != "producer":  # Which only revokes tasks.
+        probes["DeleteItem"] = partial(dynamodb.delete_item, Key=key, **refused)
+        try:
+            dynamodb.query(**query(table, "doctor"))
+        except Exception as error:
+            if not (reason := explanation(error)):
+                raise
+            yield wrong("D215", subject, reason, "apply Terraform, or correct the permissions")
+            return
+        yield well("D215", subject, f"table {table}")
     yield from _allowed(subject, role, probes)
+
+
+def _paused(env: Environment) -> dict[str, Pause]:
+    """Return the queues that are paused; none if the table cannot be read, which D215 is about."""
+    try:
+        return pausing.paused(env)
+    except Exception as error:
+        if not explanation(error):
+            raise
+        return {}
 
 
 def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:
@@ -460,7 +466,7 @@ def _workers(env: Environment, queues: list[Queue]) -> Iterator[Finding]:
             raise
         yield unknown("D501", "CloudWatch", reason, "use credentials with the permission cloudwatch:GetMetricData")
         series = {}
-    paused = pausing.paused(env)
+    paused = _paused(env)
     for queue in queues:
         if queue.name in paused:
             yield is_paused(queue.name, paused[queue.name])

@@ -27,18 +27,19 @@ def pause(env: Environment, queue: Queue) -> str:
     """Pause a queue."""
     with explained(), env.connect() as connection:
         markers.put(connection, queue, vars(Pause.now()))
-    return f"no more messages of {env.name(queue)} are taken by {_told(env, queue, 'cancel_consumer')}"
+    answered = _told(env, queue, "cancel_consumer")
+    return f"workers take no more messages of {env.name(queue)}, also those that start later; {answered}"
 
 
 def resume(env: Environment, queue: Queue) -> str:
     """Resume a queue."""
     with explained(), env.connect() as connection:
         markers.remove(connection, queue)
-    return f"messages of {env.name(queue)} are taken by {_told(env, queue, 'add_consumer')}"
+    return f"workers take messages of {env.name(queue)}; {_told(env, queue, 'add_consumer')}"
 
 
 def _told(env: Environment, queue: Queue, command: str) -> str:
-    """Give the workers of a queue a command, and return which of them answered."""
+    """Give the workers of a queue a command, and return which of them confirmed it within a second."""
     worker = env.contract.worker_of(queue).name
     control: Any = service.app().control
     with explained():
@@ -50,4 +51,4 @@ def _told(env: Environment, queue: Queue, command: str) -> str:
             matcher="glob",
         )
     names = sorted(name for answer in answers or () for name, reply in answer.items() if "ok" in reply)
-    return f"{', '.join(names) or 'no worker, as none answered'}; nor by workers that start later"
+    return f"confirmed by {', '.join(names)}" if names else "no worker has confirmed it"

@@ -6,12 +6,15 @@ locals {
   control_table  = "${local.name}-control"
 
   control_environment = { for this in keys(local.remote_control) : "CONTROL_TABLE" => local.control_table }
-  # The same for workers, which answer; for producers, which may revoke a task; and for operators.
+  control_arns        = ["arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${local.control_table}"]
+
+  # Workers read commands, answer, and delete what has expired; operators write commands, read answers and delete them.
   control_statements = {
-    for this in keys(local.remote_control) : "Control" => {
-      actions   = ["dynamodb:Query", "dynamodb:PutItem", "dynamodb:DeleteItem"]
-      resources = ["arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${local.control_table}"]
-    }
+    for this in keys(local.remote_control) : "Control" => { actions = ["dynamodb:Query", "dynamodb:PutItem", "dynamodb:DeleteItem"], resources = local.control_arns }
+  }
+  # They revoke tasks, and wait for no answer.
+  control_producer_statements = {
+    for this in keys(local.remote_control) : "Control" => { actions = ["dynamodb:PutItem"], resources = local.control_arns }
   }
 }
 

@@ -49,7 +49,7 @@ locals {
 
   # The batch actions need the permission of the single action.
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
-  broker_producer_statements = merge(local.scheduler_sender_statements, local.control_statements, {
+  broker_producer_statements = merge(local.scheduler_sender_statements, local.control_producer_statements, {
     Send = { actions = ["sqs:SendMessage"], resources = local.queue_arns }
   })
   broker_worker_statements = merge(local.scheduler_sender_statements, local.control_statements, {

@@ -17,13 +17,16 @@ from .topology import exists
 
 logger = logging.getLogger(__name__)
 
+SUFFIX = ".paused"
+"""Of the names of markers; a queue of a contract has no dot in its name."""
+
 PREFIX = "x-celery-aws-"
 """Of arguments that RabbitMQ keeps without using them."""
 
 
 def name(queue: Queue) -> str:
     """Return the name of the marker of a queue."""
-    return f"{queue.name}.paused"
+    return f"{queue.name}{SUFFIX}"
 
 
 def put(connection: Any, queue: Queue, about: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 from celery.app import control
+from kombu.utils.functional import maybe_list
 
 from ... import delivery, errors
 from ...aws import CLIENT_CONFIG, require_json
@@ -50,32 +51,26 @@ class Control(BaseControl):  # type: ignore[misc]
     ) -> Any:
         """Send a command to workers; see `celery.app.control.Control.broadcast`.
 
-        Workers read commands every two seconds. So `timeout` is five seconds at least, unless the
-        destinations have answered before. Revoked tasks are revoked in all workers, also in those that start
-        later, until their messages would have expired.
+        Workers read commands every two seconds. So `timeout`, in seconds, is five at least; it ends as soon as
+        all of `destination`, or `limit` workers, have answered. `revoke` and `terminate` without destination
+        or pattern also apply to workers that start later, until the messages would have expired.
 
         Raises:
             RemoteControlUnavailableError: the contract has no `remote_control`, or the command is about events;
                 unless Celery itself revokes the rest of a failed chord.
+            ValueError: `destination` is neither a list nor a tuple.
+            botocore.exceptions.ClientError: DynamoDB refused a request.
         """
         attempt = delivery.current
         if attempt is not None and attempt.store_until:
             return None
-        if not self.app.contract.remote_control:
-            raise errors.RemoteControlUnavailableError(
-                f"{command!r} was not sent: SQS has no broadcast, and contract.json has no remote_control. Set it to "
-                f"true and apply Terraform, so that workers read commands from a table of DynamoDB; see 'Remote "
-                f"control' in docs/delivery.md"
-            )
-        if command in OF_EVENTS:
-            raise errors.RemoteControlUnavailableError(f"{command!r} was not sent: SQS has no broadcast for events")
+        self._check(command)
         if destination is not None and not isinstance(destination, (list, tuple)):
             raise ValueError(f"destination must be a list or tuple of host names, not {destination!r}")
         arguments = {**(arguments or {}), **extra}
         if command in REVOKES and not destination and not pattern:
-            given = arguments["task_id"]
-            task_ids = [given] if isinstance(given, str) else list(given)
-            self.table.revoke(task_ids, max(map(self._kept_seconds, self.app.contract.queues)))
+            kept_seconds = max(map(self._kept_seconds, self.app.contract.queues))
+            self.table.revoke(maybe_list(arguments["task_id"]), kept_seconds)
         asked = {"method": command, "arguments": arguments, "destination": destination}
         found = self.table.ask(
             {**asked, "pattern": pattern, "matcher": matcher} if pattern and matcher else asked,
@@ -84,6 +79,17 @@ class Control(BaseControl):  # type: ignore[misc]
             callback=callback,
         )
         return found if reply else None
+
+    def _check(self, command: str) -> None:
+        """Raise `RemoteControlUnavailableError` if a command cannot reach workers."""
+        if not self.app.contract.remote_control:
+            raise errors.RemoteControlUnavailableError(
+                f"{command!r} was not sent: SQS has no broadcast, and contract.json has no remote_control. Set it to "
+                f"true and apply Terraform, so that workers read commands from a table of DynamoDB; see 'Remote "
+                f"control' in docs/delivery.md"
+            )
+        if command in OF_EVENTS:
+            raise errors.RemoteControlUnavailableError(f"{command!r} was not sent: SQS has no broadcast for events")
 
     def _kept_seconds(self, queue: Any) -> float:
         """Return how long a message can wait in a queue, in seconds."""

@@ -23,7 +23,7 @@ ANSWER_SECONDS = 2 * CONTROL_POLL_SECONDS + 1
 
 LOOK_FOR_ANSWERS_EVERY_SECONDS = 0.5
 
-COMMAND_SECONDS = 30
+COMMAND_SECONDS = 120
 """How long a command stays in the table. A worker that cannot read the table for as long misses it."""
 
 ANSWERS_KEPT_SECONDS = 3_600
@@ -164,7 +164,12 @@ class ControlTable:
         self._client.delete_item(**delete(self._name, WORKERS, f"{PAUSED}#{queue}"))
 
     def revoke(self, task_ids: Collection[str], keep_seconds: float) -> None:
-        """Have workers revoke tasks whose messages they receive, also those that start later."""
+        """Have workers revoke tasks whose messages they receive, also those that start later.
+
+        Args:
+            task_ids: ids of the tasks; each is an item, written by a request of its own.
+            keep_seconds: after how long workers forget them.
+        """
         for task_id in task_ids:
             self._client.put_item(**put(self._name, WORKERS, f"{REVOKED}#{task_id}", {}, keep_seconds))
 
@@ -180,7 +185,7 @@ class ControlTable:
 
         Args:
             command: as in kombu's mailbox: `method`, `arguments`, `destination`, `pattern`, `matcher`.
-            timeout_seconds: how long to wait for answers; 0 to want none.
+            timeout_seconds: how long to wait for answers; 0 for a command that no worker is to answer.
             limit: number of answers after which not to wait any longer.
             callback: is called with each answer.
         """

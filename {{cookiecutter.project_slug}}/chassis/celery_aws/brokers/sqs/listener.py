@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
+from celery.bootsteps import RUN  # type: ignore[attr-defined]
 from celery.exceptions import WorkerShutdown
 from celery.utils.collections import AttributeDict
 from celery.utils.functional import pass1
@@ -30,6 +31,9 @@ PERMANENT = {
 
 REVOKED_AGAIN_SECONDS = 3_600
 """How often revoked tasks are told to Celery again, which forgets them after three hours."""
+
+DELETED_PER_POLL = 10
+"""Maximum number of expired items that a worker deletes after a poll, as each is a request."""
 
 # The published types lack what is used here.
 BaseNode: Any = pidbox.Node
@@ -63,25 +67,32 @@ class Listener:
 
     def __init__(self, consumer: Any) -> None:
         app = consumer.app
+        self._blueprint = consumer.blueprint
         self._channel = consumer.task_consumer.channel
         self._hub = consumer.hub
         self._table = app.conf.broker_transport_options["control_table"]
         self._hostname = consumer.hostname
-        self._names = {queue.name: app.contract.celery_name(queue) for queue in app.contract.queues}
+        self._names = {queue.name: app.contract.celery_name(queue) for queue in app.queues_consumed}
         self._calls = Calls(self._hub, app.contract.region, "dynamodb")
         known = AttributeDict(app=app, hostname=consumer.hostname, consumer=consumer, tset=pass1)
-        self._node = Node(self, consumer.hostname, known, handlers=Panel.data, mailbox=app.control.mailbox)
+        # Celery's own would cancel consumers of the channel, which then behaves as in a worker that
+        # stops; and an unknown queue would end the worker.
+        own = {"add_consumer": self._add_consumer, "cancel_consumer": self._cancel_consumer}
+        handlers = {**Panel.data, **own}
+        self._node = Node(self, consumer.hostname, known, handlers=handlers, mailbox=app.control.mailbox)
         self._has_read = False
         self._fails = False
         self._paused: frozenset[str] = frozenset()
+        self._cancelled: frozenset[str] = frozenset()
+        """Queues of which this worker alone takes no messages, by `cancel_consumer`."""
         self._seen: set[str] = set()
         """Ids of the commands that were carried out, or were there before this worker."""
         self._revoked: set[str] = set()
         self._revoked_at = time.monotonic()
 
     def poll(self, read: Sequence[Any] = (), after: Any = None) -> None:
-        """Read the table, one page after the other."""
-        if self._channel.consuming:  # Otherwise the worker is stopping.
+        """Read the table, one page after the other, unless the worker is stopping."""
+        if self._blueprint.state == RUN:
             self._calls.call("Query", query(self._table, WORKERS, after), partial(self._polled, read))
 
     def _polled(self, read: Sequence[Any], outcome: Answer | Failure) -> None:
@@ -129,12 +140,12 @@ class Listener:
         for name in sorted(self._paused - paused):
             logger.warning("queue %s is resumed", name)
         self._paused = paused
-        self._channel.pause(paused)
+        self._channel.pause(paused | self._cancelled)
         if time.monotonic() - self._revoked_at > REVOKED_AGAIN_SECONDS:
             self._revoked, self._revoked_at = set(), time.monotonic()
         state.revoked.update(found.revoked - self._revoked)
         self._revoked = found.revoked
-        for key in found.expired:
+        for key in found.expired[:DELETED_PER_POLL]:
             self._calls.call("DeleteItem", delete(self._table, WORKERS, key), self._written)
         for command_id, command in found.commands.items():
             if command_id not in self._seen:
@@ -146,6 +157,22 @@ class Listener:
             self._node.handle_message(command)
         except Exception:  # It must not end the worker; WorkerShutdown of the command `shutdown` does.
             logger.exception("command %s failed", command.get("method"))
+
+    def _add_consumer(self, known: Any, queue: str, **rest: Any) -> dict[str, str]:
+        """Take messages of a queue again; one that is paused stays so."""
+        return self._cancel(queue, self._cancelled - {queue}, f"add consumer {queue}")
+
+    def _cancel_consumer(self, known: Any, queue: str, **rest: Any) -> dict[str, str]:
+        """Take no messages of a queue until `add_consumer`, or until the worker ends."""
+        return self._cancel(queue, self._cancelled | {queue}, f"no longer consuming from {queue}")
+
+    def _cancel(self, queue: str, cancelled: frozenset[str], done: str) -> dict[str, str]:
+        if queue not in self._names.values():
+            return {"error": f"{self._hostname} has no queue {queue}"}
+        self._cancelled = cancelled
+        self._channel.pause(self._paused | cancelled)
+        logger.warning("%s", done)
+        return {"ok": done}
 
     def answer(self, command_id: str, data: Any) -> None:
         """Write an answer."""
