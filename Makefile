@@ -3,17 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-# More than there are processors, as what takes long waits for most of its time; see WAITERS in tests/conftest.py.
+# More than there are processors, because long tests mostly wait; see WAITERS in tests/conftest.py.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 4)')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 OUTPUT ?= ..
-# Where other servers for the library's tests are kept; tests/test_judges.py looks there.
+# Where `make judges` installs other servers, and tests/test_judges.py looks for them.
 export JUDGES ?= $(HOME)/.cache/cookiecutter-celery-aws
-# What to hand on to pytest.
+# Arguments for pytest.
 TESTS ?=
 # A copy of mermaid.min.js that draws the diagrams of the site.
 MERMAID ?=
-# Benchmarks to run, such as delivery; all of them unless named, but for peers, which takes longest.
+# The benchmark to run, such as delivery; by default all except peers, which takes longest.
 ONLY ?=
 
 .DEFAULT_GOAL := help
@@ -29,39 +29,39 @@ $(READY): requirements.txt
 	@touch $@
 
 .PHONY: demo
-demo: $(READY) ## Bake the default answers and watch the result work, on this machine
+demo: $(READY) ## Generate a project with the default answers and run it on this machine
 	@$(BIN)/python tools/demo.py
 
 .PHONY: new
-new: $(READY) ## Answer the questions and get a project, in OUTPUT=.. unless you say otherwise
+new: $(READY) ## Ask the questions and generate a project in OUTPUT=..
 	@$(BIN)/cookiecutter . --output-dir '$(OUTPUT)' $(ANSWERS)
 
 .PHONY: example
-example: $(READY) ## Get a project with an example in it, NAME=reports, in OUTPUT=.. unless you say otherwise
+example: $(READY) ## Generate a project with the example NAME=reports in OUTPUT=..
 	@$(BIN)/python tools/example.py '$(NAME)' --output-dir '$(OUTPUT)' $(ANSWERS)
 
 .PHONY: test
-test: $(READY) check ## Run all checks, and a choice of the tests that takes minutes
+test: $(READY) check ## Run all checks and a selection of the tests, in some minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
 .PHONY: test-all
-test-all: $(READY) check ## Run all of them, which takes half an hour or more
+test-all: $(READY) check ## Run all checks and tests, in half an hour or more
 	$(PYTEST) $(TESTS)
 
 .PHONY: judges
-judges: ## Install what `make test-all` also runs the library on, as root: RabbitMQ 4, LocalStack
+judges: ## Install more servers for `make test-all`, as root: RabbitMQ 4, LocalStack
 	tools/rabbitmq trixie '$(JUDGES)/rabbitmq-trixie'
 	tools/rabbitmq forky '$(JUDGES)/rabbitmq-forky'
 	tools/localstack '$(JUDGES)/localstack' '$(PYTHON)'
 
 .PHONY: pictures
-pictures: $(READY) ## Draw the pictures of docs/ anew: the timeouts, the demo and, in Chromium, the console
+pictures: $(READY) ## Draw the pictures of docs/: the timeouts, the demo and, in Chromium, the console
 	@$(BIN)/python tools/pictures.py >/dev/null
 	@$(BIN)/python tools/demo.py --picture docs/demo.svg
 	@$(BIN)/python tools/console.py
 
 .PHONY: site
-site: $(READY) ## Build the documentation site in .site/html, and fail if a link or an anchor leads nowhere
+site: $(READY) ## Build the documentation site in .site/html, and check its links
 	@$(BIN)/python tools/site.py $(if $(MERMAID),--mermaid '$(MERMAID)')
 
 .PHONY: schema
@@ -80,7 +80,7 @@ format: $(READY) ## Format the code and apply the linter's fixes
 	$(BIN)/ruff format --config pyproject.toml .
 
 .PHONY: bench
-bench: $(READY) ## Measure what README says of speed, and have it say that
+bench: $(READY) ## Measure speed, and write docs/benchmarks.md; ONLY=delivery measures one kind
 	@$(BIN)/python -m benchmarks --keep $(ONLY)
 
 .PHONY: lock

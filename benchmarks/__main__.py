@@ -1,4 +1,4 @@
-"""Measures what README says of speed, and has it say that: `make bench`.
+"""Measures speed, and writes the tables of docs/benchmarks.md: `make bench`.
 
 Every figure is a ratio to an alternative in the same run, a count of requests, or has a limit with room for slower
 machines, so that it holds elsewhere. Benchmarks that are named are run alone.
