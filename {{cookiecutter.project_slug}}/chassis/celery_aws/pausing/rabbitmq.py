@@ -27,18 +27,20 @@ def pause(env: Environment, queue: Queue) -> str:
     """Pause a queue."""
     with explained(), env.connect() as connection:
         markers.put(connection, queue, vars(Pause.now()))
-    return f"no more messages of {env.name(queue)} are taken by {_told(env, queue, 'cancel_consumer')}"
+    told = _told(env, queue, "cancel_consumer")
+    return f"no more messages of {env.name(queue)} are taken by {told}; nor by workers that start later"
 
 
 def resume(env: Environment, queue: Queue) -> str:
     """Resume a queue."""
     with explained(), env.connect() as connection:
         markers.remove(connection, queue)
-    return f"messages of {env.name(queue)} are taken by {_told(env, queue, 'add_consumer')}"
+    told = _told(env, queue, "add_consumer")
+    return f"messages of {env.name(queue)} are taken by {told}; and by workers that start later"
 
 
 def _told(env: Environment, queue: Queue, command: str) -> str:
-    """Give the workers of a queue a command, and return which of them answered."""
+    """Give the workers of a queue a command, and return which of them have done it."""
     worker = env.contract.worker_of(queue).name
     control: Any = service.app().control
     with explained():
@@ -50,4 +52,4 @@ def _told(env: Environment, queue: Queue, command: str) -> str:
             matcher="glob",
         )
     names = sorted(name for answer in answers or () for name, reply in answer.items() if "ok" in reply)
-    return f"{', '.join(names) or 'no worker, as none answered'}; nor by workers that start later"
+    return ", ".join(names) or "no worker, as none answered"
