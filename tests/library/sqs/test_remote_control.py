@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -85,6 +86,21 @@ def test_command_when_it_fails_then_its_error_is_the_answer(workers):
 
 
 @pytest.mark.end_to_end
+def test_consumer_when_cancelled_then_the_worker_answers_and_can_be_added_again(workers, tmp_path):
+    name = workers.contract.celery_name(workers.queue)
+    only = {"reply": True, "destination": ["one@here"]}
+    with workers.reached():
+        control = workers.app.control
+        assert "ok" in control.cancel_consumer(name, **only)[0]["one@here"]
+        assert control.ping(destination=["one@here"]) == [{"one@here": {"ok": "pong"}}]
+        assert "no-such-queue" in control.add_consumer("no-such-queue", **only)[0]["one@here"]["error"]
+        assert "ok" in control.add_consumer(name, **only)[0]["one@here"]
+    (queues,) = inspected(workers, "active_queues", destination=["one@here"]).values()
+    assert [queue["name"] for queue in queues] == [name]
+    assert workers.workers["one"].poll() is None
+
+
+@pytest.mark.end_to_end
 def test_task_when_terminated_then_ends_revoked(workers, tmp_path):
     sent = workers.send("stay", str(tmp_path), 60)
     assert eventually(lambda: notes(tmp_path)), logs(workers)
@@ -131,10 +147,58 @@ def test_state_when_items_are_no_json_or_expired_then_says_so_or_leaves_them_out
         {"key": {"S": "command#2"}, "value": {"S": '{"method": "ping"}'}, "expires_at": {"N": str(time.time() + 60)}},
         {"key": {"S": "revoked#3"}, "expires_at": {"N": str(time.time() - 60)}},
         {"key": {"S": "revoked#4"}},
+        {"key": {"S": "command#5"}, "value": {"N": "5"}},
+        {"key": {"S": "command#6"}, "value": {"S": '{"__type__": "bytes", "__value__": 6}'}},
         {},
     ]
     found = table.state_of(items)
     assert found == table.State({"high": {}, "low": {}}, {"4"}, {"2": {"method": "ping"}}, ["revoked#3"])
+
+
+def test_command_when_the_clock_of_its_operator_is_behind_then_is_read(monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(table, "time", SimpleNamespace(time=lambda: now - 240))
+    item = table.put("table", table.WORKERS, "command#1", {"method": "ping"}, table.COMMAND_SECONDS)["Item"]
+    monkeypatch.undo()
+    assert table.state_of([item]).commands == {"1": {"method": "ping"}}
+
+
+@pytest.fixture
+def listener(service, monkeypatch):
+    """A listener whose polls answer at once with its `items`; it records commands and deletions."""
+    items, commands, deleted = [], [], []
+
+    def call(operation, parameters, then):
+        if operation == "Query":
+            then({"Items": items})
+        else:
+            deleted.append(parameters["Key"]["key"]["S"])
+
+    module_ = module("brokers.sqs.listener")
+    monkeypatch.setattr(module_, "Calls", lambda *args: SimpleNamespace(call=call))
+    channel = SimpleNamespace(pause=lambda queues: None, soon=lambda run, command: commands.append(command["method"]))
+    hub = SimpleNamespace(call_later=lambda *args: None)
+    worker = {"app": service.app, "hostname": "w@h", "hub": hub}
+    made = module_.Listener(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel), **worker))
+    made.poll()
+    return SimpleNamespace(poll=made.poll, items=items, commands=commands, deleted=deleted)
+
+
+def test_command_when_a_poll_reads_an_older_state_then_is_not_repeated(listener):
+    listener.items.append(table.put("table", table.WORKERS, "command#1", {"method": "pool_grow"}, 60)["Item"])
+    listener.poll()
+    (command,) = listener.items
+    listener.items.clear()
+    listener.poll()
+    listener.items.append(command)
+    listener.poll()
+    assert listener.commands == ["pool_grow"]
+
+
+def test_items_when_many_expire_together_then_are_not_all_deleted_at_once(listener):
+    listener.items += [{"key": {"S": f"revoked#{number}"}, "expires_at": {"N": "1"}} for number in range(1_000)]
+    listener.poll()
+    assert 0 < len(listener.deleted) <= 64
 
 
 def test_answer_when_it_is_too_large_then_says_so():

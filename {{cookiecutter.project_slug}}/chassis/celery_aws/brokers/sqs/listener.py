@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import WorkerShutdown
-from celery.utils.collections import AttributeDict
+from celery.utils.collections import AttributeDict, LimitedSet
 from celery.utils.functional import pass1
 from celery.worker import state
 from celery.worker.control import Panel
@@ -18,7 +18,7 @@ from kombu import pidbox
 
 from ...contract.model import CONTROL_POLL_SECONDS
 from .calls import Answer, Calls, Failure
-from .control_table import WORKERS, State, answer, delete, query, state_of
+from .control_table import COMMAND_SECONDS, WORKERS, State, answer, delete, query, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ PERMANENT = {
 REVOKED_AGAIN_SECONDS = 3_600
 """How often revoked tasks are told to Celery again, which forgets them after three hours."""
 
+DELETIONS_PER_POLL = 25
+"""Maximum number of expired items that a worker deletes at once; many revoked tasks may expire together."""
+
 # The published types lack what is used here.
 BaseNode: Any = pidbox.Node
 
@@ -39,11 +42,12 @@ class Listening(bootsteps.StartStopStep):
     """Starts to read the table when the worker starts to consume."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    obj: Any = None
 
     def start(self, worker_consumer: Any) -> None:
         """Read the table as soon as the worker consumes; until it has been read, the channel polls no queue."""
-        listener = Listener(worker_consumer)
-        worker_consumer.hub.call_later(0, listener.poll)
+        self.obj = Listener(worker_consumer)
+        worker_consumer.hub.call_later(0, self.obj.poll)
 
 
 class Node(BaseNode):  # type: ignore[misc]
@@ -64,6 +68,7 @@ class Listener:
     def __init__(self, consumer: Any) -> None:
         app = consumer.app
         self._channel = consumer.task_consumer.channel
+        self._channel.is_controlled = True
         self._hub = consumer.hub
         self._table = app.conf.broker_transport_options["control_table"]
         self._hostname = consumer.hostname
@@ -74,14 +79,19 @@ class Listener:
         self._has_read = False
         self._fails = False
         self._paused: frozenset[str] = frozenset()
-        self._seen: set[str] = set()
+        # Not only those of the last poll, which may have read an older state than the one before.
+        self._seen: Any = LimitedSet(expires=2 * COMMAND_SECONDS)
         """Ids of the commands that were carried out, or were there before this worker."""
         self._revoked: set[str] = set()
         self._revoked_at = time.monotonic()
 
+    def stop(self) -> None:
+        """Read the table no longer, as the worker is stopping or connects again."""
+        self._channel.is_controlled = False
+
     def poll(self, read: Sequence[Any] = (), after: Any = None) -> None:
         """Read the table, one page after the other."""
-        if self._channel.consuming:  # Otherwise the worker is stopping.
+        if self._channel.is_controlled:
             self._calls.call("Query", query(self._table, WORKERS, after), partial(self._polled, read))
 
     def _polled(self, read: Sequence[Any], outcome: Answer | Failure) -> None:
@@ -121,7 +131,7 @@ class Listener:
 
     def _apply(self, found: State) -> None:
         if not self._has_read:
-            self._seen.update(found.commands)
+            self._seen.update(list(found.commands))
         self._has_read = True
         paused = frozenset(self._names[name] for name in found.paused if name in self._names)
         for name in sorted(paused - self._paused):
@@ -134,12 +144,12 @@ class Listener:
             self._revoked, self._revoked_at = set(), time.monotonic()
         state.revoked.update(found.revoked - self._revoked)
         self._revoked = found.revoked
-        for key in found.expired:
+        for key in found.expired[:DELETIONS_PER_POLL]:
             self._calls.call("DeleteItem", delete(self._table, WORKERS, key), self._written)
         for command_id, command in found.commands.items():
             if command_id not in self._seen:
+                self._seen.add(command_id)
                 self._channel.soon(self._run, command)
-        self._seen = set(found.commands)
 
     def _run(self, command: dict[str, Any]) -> None:
         try:
