@@ -97,6 +97,7 @@ FLOORS = (
         "consumer",
         "coroutines",
         "delivery",
+        "consuming",
         "revoking",
         "storing",
         "pool",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from celery import bootsteps
 
 from celery_aws import environment
 from library.support import (
@@ -23,7 +23,7 @@ from library.support import (
 from library.test_console import Browser
 
 table = module("brokers.sqs.control_table")
-listener = module("brokers.sqs.listener")
+listeners = module("brokers.sqs.listener")
 Failure = module("brokers.sqs.calls").Failure
 errors = module("errors")
 
@@ -93,12 +93,16 @@ def test_consumer_when_cancelled_then_others_work_and_it_can_be_added(workers, t
     name = workers.contract.celery_name(workers.queue)
     only = {"reply": True, "destination": ["one@here"]}
     with workers.reached():
-        assert "no queue" in workers.app.control.add_consumer("unknown", **only)[0]["one@here"]["error"]
-        assert "ok" in workers.app.control.cancel_consumer(name, **only)[0]["one@here"]
+        control = workers.app.control
+        assert "no-such-queue" in control.add_consumer("no-such-queue", **only)[0]["one@here"]["error"]
+        assert "ok" in control.cancel_consumer(name, **only)[0]["one@here"]
         done = [workers.send("stay", str(tmp_path), 0, group=f"g{number}") for number in range(4)]
         assert eventually(lambda: all(f'"{sent.id}"' in workers.log("three") for sent in done)), logs(workers)
-        assert "ok" in workers.app.control.add_consumer(name, **only)[0]["one@here"]
-    assert '"outcome"' not in workers.log("one")
+        assert control.ping(destination=["one@here"]) == [{"one@here": {"ok": "pong"}}]
+        assert "ok" in control.add_consumer(name, **only)[0]["one@here"]
+    (queues,) = inspected(workers, "active_queues", destination=["one@here"]).values()
+    assert [queue["name"] for queue in queues] == [name]
+    assert workers.workers["one"].poll() is None
 
 
 @pytest.mark.end_to_end
@@ -143,8 +147,7 @@ def test_queue_when_paused_then_no_worker_takes_its_messages(workers, tmp_path):
 class Requests:
     """Stands in for the event loop, the channel and the requests of a worker, and records what they are told."""
 
-    hub = task_consumer = channel = blueprint = property(lambda self: self)
-    state = bootsteps.RUN
+    hub = task_consumer = channel = property(lambda self: self)
     hostname = "w@h"
 
     def __init__(self):
@@ -167,11 +170,11 @@ class Requests:
 def listening(monkeypatch):
     """A worker's listener, and what it tells others."""
     app = module("service").app()
-    monkeypatch.setattr(listener, "Calls", lambda *args: told)
+    monkeypatch.setattr(listeners, "Calls", lambda *args: told)
     monkeypatch.setitem(app.conf.broker_transport_options, "control_table", "table")
     told = Requests()
     told.app = app
-    return listener.Listener(told), told
+    return listeners.Listener(told), told
 
 
 def items(*keys, value="{}"):
@@ -208,7 +211,7 @@ def test_command_when_it_is_older_than_the_worker_then_is_not_carried_out(listen
 
 def test_worker_when_it_stops_then_reads_no_more(listening):
     one, told = listening
-    told.state = bootsteps.CLOSE
+    one.stop()
     one.poll()
     assert not told.made
 
@@ -286,10 +289,57 @@ def test_state_when_items_are_no_json_or_expired_then_says_so_or_leaves_them_out
         {"key": {"S": "command#2"}, "value": {"S": '{"method": "ping"}'}, "expires_at": {"N": str(time.time() + 60)}},
         {"key": {"S": "revoked#3"}, "expires_at": {"N": str(time.time() - 60)}},
         {"key": {"S": "revoked#4"}},
+        {"key": {"S": "command#5"}, "value": {"N": "5"}},
+        {"key": {"S": "command#6"}, "value": {"S": '{"__type__": "bytes", "__value__": 6}'}},
         {},
     ]
     found = table.state_of(items)
     assert found == table.State({"high": {}, "low": {}}, {"4"}, {"2": {"method": "ping"}}, ["revoked#3"])
+
+
+def test_command_when_the_clock_of_its_operator_is_behind_then_is_read(monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(table, "time", SimpleNamespace(time=lambda: now - 240))
+    item = table.put("table", table.WORKERS, "command#1", {"method": "ping"}, table.COMMAND_SECONDS)["Item"]
+    monkeypatch.undo()
+    assert table.state_of([item]).commands == {"1": {"method": "ping"}}
+
+
+@pytest.fixture
+def listener(service, monkeypatch):
+    """A listener whose polls answer at once with its `items`; it records commands and deletions."""
+    items, commands, deleted = [], [], []
+
+    def call(operation, parameters, then):
+        if operation == "Query":
+            then({"Items": items})
+        else:
+            deleted.append(parameters["Key"]["key"]["S"])
+
+    monkeypatch.setattr(listeners, "Calls", lambda *args: SimpleNamespace(call=call))
+    channel = SimpleNamespace(pause=lambda queues: None, soon=lambda run, command: commands.append(command["method"]))
+    hub = SimpleNamespace(call_later=lambda *args: None)
+    worker = {"app": service.app, "hostname": "w@h", "hub": hub}
+    made = listeners.Listener(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel), **worker))
+    made.poll()
+    return SimpleNamespace(poll=made.poll, items=items, commands=commands, deleted=deleted)
+
+
+def test_command_when_a_poll_reads_an_older_state_then_is_not_repeated(listener):
+    listener.items.append(table.put("table", table.WORKERS, "command#1", {"method": "pool_grow"}, 60)["Item"])
+    listener.poll()
+    (command,) = listener.items
+    listener.items.clear()
+    listener.poll()
+    listener.items.append(command)
+    listener.poll()
+    assert listener.commands == ["pool_grow"]
+
+
+def test_items_when_many_expire_together_then_are_not_all_deleted_at_once(listener):
+    listener.items += [{"key": {"S": f"revoked#{number}"}, "expires_at": {"N": "1"}} for number in range(1_000)]
+    listener.poll()
+    assert 0 < len(listener.deleted) <= 64
 
 
 def test_answer_when_it_is_too_large_then_says_so():

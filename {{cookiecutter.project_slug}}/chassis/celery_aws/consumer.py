@@ -22,6 +22,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
 from celery.worker import consumer, request, state
 from kombu.message import Message
 
+from . import consuming as consuming  # Replaces commands of Celery.
 from . import errors, headers
 from . import revoking as revoking  # Replaces commands of Celery.
 from .backoff import backoff_seconds

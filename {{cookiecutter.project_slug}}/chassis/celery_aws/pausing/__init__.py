@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import socket
 import time
 from dataclasses import dataclass
@@ -30,8 +31,11 @@ class Pause:
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Pause:
         """Return a pause from what was stored of it, whatever that is."""
-        at = stored.get("at")
-        return cls(str(stored.get("by", "")), at if isinstance(at, (int, float)) else 0)
+        try:
+            at = float(stored.get("at", 0))
+        except (TypeError, ValueError, OverflowError):
+            at = 0.0
+        return cls(str(stored.get("by", "")), at if math.isfinite(at) else 0.0)
 
 
 def described(pause: Pause) -> str:

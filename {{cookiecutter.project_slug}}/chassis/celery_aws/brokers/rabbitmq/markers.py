@@ -46,10 +46,7 @@ def put(connection: Any, queue: Queue, about: Mapping[str, Any]) -> None:
 
 def read(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was stored with a marker, from its arguments."""
-    stored = {key.removeprefix(PREFIX): value for key, value in arguments.items() if key.startswith(PREFIX)}
-    if str(stored.get("at", "")).replace(".", "", 1).isdigit():
-        stored["at"] = float(stored["at"])
-    return stored
+    return {key.removeprefix(PREFIX): value for key, value in arguments.items() if key.startswith(PREFIX)}
 
 
 def remove(connection: Any, queue: Queue) -> None:

@@ -23,8 +23,11 @@ ANSWER_SECONDS = 2 * CONTROL_POLL_SECONDS + 1
 
 LOOK_FOR_ANSWERS_EVERY_SECONDS = 0.5
 
-COMMAND_SECONDS = 120
-"""How long a command stays in the table. A worker that cannot read the table for as long misses it."""
+COMMAND_SECONDS = 300
+"""How long a command stays in the table. A worker that cannot read the table for as long misses it.
+
+The clocks of an operator and a worker may differ by as much: AWS refuses requests of a clock that is further off.
+"""
 
 ANSWERS_KEPT_SECONDS = 3_600
 
@@ -86,7 +89,7 @@ def state_of(items: Iterable[Item]) -> State:
 
 
 def _value(item: Item) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(Exception):  # kombu's decoder raises many types.
         value = loads(item["value"]["S"]) if "value" in item else {}
         return value if isinstance(value, dict) else {}
     return {}

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from celery.bootsteps import RUN  # type: ignore[attr-defined]
 from celery.exceptions import WorkerShutdown
-from celery.utils.collections import AttributeDict
+from celery.utils.collections import AttributeDict, LimitedSet
 from celery.utils.functional import pass1
 from celery.worker import state
 from celery.worker.control import Panel
@@ -19,7 +18,7 @@ from kombu import pidbox
 
 from ...contract.model import CONTROL_POLL_SECONDS
 from .calls import Answer, Calls, Failure
-from .control_table import WORKERS, State, answer, delete, query, state_of
+from .control_table import COMMAND_SECONDS, WORKERS, State, answer, delete, query, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +31,8 @@ PERMANENT = {
 REVOKED_AGAIN_SECONDS = 3_600
 """How often revoked tasks are told to Celery again, which forgets them after three hours."""
 
-DELETED_PER_POLL = 10
-"""Maximum number of expired items that a worker deletes after a poll, as each is a request."""
+DELETIONS_PER_POLL = 25
+"""Maximum number of expired items that a worker deletes at once; many revoked tasks may expire together."""
 
 # The published types lack what is used here.
 BaseNode: Any = pidbox.Node
@@ -43,11 +42,12 @@ class Listening(bootsteps.StartStopStep):
     """Starts to read the table when the worker starts to consume."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    obj: Any = None
 
     def start(self, worker_consumer: Any) -> None:
         """Read the table as soon as the worker consumes; until it has been read, the channel polls no queue."""
-        listener = Listener(worker_consumer)
-        worker_consumer.hub.call_later(0, listener.poll)
+        self.obj = Listener(worker_consumer)
+        worker_consumer.hub.call_later(0, self.obj.poll)
 
 
 class Node(BaseNode):  # type: ignore[misc]
@@ -67,32 +67,32 @@ class Listener:
 
     def __init__(self, consumer: Any) -> None:
         app = consumer.app
-        self._blueprint = consumer.blueprint
         self._channel = consumer.task_consumer.channel
+        self._channel.is_controlled = True
         self._hub = consumer.hub
         self._table = app.conf.broker_transport_options["control_table"]
         self._hostname = consumer.hostname
-        self._names = {queue.name: app.contract.celery_name(queue) for queue in app.queues_consumed}
+        self._names = {queue.name: app.contract.celery_name(queue) for queue in app.contract.queues}
+        self._own = {app.contract.celery_name(queue) for queue in app.queues_consumed}
         self._calls = Calls(self._hub, app.contract.region, "dynamodb")
         known = AttributeDict(app=app, hostname=consumer.hostname, consumer=consumer, tset=pass1)
-        # Celery's own would cancel consumers of the channel, which then behaves as in a worker that
-        # stops; and an unknown queue would end the worker.
-        own = {"add_consumer": self._add_consumer, "cancel_consumer": self._cancel_consumer}
-        handlers = {**Panel.data, **own}
-        self._node = Node(self, consumer.hostname, known, handlers=handlers, mailbox=app.control.mailbox)
+        self._node = Node(self, consumer.hostname, known, handlers=Panel.data, mailbox=app.control.mailbox)
         self._has_read = False
         self._fails = False
         self._paused: frozenset[str] = frozenset()
-        self._cancelled: frozenset[str] = frozenset()
-        """Queues of which this worker alone takes no messages, by `cancel_consumer`."""
-        self._seen: set[str] = set()
+        # Not only those of the last poll, which may have read an older state than the one before.
+        self._seen: Any = LimitedSet(expires=2 * COMMAND_SECONDS)
         """Ids of the commands that were carried out, or were there before this worker."""
         self._revoked: set[str] = set()
         self._revoked_at = time.monotonic()
 
+    def stop(self) -> None:
+        """Read the table no longer, as the worker is stopping or connects again."""
+        self._channel.is_controlled = False
+
     def poll(self, read: Sequence[Any] = (), after: Any = None) -> None:
-        """Read the table, one page after the other, unless the worker is stopping."""
-        if self._blueprint.state == RUN:
+        """Read the table, one page after the other."""
+        if self._channel.is_controlled:
             self._calls.call("Query", query(self._table, WORKERS, after), partial(self._polled, read))
 
     def _polled(self, read: Sequence[Any], outcome: Answer | Failure) -> None:
@@ -132,47 +132,31 @@ class Listener:
 
     def _apply(self, found: State) -> None:
         if not self._has_read:
-            self._seen.update(found.commands)
+            self._seen.update(list(found.commands))
         self._has_read = True
         paused = frozenset(self._names[name] for name in found.paused if name in self._names)
-        for name in sorted(paused - self._paused):
+        for name in sorted((paused - self._paused) & self._own):
             logger.warning("queue %s is paused", name)
-        for name in sorted(self._paused - paused):
+        for name in sorted((self._paused - paused) & self._own):
             logger.warning("queue %s is resumed", name)
         self._paused = paused
-        self._channel.pause(paused | self._cancelled)
+        self._channel.pause(paused)
         if time.monotonic() - self._revoked_at > REVOKED_AGAIN_SECONDS:
             self._revoked, self._revoked_at = set(), time.monotonic()
         state.revoked.update(found.revoked - self._revoked)
         self._revoked = found.revoked
-        for key in found.expired[:DELETED_PER_POLL]:
+        for key in found.expired[:DELETIONS_PER_POLL]:
             self._calls.call("DeleteItem", delete(self._table, WORKERS, key), self._written)
         for command_id, command in found.commands.items():
             if command_id not in self._seen:
+                self._seen.add(command_id)
                 self._channel.soon(self._run, command)
-        self._seen = set(found.commands)
 
     def _run(self, command: dict[str, Any]) -> None:
         try:
             self._node.handle_message(command)
         except Exception:  # It must not end the worker; WorkerShutdown of the command `shutdown` does.
             logger.exception("command %s failed", command.get("method"))
-
-    def _add_consumer(self, known: Any, queue: str, **rest: Any) -> dict[str, str]:
-        """Take messages of a queue again; one that is paused stays so."""
-        return self._cancel(queue, self._cancelled - {queue}, f"add consumer {queue}")
-
-    def _cancel_consumer(self, known: Any, queue: str, **rest: Any) -> dict[str, str]:
-        """Take no messages of a queue until `add_consumer`, or until the worker ends."""
-        return self._cancel(queue, self._cancelled | {queue}, f"no longer consuming from {queue}")
-
-    def _cancel(self, queue: str, cancelled: frozenset[str], done: str) -> dict[str, str]:
-        if queue not in self._names.values():
-            return {"error": f"{self._hostname} has no queue {queue}"}
-        self._cancelled = cancelled
-        self._channel.pause(self._paused | cancelled)
-        logger.warning("%s", done)
-        return {"ok": done}
 
     def answer(self, command_id: str, data: Any) -> None:
         """Write an answer."""

@@ -70,6 +70,9 @@ REMEDIES = {
 class PollingChannel(BaseChannel):  # type: ignore[misc]
     """A channel that polls whenever the worker has room for messages."""
 
+    is_controlled = False
+    """Whether the worker goes on without consumers, since remote control may have cancelled them."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._calls: Calls | None = None
@@ -98,8 +101,8 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     @property
     def consuming(self) -> bool:
-        """Whether it has consumers; a worker that is stopping has cancelled them."""
-        return bool(self._consumers_of)
+        """Whether the worker is not stopping; one that is has cancelled all consumers."""
+        return self.is_controlled or bool(self._consumers_of)
 
     @property
     def awaits_answers(self) -> bool:
@@ -142,6 +145,7 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     def cancel_all(self) -> None:
         """Cancel all consumers."""
+        self.is_controlled = False
         for consumer_tag, _ in list(self._consumers_of.values()):
             self.basic_cancel(consumer_tag)
 

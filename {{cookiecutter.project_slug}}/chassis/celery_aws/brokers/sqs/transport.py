@@ -139,6 +139,8 @@ class Channel(PollingChannel):
         self._timer: Any = None
         """Timer of the next delete request, unless ten messages trigger it earlier."""
         self._deletes_fail = False
+        self._extended: set[str] = set()
+        """Queues with a heartbeat; it also goes on for messages that are held when their consumer is cancelled."""
         self._scheduler: Any = None
         """The boto3 client of EventBridge Scheduler."""
         self._close_by: float | None = None
@@ -318,7 +320,8 @@ class Channel(PollingChannel):
         """Start to consume a queue, and its heartbeat if the contract has one."""
         consuming = super().basic_consume(queue, *args, **kwargs)
         interval = self.predefined_queues[queue]["heartbeat_seconds"]
-        if interval and self.hub:
+        if interval and self.hub and queue not in self._extended:
+            self._extended.add(queue)
             self.hub.call_repeatedly(interval, self.extend_visibility, queue)
         return consuming
 
