@@ -208,7 +208,7 @@ MUTANTS = {
         "sqs/test_polling.py::test_message_when_its_queue_was_paused_during_the_poll_then_is_released",
     ),
     "a worker that starts later takes messages of a paused queue": Mutant(
-        "brokers/rabbitmq/markers.py",
+        "brokers/rabbitmq/pauses.py",
         "app.amqp.queues.deselect(each)",
         "pass",
         "rabbitmq/test_pausing.py::test_queue_when_paused_then_no_worker_takes_its_messages",

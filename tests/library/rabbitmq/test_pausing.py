@@ -23,10 +23,10 @@ def shown(service):
 
 def test_queue_when_paused_then_no_worker_takes_its_messages(quiet, tmp_path):
     name = quiet.queue.name
-    worker = quiet.start_worker(label="now")
+    worker = quiet.start_worker(label="now", extra=["--hostname=another@here"])
     assert quiet.ready("now"), quiet.log("now")
     assert eventually(lambda: shown(quiet)["workers"] == 1)
-    assert f"{quiet.worker.name}@" in command(quiet, "pause", name)
+    assert "confirmed by another@here" in command(quiet, "pause", name)
     assert eventually(lambda: shown(quiet)["workers"] == 0), quiet.log("now")
     assert shown(quiet)["paused"]["by"]
     worker.kill()

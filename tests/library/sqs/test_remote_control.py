@@ -274,6 +274,21 @@ def test_revoked_task_when_its_message_can_still_wait_then_is_kept(commanding):
     assert kept == dict.fromkeys(["revoked#1", "revoked#2"], 1_000_000 + longest)
 
 
+def test_tasks_when_too_many_are_revoked_then_none_is(commanding):
+    control, made = commanding
+    with pytest.raises(errors.RefusedError, match="1001"):
+        control.revoke([str(number) for number in range(1_001)])
+    assert made.put == []
+
+
+def test_queue_when_one_read_lacks_its_pause_then_stays_paused(listening):
+    one, told = listening
+    name, queue = next(iter(one._names.items()))
+    for keys in ([f"paused#{name}"], [], [f"paused#{name}"], [], []):
+        one._polled((), items(*keys))
+    assert told.paused == [{queue}] * 4 + [set()]
+
+
 def test_revoked_task_when_meant_for_one_worker_then_is_not_kept(commanding):
     control, made = commanding
     control.revoke("1", destination=["w@h"])

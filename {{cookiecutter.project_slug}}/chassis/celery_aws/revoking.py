@@ -31,6 +31,7 @@ def revoke(
         signal: name of the signal that ends its process; SIGTERM by default.
         rest: what other versions of Celery send.
     """
+    number = signals.signum(signal or "SIGTERM")  # An unknown name is refused before anything is noted.
     task_ids = set(maybe_list(task_id) or ())
     worker.revoked.update(task_ids)
     logger.info("tasks revoked: %s", ", ".join(sorted(task_ids)))
@@ -39,7 +40,7 @@ def revoke(
     running = [request for task_id in task_ids if (request := worker.requests.get(task_id))]
     for request in running:
         logger.info("terminating %s", request.id)
-        request.terminate(state.consumer.pool, signal=signals.signum(signal or "SIGTERM"))
+        request.terminate(state.consumer.pool, signal=number)
     return {"ok": f"terminate: {', '.join(request.id for request in running) or 'tasks unknown'}"}
 
 

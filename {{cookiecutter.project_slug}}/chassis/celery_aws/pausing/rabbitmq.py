@@ -27,28 +27,23 @@ def pause(env: Environment, queue: Queue) -> str:
     """Pause a queue."""
     with explained(), env.connect() as connection:
         markers.put(connection, queue, vars(Pause.now()))
-    answered = _told(env, queue, "cancel_consumer")
-    return f"workers take no more messages of {env.name(queue)}, also those that start later; {answered}"
+    return f"workers take no more messages of {env.name(queue)}, also those that start later; {_told(env, queue)}"
 
 
 def resume(env: Environment, queue: Queue) -> str:
     """Resume a queue."""
     with explained(), env.connect() as connection:
         markers.remove(connection, queue)
-    return f"workers take messages of {env.name(queue)}; {_told(env, queue, 'add_consumer')}"
+    return f"workers take messages of {env.name(queue)}; {_told(env, queue)}"
 
 
-def _told(env: Environment, queue: Queue, command: str) -> str:
-    """Give the workers of a queue a command, and return which of them confirmed it within a second."""
-    worker = env.contract.worker_of(queue).name
+def _told(env: Environment, queue: Queue) -> str:
+    """Have all workers look for markers, and return which workers of a queue confirmed it within a second."""
     control: Any = service.app().control
     with explained():
-        answers = control.broadcast(
-            command,
-            arguments={"queue": env.contract.celery_name(queue)},
-            reply=True,
-            pattern=f"{worker}@*",
-            matcher="glob",
-        )
-    names = sorted(name for answer in answers or () for name, reply in answer.items() if "ok" in reply)
+        answers = control.broadcast("look_for_pauses", reply=True)
+    name = env.contract.celery_name(queue)
+    names = sorted(
+        worker for answer in answers or () for worker, reply in answer.items() if name in reply.get("ok", ())
+    )
     return f"confirmed by {', '.join(names)}" if names else "no worker has confirmed it"

@@ -35,7 +35,7 @@ def resume(env: Environment, queue: Queue) -> str:
         Failure: the contract has no `remote_control`.
     """
     _table(env).resume(queue.name)
-    return f"within {CONTROL_POLL_SECONDS} seconds, workers take messages of {env.name(queue)}"
+    return f"within {2 * CONTROL_POLL_SECONDS} seconds, workers take messages of {env.name(queue)}"
 
 
 def _table(env: Environment) -> ControlTable:

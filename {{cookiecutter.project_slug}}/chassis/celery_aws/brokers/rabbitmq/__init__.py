@@ -64,15 +64,15 @@ CONTROL = "celery.app.control:Control"
 
 def steps(contract: Contract) -> tuple[type[Any], ...]:
     """Return the bootsteps to add to a worker's consumer."""
-    from .markers import CancelPaused
+    from .pauses import LookAgain
     from .reporting import Reporting
 
-    return (Reporting, CancelPaused)
+    return (Reporting, LookAgain)
 
 
 def prepare_consumer(consumer: Any) -> None:
     """Have a worker that is about to consume leave out the queues that are paused."""
-    from .markers import deselect_paused
+    from .pauses import deselect_paused
 
     deselect_paused(consumer)
 

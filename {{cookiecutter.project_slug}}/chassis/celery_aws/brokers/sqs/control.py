@@ -19,6 +19,9 @@ OF_EVENTS = frozenset({"disable_events", "election", "enable_events", "heartbeat
 
 REVOKES = frozenset({"revoke", "terminate"})
 
+MAX_REVOKED = 1_000
+"""Most ids of one command: workers read all revoked tasks with each poll."""
+
 
 # The published type lacks what is overridden here.
 BaseControl: Any = control.Control
@@ -56,6 +59,7 @@ class Control(BaseControl):  # type: ignore[misc]
         or pattern also apply to workers that start later, until the messages would have expired.
 
         Raises:
+            RefusedError: more than `MAX_REVOKED` tasks are to be revoked.
             RemoteControlUnavailableError: the contract has no `remote_control`, or the command is about events;
                 unless Celery itself revokes the rest of a failed chord.
             ValueError: `destination` is neither a list nor a tuple.
@@ -69,8 +73,13 @@ class Control(BaseControl):  # type: ignore[misc]
             raise ValueError(f"destination must be a list or tuple of host names, not {destination!r}")
         arguments = {**(arguments or {}), **extra}
         if command in REVOKES and not destination and not pattern:
-            kept_seconds = max(map(self._kept_seconds, self.app.contract.queues))
-            self.table.revoke(maybe_list(arguments["task_id"]), kept_seconds)
+            task_ids = maybe_list(arguments["task_id"])
+            if len(task_ids) > MAX_REVOKED:
+                raise errors.RefusedError(
+                    f"{len(task_ids)} tasks are more than the {MAX_REVOKED} that one command revokes, because workers "
+                    f"read all revoked tasks every two seconds; pause the queue instead, and let tasks check themselves"
+                )
+            self.table.revoke(task_ids, max(map(self._kept_seconds, self.app.contract.queues)))
         asked = {"method": command, "arguments": arguments, "destination": destination}
         found = self.table.ask(
             {**asked, "pattern": pattern, "matcher": matcher} if pattern and matcher else asked,

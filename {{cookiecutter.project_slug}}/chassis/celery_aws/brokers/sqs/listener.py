@@ -80,6 +80,8 @@ class Listener:
         self._has_read = False
         self._fails = False
         self._paused: frozenset[str] = frozenset()
+        self._read_before: frozenset[str] = frozenset()
+        """Queues that were paused at the last poll; they stay so for another one, which may read an older state."""
         # Not only those of the last poll, which may have read an older state than the one before.
         self._seen: Any = LimitedSet(expires=2 * COMMAND_SECONDS)
         """Ids of the commands that were carried out, or were there before this worker."""
@@ -134,7 +136,8 @@ class Listener:
         if not self._has_read:
             self._seen.update(list(found.commands))
         self._has_read = True
-        paused = frozenset(self._names[name] for name in found.paused if name in self._names)
+        read = frozenset(self._names[name] for name in found.paused if name in self._names)
+        paused, self._read_before = read | self._read_before, read
         for name in sorted((paused - self._paused) & self._own):
             logger.warning("queue %s is paused", name)
         for name in sorted((self._paused - paused) & self._own):
