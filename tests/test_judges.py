@@ -41,7 +41,7 @@ FIFO = {"broker": "sqs-fifo", "results": "redis"}
 
 CASES = [
     ("rabbitmq-forky", RABBITMQ, ("faults",)),
-    ("rabbitmq-forky", RABBITMQ, ("topology", "doctor", "dlq")),
+    ("rabbitmq-forky", RABBITMQ, ("topology", "doctor", "dlq", "pausing")),
     ("rabbitmq-trixie", RABBITMQ, ("faults",)),
     ("localstack", STANDARD, ("dlq",)),
     ("localstack", STANDARD, ("faults", "end_to_end")),
