@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 
 import pytest
 
@@ -50,11 +52,21 @@ def test_processes_when_one_ends_then_the_others_run_and_it_starts_again(started
     assert lines.count(("b", "begins")) == 2
 
 
+# In Python: a shell cannot trap SIGQUIT where its parent ignores it, as in a command that ends with `&`.
+FIRM = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *caught: print("no"))
+signal.signal(signal.SIGQUIT, lambda *caught: sys.exit(print("quits")))
+print("on")
+time.sleep(60)
+"""
+
+
 def test_processes_when_stopped_then_end_by_the_mildest_signal(started, monkeypatch):
     monkeypatch.setattr(processes, "GRACE_SECONDS", 3)
     running, lines = started(
         mild="trap 'echo bye; exit' TERM; echo on; while :; do sleep 0.1; done",
-        firm="trap 'echo no' TERM; trap 'echo quits; exit' QUIT; echo on; while :; do sleep 0.1; done",
+        firm=shlex.join(["exec", sys.executable, "-uc", FIRM]),
         stubborn="trap '' TERM QUIT; echo on; while :; do sleep 0.1; done",
         other="sleep 60",
     )
