@@ -188,7 +188,7 @@ def _report(contract: Any, advice: list[Any], folder: str) -> str:
         "Next:",
         "",
         f"  cd {folder}",
-        "  make dev     # everything on this machine: emulator, workers and a producer",
+        "  make dev     # everything on this machine: emulator, workers, a producer and a console",
         "  make test    # its tests, also those with real workers",
         "",
     ]

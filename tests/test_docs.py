@@ -187,6 +187,7 @@ def test_make_has_the_targets(projects, page, line):
 
 def test_all_other_commands_are_run_somewhere():
     followed = [line for name, line in LINES if name == "updating.md"]
+    followed += [line for _, line in TYPED if line.startswith("cruft link")]  # test_doors.py runs it.
     workflow = (TEMPLATE / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8").splitlines()
     for page, line in TYPED:
         if line.split()[0] in ("acme-jobs", "make") or begins(line, followed) or (page, line) in ANSWERED:

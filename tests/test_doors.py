@@ -143,6 +143,18 @@ def test_cruft_creates_checks_and_refuses(run, repository):
     assert [path.name for path in run.here.iterdir()] == ["acme-jobs"]
 
 
+def test_cruft_link_when_the_project_is_of_cookiecutter_then_records_the_same(run, repository):
+    linked = run.here / "linked"
+    linked.mkdir()
+    assert run(sys.executable, "-m", "cookiecutter", str(repository), "--no-input", cwd=linked).returncode == 0
+    created = created_by_cruft(run, repository)
+    recorded = json.loads((created / ".cruft.json").read_text())
+    link = ("link", str(repository), "--no-input", "--checkout", recorded["commit"])
+    result = run(sys.executable, "-m", "cruft", *link, cwd=linked / "acme-jobs")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert json.loads((linked / "acme-jobs" / ".cruft.json").read_text())["commit"] == recorded["commit"]
+
+
 def created_by_cruft(run, template):
     """Create a project from a template, and commit it as `cruft update` wants it."""
     assert run(sys.executable, "-m", "cruft", "create", str(template), "--no-input").returncode == 0

@@ -497,6 +497,13 @@ def test_a_missing_and_an_unknown_field_are_both_reported():
     }
 
 
+def test_an_unknown_field_when_like_no_other_then_each_known_one_is_named_once():
+    (problem,) = RULES.problems({**CONTRACT, "x": 1})
+    names = str(problem.suggestion).removeprefix("one of ").split(", ")
+    assert "schedules" in names
+    assert len(names) == len(set(names))
+
+
 def test_unknown_fields_are_reported_as_they_stand_there():
     unknown = [f"unknown_{letter}" for letter in "zyxabc"]
     found = RULES.problems({**CONTRACT, **dict.fromkeys(unknown)})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from library.commands import COMMAND
-from library.support import PATH, module
+from library.support import BROKER, PATH, module
 
 main = module("cli").main
 
@@ -51,6 +53,44 @@ def test_an_endpoint_that_is_none_is_an_error_without_a_traceback():
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "check AWS_ENDPOINT_URL" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+COMMANDS = ["metrics"] if BROKER == "rabbitmq" else ["metrics", "send examples.count_words x --group g"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_emulator_that_has_ended_is_an_error_that_names_the_file_of_variables(line):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    ran = run(*line.split(), AWS_ENDPOINT_URL=address)
+    assert ran.returncode == 2
+    assert address in ran.stderr
+    assert ".env.development" in ran.stderr
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("queue", "queues"), ("sned", "send"), ("metric", "metrics")])
+def test_command_when_misspelled_then_suggests_the_right_one(typed, meant):
+    ran = CliRunner().invoke(main, [typed])
+    assert ran.exit_code == 2
+    assert repr(meant) in ran.output
+
+
+def test_environment_when_missing_then_variable_is_named():
+    ran = CliRunner(env={"ENVIRONMENT": ""}).invoke(main, ["queues"])
+    assert ran.exit_code == 2
+    assert "ENVIRONMENT" in ran.output
+
+
+def test_module_that_cannot_be_imported_is_shown_without_frames_of_others(tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "celery.py").write_text("import not_there\n")
+    code = "import sys\nfrom celery_aws import run_command\nsys.argv[1:] = ['send', 'any.task']\nrun_command('broken')"
+    path = {**PATH, "PYTHONPATH": os.pathsep.join((str(tmp_path), PATH["PYTHONPATH"]))}
+    command = (sys.executable, "-c", code)
+    ran = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, timeout=60)
+    assert "not_there" in ran.stderr
+    assert "broken/celery.py" in ran.stderr
+    assert "click" not in ran.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

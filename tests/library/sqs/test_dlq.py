@@ -88,12 +88,16 @@ def test_list_selects(quiet, commands, queue):
     assert visible(quiet) == 4
 
 
+TRACEBACK = f'File "/{"folder/" * 20}x.py"\n  boom()'
+"""With a path that is longer than a line."""
+
+
 def test_show_tells_all_of_one(quiet, commands, queue):
     reason = {
         name: {"DataType": "String", "StringValue": text}
         for name, text in (
             ("FailureException", "ValueError('no')"),
-            ("FailureTraceback", 'File "x.py"\n  boom()'),
+            ("FailureTraceback", TRACEBACK),
             ("FailureAttempt", "2"),
             ("FailureHost", "host-7"),
         )
@@ -101,7 +105,7 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     put(quiet, [celery_body(1)], MessageAttributes=reason)
     put(quiet, ["not a Celery message"], MessageGroupId="other")
     said = commands.run("dlq", "show", queue, "--id", "00000001")
-    for text in ('["argument 1"]', "ValueError('no')", "boom()", "host-7", "group-0", "library.probes.leave_trace"):
+    for text in ('["argument 1"]', "ValueError('no')", TRACEBACK, "host-7", "group-0", "library.probes.leave_trace"):
         assert text in said
     (shown,) = commands.lines("dlq", "show", queue, "--id", "00000001")
     assert shown["body"] == celery_body(1)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 from botocore.parsers import ResponseParserError
 from kombu.exceptions import DecodeError
 
@@ -62,6 +69,8 @@ def explanation(error: Exception) -> str:
     """Return what an error of AWS or of this machine means and what to do; empty for other errors."""
     if isinstance(error, NoCredentialsError):
         return "no AWS credentials found; log in, or set AWS_PROFILE"
+    if isinstance(error, EndpointConnectionError) and os.environ.get("AWS_ENDPOINT_URL"):
+        return f"{error}. AWS_ENDPOINT_URL is set; if it is that of `make dev`, source .env.development again"
     if isinstance(error, BotoCoreError):
         return f"the request to AWS failed: {error}"
     if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):  # The reader of a pipe may exit early.

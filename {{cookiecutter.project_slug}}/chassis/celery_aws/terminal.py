@@ -104,8 +104,9 @@ environment_option = click.option(
     "--environment",
     envvar="ENVIRONMENT",
     required=True,
+    show_envvar=True,
     callback=check_environment,
-    help="Such as production; default: $ENVIRONMENT.",
+    help="Such as production.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

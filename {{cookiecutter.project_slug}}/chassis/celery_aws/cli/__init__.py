@@ -6,9 +6,11 @@ import importlib
 import importlib.util
 import json
 import sys
+from types import TracebackType
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 
 from .. import options, service
 from .. import worker as workers
@@ -60,6 +62,19 @@ class Command(click.Group):
             return own
         command: click.Command = importlib.import_module(module).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named; the error suggests operator commands, too.
+
+        Raises:
+            NoSuchCommand: there is none of that name.
+        """
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:
+            raise NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write how a shell completes commands and options.
@@ -138,6 +153,8 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
     from celery.exceptions import TimeoutError as NoResultYet
     from kombu.exceptions import OperationalError
 
+    from ..aws import explanation
+
     service.contract()  # Report broken rules before missing environment variables.
     app = service.app()
     if wait is not None and isinstance(app.backend, DisabledBackend):
@@ -146,7 +163,8 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
         result = app.send(task, *map(_value, arguments), group=group, countdown=countdown)
     # TypeError: the task has other parameters; RuntimeError: the result backend is unavailable.
     except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError, AMQPError) as error:
-        raise Failure(f"nothing was sent: {str(error).strip()}") from error
+        at_aws = error.__cause__ if isinstance(error.__cause__, BotoCoreError) else error  # kombu wraps it.
+        raise Failure(f"nothing was sent: {explanation(at_aws) or str(error).strip()}") from error
     click.echo(result.id)
     if wait is not None:
         try:
@@ -183,7 +201,21 @@ def run_command(package: str) -> None:
         package: the service's package.
     """
     service.use(package)
-    main()
+    try:
+        main()
+    except Exception as error:  # noqa: BLE001 - raised again
+        raise error.with_traceback(_in_service(error.__traceback__, package))  # noqa: B904 - the same error
+
+
+def _in_service(traceback: TracebackType | None, package: str) -> TracebackType | None:
+    """Return a traceback from the first frame in the service's package on, or all of it if there is none.
+
+    Dozens of frames of click, Celery and importlib would be above the line of a module that cannot be imported.
+    """
+    inner = traceback
+    while inner and not inner.tb_frame.f_globals.get("__name__", "").startswith(f"{package}."):
+        inner = inner.tb_next
+    return inner or traceback
 
 
 def _value(text: str) -> Any:

@@ -75,7 +75,7 @@ def _print(title: str, items: Sequence[Any], given: Sequence[Mapping[str, Any]])
     """
     known = {name for item in given for name in item}
     made = table()
-    made.add_column(title)
+    made.add_column(title, no_wrap=True)
     for item in items:
         made.add_column(item.name, justify="right", overflow="fold")
     for field in fields(items[0]):

@@ -200,7 +200,7 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
     to = console()
     to.print(made)
     for line in found.failure("Traceback").splitlines():
-        to.print(plain(line))
+        to.print(plain(line), soft_wrap=True)
 
 
 command.add_command(options.load(f"{__package__}", options.broker()).redrive)

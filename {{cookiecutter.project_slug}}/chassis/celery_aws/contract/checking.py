@@ -390,7 +390,7 @@ def _shape(
         complete: whether a missing field is a problem.
         more: further known names.
     """
-    known = [*kinds, *more]
+    known = list(dict.fromkeys((*kinds, *more)))
     for name in (name for name in data if name not in kinds):
         near = get_close_matches(str(name), known, 1)
         known_ones = near[0] if near else "one of " + ", ".join(known)

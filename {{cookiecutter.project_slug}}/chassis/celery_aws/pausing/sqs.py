@@ -41,7 +41,7 @@ def resume(env: Environment, queue: Queue) -> str:
 def _table(env: Environment) -> ControlTable:
     if not is_available(env.contract):
         raise Failure(
-            "contract.json has no remote_control, so queues cannot be paused. Set it to true and apply Terraform; or "
-            "set max of the queue's worker to 0"
+            'contract.json has no remote_control, so queues cannot be paused. Add "remote_control": true; outside of '
+            "`make dev`, apply Terraform then. Or set max of the queue's worker to 0"
         )
     return ControlTable(env.client("dynamodb"), env.control_table)

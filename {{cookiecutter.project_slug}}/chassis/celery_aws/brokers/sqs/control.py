@@ -93,9 +93,9 @@ class Control(BaseControl):  # type: ignore[misc]
         """Raise `RemoteControlUnavailableError` if a command cannot reach workers."""
         if not self.app.contract.remote_control:
             raise errors.RemoteControlUnavailableError(
-                f"{command!r} was not sent: SQS has no broadcast, and contract.json has no remote_control. Set it to "
-                f"true and apply Terraform, so that workers read commands from a table of DynamoDB; see 'Remote "
-                f"control' in docs/delivery.md"
+                f"{command!r} was not sent: SQS has no broadcast, and contract.json has no remote_control. Add "
+                f'"remote_control": true, so that workers read commands from a table of DynamoDB; outside of '
+                f"`make dev`, apply Terraform then. See 'Remote control' in docs/delivery.md"
             )
         if command in OF_EVENTS:
             raise errors.RemoteControlUnavailableError(f"{command!r} was not sent: SQS has no broadcast for events")
