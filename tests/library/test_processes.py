@@ -77,7 +77,7 @@ def test_processes_when_stopped_then_end_by_the_mildest_signal(started, monkeypa
 
 
 def test_processes_when_one_is_a_group_then_its_children_are_signalled(started):
-    child = "sh -c 'trap \"echo child; exit\" TERM; echo on; while :; do sleep 0.1; done'; true"
+    child = "sh -c 'trap \"echo child; exit\" TERM; echo on; for _ in $(seq 200); do sleep 0.1; done'; true"
     running, lines = started(groups=["a"], a=child, b=child)
     assert shown(running, lines, ("a", "on"), ("b", "on"))
     running.stop()
