@@ -35,6 +35,19 @@ def require_json(http_response: Any, **rest: Any) -> None:
         raise AnswerError(f"HTTP {http_response.status_code} with a response that is not JSON")
 
 
+def dynamodb_client(region: str | None) -> Any:
+    """Return a boto3 client of DynamoDB with timeouts, which refuses responses that are not from AWS.
+
+    Args:
+        region: region of AWS; None for that of boto3's configuration.
+    """
+    import boto3  # Only now: commands start fast without it.
+
+    client = boto3.client("dynamodb", region_name=region, config=CLIENT_CONFIG)
+    client.meta.events.register("after-call.dynamodb", require_json)
+    return client
+
+
 INVALID_REQUEST = frozenset(
     {
         "EntityTooLarge",

@@ -14,6 +14,7 @@ from flask import Flask, Response, abort, current_app, flash, redirect, render_t
 from .. import dlq as dead
 from ..dlq import DeadLetterQueue, Peek
 from ..dlq.message import ArgumentsError, Message, Selection, Sent, read_arguments
+from .overview import find_queue
 
 MOST_SHOWN = 100
 """Messages on a page; a filter reaches the others."""
@@ -39,11 +40,9 @@ def add_pages(app: Flask) -> None:
 @contextlib.contextmanager
 def opened(queue: str) -> Iterator[DeadLetterQueue]:
     """Yield the dead-letter queue of a queue, of which there is one user at a time."""
-    env = current_app.extensions["env"]
-    if queue not in (each.name for each in env.contract.queues):
-        abort(404, f"contract.json has no queue {queue}.")
+    found = find_queue(queue)
     with current_app.extensions["peeking"]:
-        dlq = dead.of(env, env.contract.queue(queue))
+        dlq = dead.of(current_app.extensions["env"], found)
         try:
             yield dlq
         finally:

@@ -67,8 +67,8 @@ def show_queues() -> str:
         seen = current_app.extensions["samples"].add(row["queue"], row["waiting"])
         values = recorded[row["queue"]].values if row["queue"] in recorded else seen
         known = [value for value in values if value is not None]
-        paused = pausing.described(row_pause) if (row_pause := each.paused) else ""
-        row |= {"paused": paused, "is_well": each.is_well, "lines": polylines(values), "most": max(known)}
+        row["paused"] = pausing.described(each.paused) if each.paused else ""
+        row |= {"is_well": each.is_well, "lines": polylines(values), "most": max(known)}
         rows.append(row)
     columns = {name: title for name, title in COLUMNS.items() if rows and name in rows[0]}
     span = "in the last 3 hours" if recorded else "while this page was shown"
@@ -83,6 +83,15 @@ def show_queues() -> str:
     )
 
 
+def find_queue(name: str) -> Queue:
+    """Return the queue of a page by its name; the page says if there is none."""
+    contract = current_app.extensions["env"].contract
+    if name not in (each.name for each in contract.queues):
+        abort(404, f"contract.json has no queue {name}.")
+    found: Queue = contract.queue(name)
+    return found
+
+
 def pause(queue: str) -> Any:
     """Pause a queue."""
     return _change(queue, pausing.chosen(current_app.extensions["env"].contract.broker).pause)
@@ -95,9 +104,7 @@ def resume(queue: str) -> Any:
 
 def _change(queue: str, change: Callable[[Any, Queue], str]) -> Any:
     env = current_app.extensions["env"]
-    if queue not in (each.name for each in env.contract.queues):
-        abort(404, f"contract.json has no queue {queue}.")
-    flash(f"{queue}: {change(env, env.contract.queue(queue))}.")
+    flash(f"{queue}: {change(env, find_queue(queue))}.")
     return redirect(url_for("queues"), 303)
 
 

@@ -52,9 +52,6 @@ def is_available(contract: Contract) -> bool:
 class Pausing(Protocol):
     """The interface of a broker's module."""
 
-    def paused(self, env: Any) -> dict[str, Pause]:
-        """Return the queues that are paused, by name."""
-
     def pause(self, env: Any, queue: Queue) -> str:
         """Pause a queue; return what that means from now on, for the operator."""
 

@@ -12,11 +12,6 @@ from ..environment.rabbitmq import Environment, explained
 from . import Pause
 
 
-def paused(env: Environment) -> dict[str, Pause]:
-    """Return the queues that are paused, by name."""
-    return among(env, {each["name"]: each for each in env.ask("queues", env.virtual_host)})
-
-
 def among(env: Environment, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Pause]:
     """Return the queues that are paused, by name, from all queues in the management API."""
     marked = {queue.name: found.get(markers.name(queue)) for queue in env.contract.queues}

@@ -6,12 +6,11 @@ import hashlib
 import threading
 from typing import Any
 
-import boto3
 from celery.backends.dynamodb import DynamoDBBackend
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from ..aws import CLIENT_CONFIG, UNREADABLE, is_unavailable, require_json
+from ..aws import UNREADABLE, dynamodb_client, is_unavailable
 from ..contract import Contract
 from ..storing import ResilientBackend
 
@@ -66,9 +65,7 @@ class Backend(ResilientBackend, DynamoDBBackend):  # type: ignore[misc]
     def _get_client(self, access_key_id: Any = None, secret_access_key: Any = None) -> Any:
         """Return a client with timeouts; Celery's describes and creates the table, and waits a minute."""
         if self._client is None:
-            client = boto3.client("dynamodb", region_name=self.aws_region, config=CLIENT_CONFIG)
-            client.meta.events.register("after-call.dynamodb", require_json)
-            self._client = client
+            self._client = dynamodb_client(self.aws_region)
         return self._client
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> Any:

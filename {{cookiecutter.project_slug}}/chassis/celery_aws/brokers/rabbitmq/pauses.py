@@ -9,7 +9,6 @@ from celery import bootsteps
 from celery.utils.collections import AttributeDict
 from celery.worker.control import control_command
 
-from ...contract import Queue
 from . import markers
 from .topology import exists
 
@@ -23,14 +22,14 @@ def deselect_paused(consumer: Any) -> None:
         consumer: the worker's consumer, connected.
     """
     app = consumer.app
-    names = [app.contract.celery_name(queue) for queue in _paused(consumer)]
-    for each in names:
+    names = _paused(consumer)
+    for each in sorted(names):
         logger.warning("queue %s is paused", each)
         app.amqp.queues.deselect(each)
     # They were paused, and resumed while this worker had no connection.
-    for each in consumer.paused - set(names):
+    for each in consumer.paused - names:
         app.amqp.queues.select_add(app.amqp.queues[each])
-    consumer.paused = set(names)
+    consumer.paused = names
 
 
 @control_command()
@@ -45,8 +44,8 @@ def look_for_pauses(state: Any) -> dict[str, list[str]]:
     """
     consumer = state.consumer
     app = consumer.app
-    names = {app.contract.celery_name(queue) for queue in _paused(consumer)}
-    for each in names - consumer.paused:
+    names = _paused(consumer)
+    for each in sorted(names - consumer.paused):
         logger.warning("queue %s is paused", each)
         consumer.cancel_task_queue(each)
     for each in consumer.paused - names:
@@ -65,6 +64,7 @@ class LookAgain(bootsteps.StartStopStep):
         look_for_pauses(AttributeDict(consumer=worker_consumer))
 
 
-def _paused(consumer: Any) -> list[Queue]:
-    connection = consumer.connection.connection
-    return [queue for queue in consumer.app.queues_consumed if exists(connection, markers.name(queue))]
+def _paused(consumer: Any) -> set[str]:
+    """Return the names in Celery of the worker's queues that have a marker."""
+    app, connection = consumer.app, consumer.connection.connection
+    return {app.contract.celery_name(queue) for queue in app.queues_consumed if exists(connection, markers.name(queue))}

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-import boto3
 from celery.app import control
 from kombu.utils.functional import maybe_list
 
 from ... import delivery, errors
-from ...aws import CLIENT_CONFIG, require_json
+from ...aws import dynamodb_client
 from .control_table import ANSWER_SECONDS, ControlTable
 
 OF_EVENTS = frozenset({"disable_events", "election", "enable_events", "heartbeat", "hello"})
@@ -33,9 +32,9 @@ class Control(BaseControl):  # type: ignore[misc]
     @cached_property
     def table(self) -> ControlTable:
         """The table of remote control."""
-        client = boto3.client("dynamodb", region_name=self.app.contract.region, config=CLIENT_CONFIG)
-        client.meta.events.register("after-call.dynamodb", require_json)
-        return ControlTable(client, self.app.conf.broker_transport_options["control_table"])
+        return ControlTable(
+            dynamodb_client(self.app.contract.region), self.app.conf.broker_transport_options["control_table"]
+        )
 
     def broadcast(
         self,

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from celery.exceptions import WorkerShutdown
 from celery.utils.collections import AttributeDict, LimitedSet
 from celery.utils.functional import pass1
 from celery.worker import state
@@ -116,13 +115,7 @@ class Listener:
 
     def _failed(self, failure: Failure) -> None:
         if failure.code in PERMANENT and not self._has_read:
-            logger.critical(
-                "cannot read table %s: %s. To fix it, %s",
-                self._table,
-                failure.text.rstrip("."),
-                PERMANENT[failure.code],
-            )
-            self._channel.soon(_end_worker)
+            self._channel.give_up(f"read table {self._table}", failure.text, PERMANENT[failure.code])
         elif not self._fails:
             logger.warning(
                 "table %s cannot be read: %s. Until it can, %s",
@@ -168,7 +161,3 @@ class Listener:
     def _written(self, outcome: Answer | Failure) -> None:
         if isinstance(outcome, Failure):
             logger.warning("table %s cannot be written: %s", self._table, outcome)
-
-
-def _end_worker() -> None:
-    raise WorkerShutdown(1)

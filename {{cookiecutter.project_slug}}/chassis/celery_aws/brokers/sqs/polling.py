@@ -244,17 +244,23 @@ class PollingChannel(BaseChannel):  # type: ignore[misc]
 
     def _poll_failed(self, queue: str, failure: Failure) -> None:
         if failure.code in REMEDIES and queue not in self._ever_answered:
-            self.give_up(queue, failure.code, str(failure))
+            self.give_up(f"consume queue {queue}", str(failure), REMEDIES[failure.code])
             return
         count = self._failures[queue] = self._failures.get(queue, 0) + 1
         backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311
         logger.warning("poll of queue %s failed (%d in a row), retrying in %.1f s: %s", queue, count, backoff, failure)
         self.hub.call_later(backoff, self._schedule_queue, queue)
 
-    def give_up(self, queue: str, code: str, text: str) -> None:
-        """Log a permanent error and its remedy, and end the worker."""
-        logger.critical("cannot consume queue %s: %s. To fix it, %s", queue, text.rstrip("."), REMEDIES[code])
-        if not self._has_given_up:  # Another queue may have ended the worker already.
+    def give_up(self, what: str, text: str, remedy: str) -> None:
+        """Log a permanent error and its remedy, and end the worker.
+
+        Args:
+            what: what the worker cannot do.
+            text: the error.
+            remedy: how to fix it.
+        """
+        logger.critical("cannot %s: %s. To fix it, %s", what, text.rstrip("."), remedy)
+        if not self._has_given_up:  # Another error may have ended the worker already.
             self._has_given_up = True
             self.soon(_end_worker)
 

@@ -203,7 +203,7 @@ class Channel(PollingChannel):
         handles = list(asked)
         if isinstance(outcome, Failure):
             if outcome.code in DENIED:  # Otherwise every task would run until its message is dead-lettered.
-                self.give_up(queue, outcome.code, str(outcome))
+                self.give_up(f"consume queue {queue}", str(outcome), REMEDIES[outcome.code])
             logger.warning("%d messages of queue %s not deleted, retrying: %s", len(handles), queue, outcome)
             settled = set()
         else:
