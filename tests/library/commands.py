@@ -108,13 +108,23 @@ class Commands:
         return time.monotonic() - began
 
     def killed(
-        self, *arguments: object, after_seconds: float, how: signal.Signals = signal.SIGKILL, answers: str = ""
+        self,
+        *arguments: object,
+        after_seconds: float,
+        how: signal.Signals = signal.SIGKILL,
+        answers: str = "",
+        written: Path | None = None,
     ) -> int:
-        """Start a command, answer what it may ask, and kill it after a while; return how it ended."""
+        """Start a command, answer what it may ask, and kill it; return how it ended.
+
+        It is killed that long after its start, or after it has written to a file.
+        """
         running = self.start(*arguments)
         assert running.stdin
         running.stdin.write(answers)
         running.stdin.flush()
+        while written and running.poll() is None and not (written.exists() and written.stat().st_size):
+            time.sleep(0.01)
         time.sleep(after_seconds)
         running.send_signal(how)
         running.communicate()

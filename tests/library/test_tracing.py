@@ -64,6 +64,8 @@ class Collector:
         self.variables = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.server.server_port}",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
+            # By default a process waits two seconds for its last export: not enough on a busy machine.
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "30" if answers else "",
         }
 
     def trace_of(self, name):

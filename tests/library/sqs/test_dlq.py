@@ -397,7 +397,9 @@ def test_purge_killed_in_the_middle_many_times_deletes_only_what_it_has_exported
         everything += more
         files.append(tmp_path / f"{number}.jsonl")
         answers = f"y\n{files[-1]}\n{quiet.url(dead=True).rpartition('/')[2]}\n"
-        commands.killed("dlq", "purge", queue, answers=answers, after_seconds=random.uniform(0.4, 1.4) * start_seconds)
+        written = files[-1] if number % 2 else None
+        seconds = random.uniform(0, 0.1) if written else random.uniform(0.4, 1.4) * start_seconds
+        commands.killed("dlq", "purge", queue, answers=answers, after_seconds=seconds, written=written)
     assert any(exported_bodies(file) for file in files)
     # Messages that a killed command held become visible again.
     assert eventually(lambda: visible(quiet) == quiet.dead(), 60)
