@@ -10,10 +10,15 @@ import subprocess
 import sys
 from urllib.parse import unquote
 
+import jsonschema
 import pytest
+import yaml
+from check_jsonschema.builtin_schemas import get_builtin_schema
 from conftest import CHOICES, COMBINATIONS, PAIRS, PARSERS, PROJECT, TEMPLATE, anchors, label, need, tree
 
 OPTIONS = {option for options in CHOICES.values() for option in options} | {"sqs"}
+
+COMPOSE_SCHEMA = get_builtin_schema("vendor.compose-spec")
 
 
 def files(folder):
@@ -57,6 +62,8 @@ def test_combination(bake, answers):
         assert not re.search(strays, without_github), f"a stray brace in {name}"
         if parse := PARSERS.get(name[name.rfind(".") :]):
             parse(text)
+    compose = yaml.safe_load((project / "compose.yaml").read_text(encoding="utf-8"))
+    jsonschema.validate(compose, COMPOSE_SCHEMA)
     ruff = [sys.executable, "-m", "ruff"]
     for command in (["check"], ["format", "--check"]):
         run = subprocess.run([*ruff, *command, "--no-cache", "."], cwd=project, capture_output=True, text=True)

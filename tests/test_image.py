@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BIN, COMBINATIONS, PROJECT, eventually, label, need, source_path
+from conftest import BIN, PROJECT, eventually, label, need, source_path
 from test_terraform import run
 
 pytestmark = pytest.mark.timeout(900)
@@ -100,11 +100,6 @@ def up(built):
 
 def test_dockerfile_is_clean():
     run(BIN / "hadolint", *PROJECT.glob("*Dockerfile"))
-
-
-def test_compose_files_are_valid(bake):
-    files = [bake(**answers) / "compose.yaml" for answers in COMBINATIONS]
-    run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
 
 
 @pytest.mark.slow

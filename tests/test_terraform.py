@@ -327,31 +327,46 @@ def test_checkov_would_be_heard(project, checkov):
     assert "FAILED for resource" in checkov(folder, status=1)
 
 
-MISTAKES = {  # Each: file, right, wrong; and the tests that notice it.
-    "one permission too many": (
-        "queues_sqs.tf",
-        '"sqs:DeleteMessage", ',
-        '"sqs:DeleteMessage", "sqs:GetQueueUrl", ',
-        "queues_sqs",
-    ),
-    "the wrong queue watched": ("metrics_sqs.tf", "= queue.dead_letter_name", "= queue.queue_name", "queues_sqs"),
-    "killed too early": ("compute_ecs.tf", "= local.contract.stop_timeout_seconds\n", "= 30\n", "compute_ecs"),
+MISTAKES = {  # The tests that notice them; of each: file, right, wrong, and what the tests say.
+    "queues_sqs": [
+        (
+            "queues_sqs.tf",
+            '"sqs:DeleteMessage", ',
+            '"sqs:DeleteMessage", "sqs:GetQueueUrl", ',
+            "A worker has other permissions than it needs.",
+        ),
+        (
+            "metrics_sqs.tf",
+            "= queue.dead_letter_name",
+            "= queue.queue_name",
+            "An alarm has the wrong queue, metric or threshold.",
+        ),
+    ],
+    "compute_ecs": [
+        (
+            "compute_ecs.tf",
+            "= local.contract.stop_timeout_seconds\n",
+            "= 30\n",
+            "A worker is killed before its soft shutdown is over.",
+        )
+    ],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_in_terraform_fail_its_tests(project, mistake):
+@pytest.mark.parametrize("tests", MISTAKES)
+def test_mistakes_in_terraform_fail_its_tests(project, tests):
     folder = project()
     add_module_tests(folder)
     folder /= SERVICE
-    file, right, wrong, tests = MISTAKES[mistake]
-    text = (folder / file).read_text(encoding="utf-8")
-    assert right in text
-    (folder / file).write_text(text.replace(right, wrong), encoding="utf-8")
+    for file, right, wrong, _ in MISTAKES[tests]:
+        text = (folder / file).read_text(encoding="utf-8")
+        assert right in text
+        (folder / file).write_text(text.replace(right, wrong), encoding="utf-8")
     initialize(folder)
     only = f"-filter=tests/{tests}.tftest.hcl"
-    assert "Failure!" in run("terraform", "test", "-no-color", only, cwd=folder, status=1)
+    said = run("terraform", "test", "-no-color", only, cwd=folder, status=1)
+    assert [words for *_, words in MISTAKES[tests] if words not in said] == []
 
 
 @pytest.mark.slow
