@@ -99,9 +99,15 @@ def eventually(holds, seconds=120):
 
 
 @functools.cache
+def rabbitmq_module():
+    """Return what the library's module that runs RabbitMQ defines. Nothing is imported from the template."""
+    return runpy.run_path(str(PROJECT / "chassis" / "celery_aws" / "dev" / "brokers" / "rabbitmq.py"))
+
+
+@functools.cache
 def _rabbitmq():
     """Start a RabbitMQ for the tests of this process, each of which gets its own virtual host; return its address."""
-    module = runpy.run_path(str(PROJECT / "chassis" / "celery_aws" / "dev" / "brokers" / "rabbitmq.py"))
+    module = rabbitmq_module()
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     try:
@@ -128,10 +134,12 @@ def library_tests(answers, tests, *options, chassis=PROJECT / "chassis", **varia
     # Not started in there: its folders, such as `redis`, are no libraries.
     paths = [str(TEMPLATE / "tests" / "library" / test) for test in tests]
     baked = _bake(_folder_of_services(), tuple(sorted(answers.items())))
+    if rabbitmq_module()["RUNNING"] not in variables:
+        variables |= shared_broker(answers)
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *paths],
         cwd=TEMPLATE,
-        env={**os.environ, **shared_broker(answers), "BAKED": str(baked), "CHASSIS": str(chassis), **variables},
+        env={**os.environ, "BAKED": str(baked), "CHASSIS": str(chassis), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
