@@ -27,7 +27,7 @@ contract = read(PROJECT / "contract.json")
 services.use(contract.package)
 os.environ.update(unreachable(contract), TEST_BACKEND="redis://", TEST_BROKER="sqs://")
 
-NO_REMOTE_CONTROL = "pings workers, which SQS cannot"
+NO_REMOTE_CONTROL = "pings workers, for which the service needs remote_control"
 OTHER_PROCESS = "changes a setting, or connects to a signal, in the sender, where the worker does not see it"
 PLAIN_FAILS = "fails with plain Celery 5.7.0 on Redis, too"
 LEFT_OUT = {

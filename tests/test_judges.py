@@ -46,6 +46,7 @@ VERSIONS = {"rabbitmq-trixie": "4.0.", "rabbitmq-forky": "4.3."}
 CASES = [
     ("rabbitmq-forky", RABBITMQ, ("faults",), ""),
     ("rabbitmq-forky", RABBITMQ, ("topology", "doctor", "dlq", "pausing"), "not thousands"),
+    ("rabbitmq-forky", RABBITMQ, ("batching", "queues", "republisher", "beat_faults", "failures", "end_to_end"), ""),
     # 4.0 differs from 4.3 in how it counts.
     ("rabbitmq-trixie", RABBITMQ, ("faults",), "consumer_timeout or kills_its_worker or counted_together"),
     ("localstack", STANDARD, ("dlq",), "not thousand"),
