@@ -55,7 +55,7 @@ def test_timers_when_a_worker_polls_and_works_then_do_not_pile_up(service, tmp_p
         for _ in range(150):
             service.probe("leave_trace", str(tmp_path / "done"), ignore_result=True).delay()
     assert eventually(lambda: len(notes(tmp_path / "done")) == 150, 90), service.log()
-    assert int(counted.read_text()) < 40
+    assert int(eventually(counted.read_text)) < 40  # It may just be written.
 
 
 def test_task_process_when_it_starts_slowly_then_is_not_killed_for_it(service, tmp_path):

@@ -81,5 +81,5 @@ def test_cluster_when_its_nodes_die_or_stand_still_in_turn_then_no_task_is_lost(
             finally:
                 over.set()
                 sender.join()
-            assert eventually(lambda: service.waiting() == 0, 60), service.log()[-3000:]
+            assert eventually(lambda: service.waiting() == 0, 150), (service.waiting(), service.log()[-3000:])
             assert service.dead() == 0
