@@ -45,7 +45,7 @@ test: $(READY) check ## Run all checks and a selection of the tests, in some min
 	$(PYTEST) -m "not slow" $(TESTS)
 
 .PHONY: test-all
-test-all: $(READY) check ## Run all checks and tests, in half an hour or more
+test-all: $(READY) check ## Run all checks and tests, in about an hour
 	$(PYTEST) $(TESTS)
 
 .PHONY: judges
