@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 4)')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 OUTPUT ?= ..
-# Where `make judges` installs other servers, and tests/test_judges.py looks for them.
+# Where `make judges` and `make bench ONLY=peers` install servers and peers.
 export JUDGES ?= $(HOME)/.cache/cookiecutter-celery-aws
 # Arguments for pytest.
 TESTS ?=
@@ -50,9 +50,9 @@ test-all: $(READY) check ## Run all checks and tests, in about an hour
 
 .PHONY: judges
 judges: ## Install more servers for `make test-all`, as root: RabbitMQ 4, LocalStack
+	tools/localstack '$(JUDGES)/localstack' '$(PYTHON)'
 	tools/rabbitmq trixie '$(JUDGES)/rabbitmq-trixie'
 	tools/rabbitmq forky '$(JUDGES)/rabbitmq-forky'
-	tools/localstack '$(JUDGES)/localstack' '$(PYTHON)'
 
 .PHONY: pictures
 pictures: $(READY) ## Draw the pictures of docs/: the timeouts, the demo and, in Chromium, the console

@@ -62,10 +62,10 @@ def folder_of(judge):
     why = ""
     if judge.startswith("rabbitmq") and os.geteuid() != 0:
         why = "only root can run a server of another Debian release"
-    elif not (folder / "bin").exists():
-        why = f"`make judges` has not installed {judge}"
+    elif not any((folder / name).exists() for name in ("installed", "installed.txt")):
+        why = f"no {judge} in {folder}: run `make judges`, or set JUDGES"
     if why and os.environ.get("JUDGES_REQUIRED"):
-        pytest.fail(why)
+        pytest.fail(why, pytrace=False)
     if why:
         pytest.skip(why)
     return folder

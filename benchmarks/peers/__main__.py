@@ -298,6 +298,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--tasks", type=int, default=Bench.most_tasks, help="at most so many in each run")
     parser.add_argument("--keep", action="store_true", help=f"write {PAGE}")
     asked = parser.parse_args(arguments)
+    if asked.rounds < 1:
+        parser.error(f"--rounds {asked.rounds}: must be 1 or more")
+    if asked.tasks < 2:
+        parser.error(f"--tasks {asked.tasks}: must be 2 or more, as a rate needs two")
     bench = Bench(asked.rounds, asked.tasks, tuple(asked.parts or PARTS), tuple(asked.names))
     if asked.keep and not bench.is_whole:
         parser.error("only the whole can be kept")
