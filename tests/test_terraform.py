@@ -366,6 +366,7 @@ def test_mistakes_in_terraform_fail_its_tests(project, tests):
     initialize(folder)
     only = f"-filter=tests/{tests}.tftest.hcl"
     said = run("terraform", "test", "-no-color", only, cwd=folder, status=1)
+    assert "Failure!" in said
     assert [words for *_, words in MISTAKES[tests] if words not in said] == []
 
 
