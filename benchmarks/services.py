@@ -178,6 +178,11 @@ def bake(folder: Path, broker: str, **numbers: float) -> Path:
     return project
 
 
+def end_on_sigterm() -> None:
+    """End this process on SIGTERM as on Ctrl-C, so that it stops its workers and servers."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 @contextlib.contextmanager
 def sqs(visibility_timeout_seconds: float = 0) -> Iterator[str]:
     """Run an SQS of one's own, and yield its URL."""

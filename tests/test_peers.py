@@ -50,7 +50,41 @@ def test_peer_when_it_fails_then_is_left_out_and_others_go_on():
 
     measuring = bench.Bench(rounds=2)
     assert measuring.in_rounds({"one": fail, "other": lambda: 1}) == {"other": [1, 1]}
-    assert measuring.missing == {"one": "its run failed"}  # Its words may have paths of this machine.
+    assert measuring.failed == ["one"]
+
+
+def test_outcome_when_a_run_failed_then_is_not_kept(monkeypatch, capsys):
+    def measure(measuring):
+        measuring.failed.append("taskiq, defaults")
+        return []
+
+    monkeypatch.setattr(bench.Bench, "measure", measure)
+    monkeypatch.setattr(bench, "write", lambda *_: pytest.fail("it was kept"))
+    with pytest.raises(SystemExit) as refused:
+        bench.main(["--keep"])
+    assert refused.value.code == 1
+    assert "taskiq, defaults" in capsys.readouterr().err
+
+
+def test_names_when_in_any_case_then_choose_and_nobody_else_is_installed(monkeypatch):
+    def install_nothing():
+        raise AssertionError
+
+    monkeypatch.setattr(who, "python", install_nothing)
+    monkeypatch.setattr(who, "node_modules", install_nothing)
+    found, missing = who.others(["BOTO3"])
+    assert [one.label for one in bench.Bench(names=["BOTO3"]).chosen(found)] == ["boto3, 4 threads"]
+    assert missing == {}
+
+
+@pytest.mark.parametrize("name", ["nobody", "dramatic"])
+def test_name_when_nobody_has_it_then_is_refused_before_anything_is_installed(name, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "others", lambda *_: pytest.fail("peers were sought"))
+    with pytest.raises(SystemExit):
+        bench.main([name])
+    error = capsys.readouterr().err
+    assert repr(name) in error
+    assert "dramatiq, 4 processes; taskiq, defaults" in error
 
 
 def test_cpu_of_children_when_they_have_ended_then_counts(tmp_path):

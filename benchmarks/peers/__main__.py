@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from benchmarks.services import Load, Service
+from benchmarks.services import Load, Service, end_on_sigterm
 from tools.figures import number, write
 
 from .run import Outcome, on_rabbitmq, on_sqs, rate_of_sending, run
-from .who import CELERY, CELERY_GUIDES, CELERY_RABBITMQ, SLOTS, Peer, others, ours
+from .who import CELERY, CELERY_GUIDES, CELERY_RABBITMQ, SLOTS, Peer, is_named, labels, others, ours
 
 T = TypeVar("T")
 
@@ -87,7 +87,9 @@ class Bench:
     names: Sequence[str] = ()
     """Parts of the labels of those who run; all do if there is none."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why, by their labels."""
+    """Why they cannot run here, by their labels."""
+    failed: list[str] = field(default_factory=list)
+    """Labels of those whose run failed."""
 
     @property
     def is_whole(self) -> bool:
@@ -97,14 +99,14 @@ class Bench:
 
     def chosen(self, services: Iterable[Service]) -> list[Service]:
         """Return those who run."""
-        return [one for one in services if not self.names or any(name in one.label for name in self.names)]
+        return [one for one in services if is_named(self.names, one.label)]
 
     def load(self, tasks: int, seconds: float, concurrency: int = SLOTS) -> Load:
         """Return so many tasks, or as many as there may be."""
         return Load(min(tasks, self.most_tasks), seconds, groups=0, concurrency=concurrency)
 
     def in_rounds(self, jobs: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-        """Do every job in each round, so that the machine's moods hit all alike; leave out who fails."""
+        """Do every job in each round, so that the machine's moods hit all alike; go on without those that fail."""
         done: dict[str, list[T]] = {name: [] for name in jobs}
         for _ in range(self.rounds):
             for name in list(done):
@@ -112,7 +114,7 @@ class Bench:
                     done[name].append(jobs[name]())
                 except (OSError, RuntimeError, subprocess.CalledProcessError) as problem:
                     console.print(f"[bold red]{escape(name)} fails:[/] {escape(str(problem))}")
-                    self.missing[name] = "its run failed"
+                    self.failed.append(name)
                     del done[name]
                 else:
                     console.print(f"[dim]{escape(name)}: {escape(str(done[name][-1]))}[/]")
@@ -210,7 +212,7 @@ class Bench:
 
     def measure(self) -> list[Table]:
         """Measure the parts that were chosen, and print each table when it is there."""
-        everybody, missing = others()
+        everybody, missing = others(self.names)
         self.missing |= missing
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -287,7 +289,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, print, and keep if told so.
 
     Raises:
-        SystemExit: only a part was measured, which is not kept.
+        SystemExit: a run failed, or only a part would be kept; then nothing is.
     """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description="Measure the service beside others."
@@ -305,15 +307,17 @@ def main(arguments: Sequence[str]) -> None:
     bench = Bench(asked.rounds, asked.tasks, tuple(asked.parts or PARTS), tuple(asked.names))
     if asked.keep and not bench.is_whole:
         parser.error("only the whole can be kept")
-    if asked.names:  # Peers that cannot be had are sought for minutes.
-        labels = {one.label for one in (*others()[0], CELERY, CELERY_RABBITMQ)}
-        for name in asked.names:
-            if not any(name in label for label in (*labels, "ours, in a batch", "ours, one by one")):
-                parser.error(f"no label has {name!r}; there are: ours, {', '.join(sorted(labels))}")
+    known = labels()
+    for name in asked.names:
+        if not any(is_named([name], label) for label in known):
+            parser.error(f"no label has {name!r}; there are: {'; '.join(dict.fromkeys(known))}")
     tables = bench.measure()
+    if bench.failed:
+        parser.exit(1, f"failed: {'; '.join(bench.failed)}{'; nothing is kept' if asked.keep else ''}\n")
     if asked.keep:
         write(TEMPLATE, {PAGE: page((TEMPLATE / PAGE).read_text(encoding="utf-8"), bench, tables)})
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     main(sys.argv[1:])

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FOLDER = Path(os.environ.get("JUDGES") or Path.home() / ".cache" / "cookiecutter-celery-aws") / "peers"
+FOLDER = Path(os.environ.get("JUDGES") or Path.home() / ".cache" / "cookiecutter-celery-aws").absolute() / "peers"
 MARKER = "installed"
 """The file of pins, copied when everything in it is installed."""
 TIMEOUT_SECONDS = 600
@@ -30,6 +30,7 @@ def python() -> Path:
     program = folder / "bin" / "python"
     pinned = HERE / "requirements.txt"
     if not _is_installed(pinned, folder):
+        _announce(pinned)
         _run(sys.executable, "-m", "venv", str(folder))
         pip = (str(program), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         _run(*pip, "--require-hashes", "--requirement", str(pinned))
@@ -49,11 +50,19 @@ def node_modules() -> Path:
     folder = FOLDER / "node"
     pinned = HERE / "package.json"
     if not _is_installed(pinned, folder):
-        folder.mkdir(parents=True)
-        shutil.copy(pinned, folder)
+        _announce(pinned)
+        try:
+            folder.mkdir(parents=True)
+            shutil.copy(pinned, folder)
+        except OSError as problem:
+            raise NotHereError(f"its folder cannot be written: {problem.strerror}") from problem
         _run("npm", "install", "--prefix", str(folder), "--no-package-lock", "--no-audit", "--no-fund")
         shutil.copy(pinned, folder / MARKER)
     return folder / "node_modules"
+
+
+def _announce(pinned: Path) -> None:
+    print(f"installing the peers of {pinned.name}: some minutes without a network", file=sys.stderr, flush=True)
 
 
 def _is_installed(pinned: Path, folder: Path) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ SLOTS = 4
 SHORTEST_SECONDS = 0.001
 """The least that a contract's `seconds_per_task` may be."""
 
+OURS = ("ours", "ours, in a batch", "ours, one by one", "ours, sent in a batch", "ours, sent one by one")
 CELERY = replace(PLAIN, label="Celery, defaults")
 CELERY_GUIDES = replace(GUIDES, label="Celery, the guides' settings")
 CELERY_LATE = Service(
@@ -114,16 +116,35 @@ def of_node(modules: Path) -> list[Peer]:
     ]
 
 
-def others() -> tuple[list[Service], dict[str, str]]:
-    """Return who is compared with ours, and by their labels why others are not; install what is not there yet."""
+def labels() -> list[str]:
+    """Return the labels of all who can be compared, those of senders as well."""
+    peers = [*of_python(Path()), *of_node(Path()), BOTO3]
+    celery = (CELERY, CELERY_GUIDES, CELERY_LATE, CELERY_RABBITMQ)
+    return [*OURS, *(one.label for one in (*celery, *peers)), *(one.sends_as for one in peers if one.sends_as)]
+
+
+def others(names: Sequence[str] = ()) -> tuple[list[Service], dict[str, str]]:
+    """Return who is compared with ours, and by their labels why others are not; install what is not there yet.
+
+    Args:
+        names: parts of labels; only peers with one of them are installed, and all are if there is none.
+    """
     found: list[Service] = [CELERY, CELERY_GUIDES, CELERY_LATE]
     missing: dict[str, str] = {}
     for install, peers in ((python, of_python), (node_modules, of_node)):
+        wanted = [one for one in peers(Path()) if is_named(names, one.label) or is_named(names, one.sends_as)]
+        if not wanted:
+            continue
         try:
             found += peers(install())
         except NotHereError as problem:
-            missing |= {peer.label: str(problem) for peer in peers(Path())}
+            missing |= {peer.label: str(problem) for peer in wanted}
     return [*found, BOTO3], missing
+
+
+def is_named(names: Sequence[str], label: str) -> bool:
+    """Tell whether a label has one of some names, in any case of letters; without names, every label has."""
+    return not names or any(name.casefold() in label.casefold() for name in names)
 
 
 def ours(folder: Path, seconds: float, concurrency: int = SLOTS, broker: str = "sqs-standard") -> Service:
