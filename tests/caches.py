@@ -27,3 +27,5 @@ def share() -> None:
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(bytecode)
     os.environ["MYPY_CACHE_DIR"] = str(FOLDER / "mypy")
+    # Terraform and its provider collect garbage less often, in 1 GB: a fifth of their CPU time otherwise.
+    os.environ.setdefault("GOGC", "400")
