@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from celery_aws.app import build
 from celery_aws.dev import brokers, results, timeouts
+from celery_aws.settings import Settings
 from celery_aws.testing import running
 from library import support
 from library.support import CONTRACT, PATH, PROJECT, fields, module, tasks_of
@@ -200,6 +204,15 @@ def test_worker_when_started_then_imports_no_other_commands():
     assert not {"'celery.bin.celery'", "'celery.bin.amqp'", "'flower'"} & set(output.stdout.strip("[]\n").split(", "))
 
 
+def test_application_when_tested_without_a_service_then_can_be_built_with_every_option_of_the_contract():
+    """Test modules import it."""
+    options = {"remote_control": True, "long_delays": True} if support.BROKER == "sqs" else {}
+    contract = dataclasses.replace(support.contract, task_metrics=True, tracing=True, **options)
+    with mock.patch.dict(os.environ, {**PATH, **running.unreachable(contract)}, clear=True):
+        built = build(contract, Settings)
+    assert built.contract.task_metrics
+
+
 def test_missing_environment_variables_are_all_named():
     code = (
         f"from celery_aws import errors\ntry: import {CONTRACT['package']}.celery\n"
@@ -214,7 +227,7 @@ def test_missing_environment_variables_are_all_named():
     ).stdout
     required = {name for name, field in fields().items() if field.is_required()}
     assert {"environment", *(name.lower() for name in results.unreachable(support.contract))} <= required
-    assert required & {name.lower() for name in brokers.chosen(support.contract).UNREACHABLE}
+    assert required & {name.lower() for name in brokers.chosen(support.contract).unreachable(support.contract)}
     for name in required:
         assert name.upper() in output
     assert "Nonsense" not in output

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError
+from celery.result import ResultSet
 from kombu.utils.objects import cached_property
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
@@ -51,8 +53,8 @@ def celery_settings(contract: Contract, variables: Variables) -> dict[str, Any]:
     return {
         "result_backend": url,
         "result_expires": contract.result_expires_seconds,
-        # A producer also subscribes to the result of the task. With Celery's 20 attempts, a web
-        # request would hang for 20 seconds if Redis is unavailable.
+        # With Celery's 20 attempts, a web request that waits for a result or sends a chord would hang
+        # for 20 seconds if Redis is unavailable.
         "result_backend_transport_options": {
             "retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
         },
@@ -69,6 +71,15 @@ BACKENDS = {"redis": f"{__name__}:Backend", "rediss": f"{__name__}:Backend"}
 """The backend class, by URL scheme."""
 
 
+def _members(results: Any) -> Iterator[Any]:
+    """Yield the results of a group, and those of groups in it."""
+    for result in results.results:
+        if isinstance(result, ResultSet):
+            yield from _members(result)
+        else:
+            yield result
+
+
 class Backend(ResilientBackend, RedisBackend):  # type: ignore[misc]
     """Celery's Redis backend, which retries every command while Redis is unavailable."""
 
@@ -79,6 +90,19 @@ class Backend(ResilientBackend, RedisBackend):  # type: ignore[misc]
         if isinstance(error, redis.ResponseError):
             return str(error).startswith(TEMPORARY) or isinstance(error, redis.exceptions.OutOfMemoryError)
         return isinstance(error, (redis.RedisError, OSError))
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Do nothing when a task is sent: whoever waits for its result subscribes to it then.
+
+        Celery subscribes here, so that nobody can send while Redis is unavailable, and producers that never wait keep
+        a subscription of every task. What is stored before the subscription is read when the wait begins.
+        """
+
+    def iter_native(self, result: Any, no_ack: bool = True, **options: Any) -> Any:  # type: ignore[override]
+        """Wait for the results of a group, and yield them as they arrive."""
+        for member in _members(result):
+            self.add_pending_result(member)
+        return super().iter_native(result, no_ack, **options)
 
     def _get_client(self) -> Any:
         backend = self

@@ -44,7 +44,7 @@ def unreachable(contract: Contract) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "TESTTESTTESTTEST",
         "AWS_SECRET_ACCESS_KEY": "test/secret",
         "AWS_EC2_METADATA_DISABLED": "true",
-        **emulated_brokers.chosen(contract).UNREACHABLE,
+        **emulated_brokers.chosen(contract).unreachable(contract),
         **emulated_results.unreachable(contract),
     }
 

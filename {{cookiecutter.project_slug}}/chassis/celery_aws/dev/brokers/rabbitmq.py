@@ -30,14 +30,6 @@ MANAGEMENT_IN_CONTAINERS = "http://broker:15672"
 USERNAME = "developer"
 PASSWORD = "rabbit/with+odd@characters"  # noqa: S105 - of a broker on this machine alone
 
-UNREACHABLE: dict[str, str] = {
-    "BROKER_URL": "amqp://127.0.0.1:9",
-    "BROKER_USERNAME": USERNAME,
-    "BROKER_PASSWORD": PASSWORD,
-    "BROKER_MANAGEMENT_URL": "http://127.0.0.1:9",
-}
-"""Valid environment variables of an unreachable broker, for tests that need none."""
-
 RUNNING = "RABBITMQ_RUNNING"
 """Environment variable with the address of a running server; all tests share one."""
 
@@ -90,6 +82,16 @@ class Server:
         for step in ("stop_app", "start_app"):
             command = [str(_program("rabbitmqctl")), "--quiet", step]
             subprocess.run(command, env=self.environment, check=True, timeout=TIMEOUT_SECONDS)
+
+
+def unreachable(contract: Any) -> dict[str, str]:
+    """Return valid environment variables of an unreachable broker, for tests that need none."""
+    return {
+        "BROKER_URL": "amqp://127.0.0.1:9",
+        "BROKER_USERNAME": USERNAME,
+        "BROKER_PASSWORD": PASSWORD,
+        "BROKER_MANAGEMENT_URL": "http://127.0.0.1:9",
+    }
 
 
 def prepare_moto() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 ACCOUNT = "123456789012"
 """The account that moto emulates."""
 
-UNREACHABLE: dict[str, str] = {"QUEUE_URL_BASE": f"http://127.0.0.1:9/{ACCOUNT}"}
-"""Valid environment variables of an unreachable broker, for tests that need none."""
+
+def unreachable(contract: Any) -> dict[str, str]:
+    """Return valid environment variables of an unreachable broker, for tests that need none."""
+    return _variables(contract, "http://127.0.0.1:9", "test")
 
 
 def prepare_moto() -> None:
@@ -24,12 +26,16 @@ def in_containers(contract: Any, url: str, environment: str) -> tuple[dict[str, 
     """Return services and environment variables for compose.yaml, and Python code that checks the emulator."""
     last = contract.queue_name(contract.queues[-1], environment)
     ready = f"import boto3; boto3.client('sqs').get_queue_url(QueueName={last!r})"
+    return {}, _variables(contract, url, environment), ready
+
+
+def _variables(contract: Any, url: str, environment: str) -> dict[str, str]:
     variables = {"QUEUE_URL_BASE": f"{url}/{ACCOUNT}"}
     if contract.long_delays:
         variables["SCHEDULER_ROLE_ARN"] = _role_arn(contract, environment)
     if contract.remote_control:
         variables["CONTROL_TABLE"] = contract.control_table_name(environment)
-    return {}, variables, ready
+    return variables
 
 
 def _role_arn(contract: Any, environment: str) -> str:
