@@ -20,6 +20,7 @@ from library.support import (
 )
 
 contract = module("service").contract()
+errors = module("errors")
 
 pytestmark = pytest.mark.end_to_end
 
@@ -92,6 +93,13 @@ def test_chord_without_results_is_an_error_that_says_so(service):
     signature = service.probe("leave_trace", "folder")
     with pytest.raises(NotImplementedError, match="requires a result backend"):
         chord([signature], signature, app=service.app).apply_async()
+
+
+def test_celery_purge_when_called_then_deletes_nothing(service, tmp_path):
+    result = service.send("leave_trace", str(tmp_path), countdown=3)
+    with service.reached(), pytest.raises(errors.PurgeRefusedError, match="queues purge"):
+        service.app.control.purge()
+    assert eventually(lambda: notes(tmp_path)), (result.id, service.log())
 
 
 def test_command_sends_and_waits(service):

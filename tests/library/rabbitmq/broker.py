@@ -31,7 +31,7 @@ def empty(service: Any, *, dead: bool) -> None:
     """Take what waits out of the first queue, or out of its dead-letter queue."""
     name = service.queue_name(service.queue, dead=dead)
     with service.app.connection_for_write() as connection:
-        while connection.default_channel.queue_purge(name) or (not dead and service.waiting()):
+        while connection.default_channel.purge(name) or (not dead and service.waiting()):
             time.sleep(0.1)  # Messages in flight may be redelivered.
 
 

@@ -33,7 +33,7 @@ def commands(quiet):
     """Its command, with empty queues."""
     with channel(quiet) as opened:
         for dead in (True, False):
-            opened.queue_purge(name(quiet, dead=dead))
+            opened.purge(name(quiet, dead=dead))
     return Commands(quiet)
 
 

@@ -61,7 +61,7 @@ def outcomes(tmp_path_factory):
         headers = {"task": f"x.tasks.{service.queue.name}.send_invoice"}
         for line in documented():
             with channel(service) as opened:
-                opened.queue_purge(name(service))
+                opened.purge(name(service))
             put(service, messages[:3], headers=headers)
             put(service, messages[3:], headers={**headers, "id": "2f1c9a44-bbbb"})
             user = grant(service, command_of(line.split()[1:]))

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from library.commands import Commands
-from library.rabbitmq.messages import celery_body, channel, name, put
+from library.rabbitmq.messages import celery_body, channel, name, put, visible
 from library.support import CONTRACT, eventually, module
 
 pytestmark = pytest.mark.end_to_end
@@ -28,7 +28,7 @@ def quiet(quiet):
 def commands(quiet):
     with channel(quiet) as opened:
         for dead in (True, False):
-            opened.queue_purge(name(quiet, dead=dead))
+            opened.purge(name(quiet, dead=dead))
     found = Commands(quiet)
     assert eventually(lambda: not first(found)["waiting"] and not first(found)["dead"])
     return found
@@ -116,3 +116,17 @@ def test_metrics_draws_curves(quiet, commands, tmp_path):
     assert {series["broker"] for series in found} == {f"{CONTRACT['service']}-development"}
     commands.run("metrics", PYTHONIOENCODING="ascii")
     commands.run("metrics", "--html", "/nowhere/at/all.html", status=2)
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [{"ENVIRONMENT": "production"}, {"BROKER_URL": "amqps://b-1.mq.eu-west-1.amazonaws.com:5671"}]
+)
+def test_purge_when_the_broker_is_not_that_of_development_then_is_refused(quiet, commands, elsewhere):
+    """Although its environment is given as `development`: no queue's name contains it."""
+    put(quiet, [celery_body(n) for n in range(3)], dead=False)
+    purge = ("queues", "purge", name(quiet, dead=False), "--yes", "--environment", "development")
+    commands.run(*purge, status=2, **elsewhere)
+    assert "nothing was deleted" in commands.errors
+    assert visible(quiet, dead=False) == 3
+    commands.run(*purge, ENVIRONMENT="development")
+    assert visible(quiet, dead=False) == 0

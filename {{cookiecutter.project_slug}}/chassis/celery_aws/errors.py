@@ -66,6 +66,16 @@ class UnsupportedError(ValueError):
     """An option of a task, a worker or the application conflicts with the delivery guarantees."""
 
 
+class PurgeRefusedError(UnsupportedError):
+    """`celery purge` or `app.control.purge()` was called, which would delete tasks of any environment."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(
+            f"nothing was deleted from {queue}: `celery purge` and `app.control.purge()` are not supported, as they "
+            f"delete the tasks of any environment. `queues purge` of the service deletes those of development"
+        )
+
+
 class EventLoopRunningError(RuntimeError):
     """A coroutine cannot run here, because an event loop is running in this thread; await it instead."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..cloudwatch import Series
 from ..contract import Queue
+from ..environment import DEVELOPMENT
 from ..environment.rabbitmq import BrokerError, Environment, explained
 from ..pausing import Pause
 from ..pausing import rabbitmq as pausing
@@ -68,13 +71,21 @@ def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int, 
 
 
 def purge(env: Environment, queue: Queue) -> None:
-    """Delete all messages that wait in a queue.
+    """Delete all messages that wait in a queue of this machine's broker.
+
+    Names of queues do not contain the environment, so the one that a command is given does not tell which broker it is.
 
     Raises:
-        BrokerError: the broker refused.
+        BrokerError: the broker is another, or refused.
     """
+    set_environment = os.environ.get("ENVIRONMENT", DEVELOPMENT)
+    if urlsplit(env.variables.broker_url).scheme == "amqps" or set_environment != DEVELOPMENT:
+        raise BrokerError(
+            f"nothing was deleted: the environment variables are those of another environment (ENVIRONMENT is "
+            f"{set_environment}). Read those of `make dev`: . ./.env.development"
+        )
     with explained(), env.connect() as connection:
-        connection.channel().queue_purge(env.name(queue))
+        connection.channel().purge(env.name(queue))
 
 
 def history(env: Environment) -> dict[str, Series]:

@@ -22,7 +22,7 @@ from kombu.transport import pyamqp
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 from kombu.utils.json import dumps
 
-from ...errors import QueueMissingError
+from ...errors import PurgeRefusedError, QueueMissingError
 from ...failures import fitting
 from . import DEAD_LETTER_EXCHANGE, HEARTBEAT_SECONDS, TASK_EXCHANGE, ServiceConfig, topology
 from .batching import Batch, check_size
@@ -150,6 +150,18 @@ class Channel(BaseChannel):  # type: ignore[misc]
         self.events["basic_ack"].add(self._on_confirmed)
         self.events["basic_nack"].add(self._on_rejected)
         self.events["basic_return"].add(self._on_returned)
+
+    def queue_purge(self, queue: str = "", nowait: bool = False) -> int:
+        """Refuse to delete messages; `purge` is for commands of the service.
+
+        Raises:
+            PurgeRefusedError: always.
+        """
+        raise PurgeRefusedError(queue)
+
+    def purge(self, queue: str) -> int:
+        """Delete the messages that wait in a queue, and return how many they were."""
+        return int(super().queue_purge(queue))
 
     # Receiving
 

@@ -23,6 +23,7 @@ from kombu.transport.virtual import base
 
 from ...aws import AnswerError
 from ...backoff import backoff_seconds
+from ...errors import PurgeRefusedError
 from ...failures import fitting
 from ...headers import SCHEDULED_TIME_HEADER
 from . import delays
@@ -410,6 +411,14 @@ class Channel(PollingChannel):
         )
         self._scheduler = client
         delays.create(client, parameters)
+
+    def queue_purge(self, queue: str, **options: Any) -> int:
+        """Refuse to delete messages.
+
+        Raises:
+            PurgeRefusedError: always.
+        """
+        raise PurgeRefusedError(queue)
 
     def close(self) -> None:
         """Delete finished messages, release the others, and close."""
