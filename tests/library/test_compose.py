@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from celery_aws.dev import compose
+from celery_aws.dev import compose, emulator
 from library.support import BROKER, CONTRACT, PROJECT, module, read_variables
 
 SERVICES = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))["services"]
@@ -28,6 +28,14 @@ def test_compose_file_when_written_then_each_worker_has_a_health_check():
         assert worker["stop_grace_period"] == f"{CONTRACT['stop_timeout_seconds']}s"
         assert worker["read_only"]
         assert worker["cap_drop"] == ["ALL"]
+
+
+def test_own_variables_when_set_for_development_then_are_those_of_every_service(tmp_path, monkeypatch):
+    (tmp_path / "development.env").write_text("OWN=$a b\nENVIRONMENT=production\n", encoding="utf-8")
+    monkeypatch.setattr(emulator, "OWN_VARIABLES", tmp_path / "development.env")
+    services = compose.compose(module("contract").parse(CONTRACT))["services"]
+    own = [service["environment"] for name, service in services.items() if name.startswith(("worker-", "producer"))]
+    assert own and all((each["OWN"], each["ENVIRONMENT"]) == ("$$a b", "development") for each in own)
 
 
 def test_a_new_queue_gets_a_worker():

@@ -58,7 +58,7 @@ install: $(READY) ## Install everything into .venv, with pip or INSTALLER=uv
 dev: $(READY) ## Run an emulator, the workers, a producer, the console and the Procfile on this machine; Ctrl-C stops them
 	@$(BIN)/python -m celery_aws.dev
 
-compose.yaml: contract.json chassis/celery_aws/dev/compose.py $(READY)
+compose.yaml: contract.json $(wildcard development.env) chassis/celery_aws/dev/compose.py $(READY)
 	$(BIN)/python -m celery_aws.dev.compose
 
 README.md: contract.json chassis/celery_aws/dev/timeouts.py $(READY)

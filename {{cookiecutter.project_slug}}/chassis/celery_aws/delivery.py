@@ -148,7 +148,7 @@ class Attempt:
         """Return the attempt that a `delivery_info` describes.
 
         Raises:
-            KeyError: the queue is not in the contract.
+            UnknownNameError: the queue is not in the contract.
         """
         return cls(
             task_id=task_id,

@@ -34,7 +34,7 @@ def check(contract: Contract, name: str) -> float:
         name: name of a worker, or `BEAT`.
 
     Raises:
-        KeyError: the contract has no such worker.
+        UnknownNameError: the contract has no such worker.
         NotAliveError: the file is missing or older than `STALE_AFTER_SECONDS`.
     """
     about = "the beat" if name == BEAT else f"worker {contract.worker(name).name}"

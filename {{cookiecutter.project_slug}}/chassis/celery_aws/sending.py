@@ -149,7 +149,7 @@ class Service(Celery, Generic[SettingsT]):
         """Return the queue with that name in Celery.
 
         Raises:
-            KeyError: the contract has no such queue.
+            UnknownNameError: the contract has no such queue.
         """
         return self._served[celery_name]
 

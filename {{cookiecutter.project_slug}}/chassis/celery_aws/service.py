@@ -11,6 +11,8 @@ import importlib.util
 import os
 from importlib.machinery import all_suffixes
 from pathlib import Path
+from traceback import walk_tb
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .contract import Contract, read
@@ -25,6 +27,12 @@ def use(package: str) -> None:
     """Set the service's package for this process."""
     global _package
     _package = package
+
+
+def is_in(traceback: TracebackType | None) -> bool:
+    """Return whether a traceback has frames of the service's package."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(traceback))
+    return any(module.startswith(f"{_package}.") for module in modules)
 
 
 def find_contract() -> Path:

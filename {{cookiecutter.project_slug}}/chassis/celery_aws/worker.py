@@ -16,7 +16,7 @@ def worker_arguments(contract: Contract, name: str, log_level: str) -> list[str]
     """Return the arguments of `celery worker` for a worker.
 
     Raises:
-        KeyError: the contract has no such worker.
+        UnknownNameError: the contract has no such worker.
     """
     worker = contract.worker(name)
     return [
@@ -42,7 +42,7 @@ def start(name: str, extra: Sequence[str] = ()) -> None:
         extra: further arguments of `celery worker`.
 
     Raises:
-        KeyError: the contract has no such worker.
+        UnknownNameError: the contract has no such worker.
     """
     contract = service.contract()
     contract.worker(name)  # Report a mistyped name before missing environment variables.

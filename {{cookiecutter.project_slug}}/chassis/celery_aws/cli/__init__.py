@@ -93,13 +93,14 @@ class Command(click.Group):
         except (ValueError, LookupError, OSError) as error:
             if not _is_user_error(error):
                 raise
-            raise Failure(str(error.args[0]) if isinstance(error, KeyError) else str(error)) from error
+            raise Failure(str(error)) from error
 
 
 def _is_user_error(error: BaseException) -> bool:
     """Return whether an error is due to the user's input, and not a bug."""
-    is_builtin = isinstance(error, (KeyError, FileNotFoundError, PermissionError))
-    return is_builtin or type(error).__module__.startswith(f"{__package__.partition('.')[0]}.")
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return not service.is_in(error.__traceback__)
+    return type(error).__module__.startswith(f"{__package__.partition('.')[0]}.")
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})

@@ -230,6 +230,13 @@ class Schedule:
     """Time within which EventBridge Scheduler may send the task, to spread the load; 0 for at once."""
 
 
+class UnknownNameError(KeyError):
+    """The contract has no queue, worker or schedule of a name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 NamedT = TypeVar("NamedT", Queue, Schedule)
 
 
@@ -237,13 +244,13 @@ def _named(kind: str, name: str, items: Sequence[NamedT]) -> NamedT:
     """Return the item of a name.
 
     Raises:
-        KeyError: there is none; the message lists all names.
+        UnknownNameError: there is none; the message lists all names.
     """
     for item in items:
         if item.name == name:
             return item
     known = ", ".join(item.name for item in items) or "none"
-    raise KeyError(f"no {kind} {name!r} in contract.json; {kind}s: {known}")
+    raise UnknownNameError(f"no {kind} {name!r} in contract.json; {kind}s: {known}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +314,7 @@ class Contract:
         """Return a queue by its short name.
 
         Raises:
-            KeyError: there is no such queue; the message lists all queues.
+            UnknownNameError: there is no such queue; the message lists all queues.
         """
         return _named("queue", name, self.queues)
 
@@ -315,13 +322,13 @@ class Contract:
         """Return a worker by its name.
 
         Raises:
-            KeyError: there is no such worker; the message says which one serves the queue of that name.
+            UnknownNameError: there is no such worker; the message says which one serves the queue of that name.
         """
         for worker in self.workers:
             if worker.name == name:
                 return worker
         known = "; ".join(f"{worker.name} serves {', '.join(worker.queues)}" for worker in self.workers)
-        raise KeyError(f"no worker {name!r} in contract.json; workers: {known}")
+        raise UnknownNameError(f"no worker {name!r} in contract.json; workers: {known}")
 
     def worker_of(self, queue: Queue) -> Worker:
         """Return the worker that serves a queue."""
@@ -343,7 +350,7 @@ class Contract:
         """Return a schedule by its name.
 
         Raises:
-            KeyError: there is no such schedule; the message lists all schedules.
+            UnknownNameError: there is no such schedule; the message lists all schedules.
         """
         return _named("schedule", name, self.schedules)
 

@@ -31,6 +31,8 @@ PROCFILE = emulator.PROJECT / "Procfile"
 SOURCES = emulator.PROJECT / "src"
 PROGRAMS = str(Path(sys.executable).parent)
 """Folder of the programs of the virtual environment."""
+EVERYTHING = (emulator.CONTRACT, emulator.OWN_VARIABLES)
+"""Files whose changes may need other processes and another emulator."""
 POLL_SECONDS = 0.5
 SUPERVISOR = "(dev)"
 """Name of this process in the output."""
@@ -101,9 +103,9 @@ def guide(contract: Contract, console_address: str) -> str:
 
 
 def modified() -> dict[Path, int]:
-    """Return the modification times of the contract and the service's Python files."""
+    """Return the modification times of the files that processes depend on."""
     times = {}
-    for path in (emulator.CONTRACT, *SOURCES.rglob("*.py")):
+    for path in (*EVERYTHING, *SOURCES.rglob("*.py")):
         with contextlib.suppress(FileNotFoundError):
             times[path] = path.stat().st_mtime_ns
     return times
@@ -125,11 +127,11 @@ def problems(files: Iterable[Path]) -> Iterator[str]:
                 yield f"{path.relative_to(emulator.PROJECT)}: {error}"
 
 
-def supervise(processes: Processes, contract: Contract, next_steps: str, output: Output) -> bool:
+def supervise(processes: Processes, contract: Contract, next_steps: str, output: Output) -> Path | None:
     """Restart the service's processes when files change, until nobody reads the output.
 
     Returns:
-        Whether the contract has changed, which may need other processes and another emulator.
+        A file of `EVERYTHING` that has changed.
     """
     say = partial(processes.show, SUPERVISOR)
     ours = service_commands(contract)
@@ -150,19 +152,20 @@ def supervise(processes: Processes, contract: Contract, next_steps: str, output:
                 say(line)
             continue
         changed = sorted(path for path in {*running, *now} if running.get(path) != now.get(path))
-        if emulator.CONTRACT in changed:
-            processes.stop()
-            return True
+        for path in EVERYTHING:
+            if path in changed:
+                processes.stop()
+                return path
         running = now
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         say(f"{changed[0].relative_to(emulator.PROJECT)}{more} changed; restarting {', '.join(ours)}")
         processes.stop(ours)
         processes.start()
-    return False
+    return None
 
 
-def run(output: Output) -> bool:
-    """Run everything with the current contract; return whether to run again with another.
+def run(output: Output) -> Path | None:
+    """Run everything; return the file that has changed if it must run again.
 
     Raises:
         ContractError: the contract breaks rules.
@@ -177,7 +180,9 @@ def run(output: Output) -> bool:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["LIVENESS_DIRECTORY"] = str(folder)
         log = folder / "workers.log"
-        variables = stack.enter_context(emulator.running())
+        # A variable of the shell comes before that of the file, and the emulator's before both.
+        variables = {name: value for name, value in emulator.own_variables().items() if name not in os.environ}
+        variables |= stack.enter_context(emulator.running())
         variables |= {console.LOG_FILE: str(log), "LIVENESS_DIRECTORY": str(folder)}
         stack.enter_context(environment_file(variables))
         environment = process_environment(variables)
@@ -216,8 +221,8 @@ def main() -> int:
         signal.signal(signal.SIGHUP, interrupt)
     output = Output()
     with contextlib.suppress(KeyboardInterrupt):
-        while run(output):
-            output.write(f"\n{emulator.CONTRACT.name} changed; starting again, without the messages so far.")
+        while changed := run(output):
+            output.write(f"\n{changed.name} changed; starting again, without the messages so far.")
     return 0 if output.is_read else 1
 
 

@@ -27,7 +27,12 @@ def compose(contract: Any) -> dict[str, Any]:
     url, broker = f"http://emulator:{PORT}", brokers.chosen(contract)
     broker_services, broker_environment, ready = broker.in_containers(contract, url, emulator.ENVIRONMENT)
     result_services, result_environment = results.in_containers(contract)
-    environment = {**emulator.environment_of(contract, url), **broker_environment, **result_environment}
+    environment = {
+        **{name: value.replace("$", "$$") for name, value in emulator.own_variables().items()},
+        **emulator.environment_of(contract, url),
+        **broker_environment,
+        **result_environment,
+    }
     healthy = {"condition": "service_healthy"}
     after_aws = {"depends_on": dict.fromkeys(["emulator", *broker_services, *result_services], healthy)}
     # As in Terraform, and without capabilities, which a worker does not need.

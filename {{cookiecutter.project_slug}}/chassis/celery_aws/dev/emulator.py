@@ -25,6 +25,8 @@ from . import brokers, results
 PROJECT = Path.cwd()
 """Root of the project, the current directory of `make` and of tests."""
 CONTRACT = Path(os.environ.get("CONTRACT_FILE") or PROJECT / "contract.json")
+OWN_VARIABLES = PROJECT / "development.env"
+"""The owner's environment variables for development, in a file that may be missing."""
 
 ENVIRONMENT = "development"
 
@@ -121,6 +123,14 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def own_variables() -> dict[str, str]:
+    """Return the environment variables that the owner has set for development, in `development.env`."""
+    from dotenv import dotenv_values
+
+    found = dotenv_values(OWN_VARIABLES, interpolate=False) if OWN_VARIABLES.exists() else {}
+    return {name: value or "" for name, value in found.items()}
 
 
 def environment_of(contract: Any, url: str) -> dict[str, str]:

@@ -80,7 +80,7 @@ def find(queue: str, environment: str) -> DeadLetterQueue:
         environment: name of the environment, such as production.
 
     Raises:
-        KeyError: the contract has no such queue.
+        UnknownNameError: the contract has no such queue.
     """
     env = environments.find(environment)
     return of(env, env.contract.queue(queue))
