@@ -200,6 +200,11 @@ BOUNDARIES = [
     ),
     (
         "max_countdown_seconds",
+        sharing(2, max_countdown_seconds=42_540, visibility_timeout_seconds=43_200, retention_seconds=216_001),
+        sharing(2, max_countdown_seconds=42_541, visibility_timeout_seconds=43_200, retention_seconds=216_001),
+    ),
+    (
+        "max_countdown_seconds",
         on_rabbitmq(max_countdown_seconds=268_435_455),
         on_rabbitmq(max_countdown_seconds=268_435_456),
     ),

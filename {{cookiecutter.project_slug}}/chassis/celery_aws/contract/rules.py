@@ -127,6 +127,11 @@ def _held_seconds(v: Values) -> int:
     return int(v["max_countdown_seconds"] + v["other_tasks_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS)
 
 
+def _longest_countdown(v: Values) -> int:
+    """Return the longest countdown that SQS's longest visibility timeout covers."""
+    return max(0, _MAX_VISIBILITY - HAND_OVER_SECONDS - int(v["hard_limit_seconds"] + v["other_tasks_seconds"]))
+
+
 NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 PHYSICAL_NAME = r"([A-Za-z0-9_-]|\{environment\})+(\.fifo)?"
 ACCOUNT = r"[0-9]{12}"
@@ -378,8 +383,17 @@ QUEUE_RULES: tuple[Rule, ...] = (
         "max_countdown_seconds",
         f"plus hard_limit_seconds plus {HAND_OVER_SECONDS} must be at most {_MAX_VISIBILITY}, SQS's longest timeout",
         lambda v: v["max_countdown_seconds"] + v["hard_limit_seconds"] + HAND_OVER_SECONDS <= _MAX_VISIBILITY,
-        lambda v: _MAX_VISIBILITY - HAND_OVER_SECONDS - v["hard_limit_seconds"],
+        _longest_countdown,
         _CELERY_ETA,
+        broker="sqs",
+    ),
+    Rule(
+        "max_countdown_seconds",
+        f"plus hard_limit_seconds plus other_tasks_seconds plus {HAND_OVER_SECONDS} must be at most {_MAX_VISIBILITY}, "
+        f"SQS's longest timeout",
+        lambda v: not v["other_tasks_seconds"] or _held_seconds(v) <= _MAX_VISIBILITY or not _longest_countdown(v),
+        _longest_countdown,
+        _SQS_VISIBILITY,
         broker="sqs",
     ),
     Rule(
