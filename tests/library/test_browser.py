@@ -127,5 +127,5 @@ def test_pages_when_dark_or_on_a_phone_then_are_readable(working, page):
         for name in ("Queues", "Tasks", "Schedules"):
             page.get_by_role("link", name=name, exact=True).click()
             page.get_by_role("heading", level=1).wait_for()
-            assert fits(page)
+            assert eventually(lambda: fits(page))
     assert colors["light"] != colors["dark"]
