@@ -81,16 +81,38 @@ def test_environment_when_missing_then_variable_is_named():
     assert "ENVIRONMENT" in ran.output
 
 
-def test_module_that_cannot_be_imported_is_shown_without_frames_of_others(tmp_path):
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "celery.py").write_text("import not_there\n")
-    code = "import sys\nfrom celery_aws import run_command\nsys.argv[1:] = ['send', 'any.task']\nrun_command('broken')"
+@pytest.mark.parametrize("line", ["queues", "dlq list high", "send any.task"])
+def test_environment_when_missing_while_make_dev_runs_then_its_file_is_named(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without = dict.fromkeys(("ENVIRONMENT", "QUEUE_URL_BASE", "BROKER_URL"))
+    assert ".env.development" not in CliRunner(env=without).invoke(main, line.split()).output
+    (tmp_path / ".env.development").touch()
+    ran = CliRunner(env=without).invoke(main, line.split())
+    assert ran.exit_code == 2
+    assert ". ./.env.development" in ran.output
+
+
+@pytest.mark.parametrize(("code", "why"), [("import not_there", "not_there"), ("x = (1", "never closed")])
+@pytest.mark.parametrize("name", ["celery.py", "tasks/high.py"])
+def test_module_that_cannot_be_imported_is_named_in_one_line(name, code, why, tmp_path):
+    package = tmp_path / "broken"
+    (package / "tasks").mkdir(parents=True)
+    (package / "celery.py").write_text("import broken.tasks.high\n")
+    (package / name).write_text(f"\n{code}\n")
+    command = "import sys\nfrom celery_aws import run_command\nsys.argv[1:] = ['send', 'x']\nrun_command('broken')"
     path = {**PATH, "PYTHONPATH": os.pathsep.join((str(tmp_path), PATH["PYTHONPATH"]))}
-    command = (sys.executable, "-c", code)
-    ran = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, timeout=60)
-    assert "not_there" in ran.stderr
-    assert "broken/celery.py" in ran.stderr
-    assert "click" not in ran.stderr
+    ran = subprocess.run(
+        (sys.executable, "-c", command),
+        env={**os.environ, **path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert f"broken/{name}, line 2: " in line
+    assert why in line
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

@@ -6,16 +6,19 @@ import importlib
 import importlib.util
 import json
 import sys
+from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
 import click
-from click.exceptions import NoSuchCommand
+from click.exceptions import MissingParameter, NoSuchCommand
 
 from .. import options, service
 from .. import worker as workers
 from ..commands import Documented, Failure, Number
 from ..contract import OPTION_NAMES
+from ..errors import SettingsError
 from ..version import __version__
 
 OPERATIONS = (
@@ -90,10 +93,23 @@ class Command(click.Group):
         """Run the chosen command; report user errors as `Failure`."""
         try:
             return super().invoke(ctx)
+        except MissingParameter as error:
+            if error.param and error.param.name == "environment":
+                error.message = _development()
+            raise
         except (ValueError, LookupError, OSError) as error:
             if not _is_user_error(error):
                 raise
-            raise Failure(str(error.args[0]) if isinstance(error, KeyError) else str(error)) from error
+            text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+            if isinstance(error, SettingsError) and (hint := _development()):
+                text += f"\n{hint}"
+            raise Failure(text) from error
+
+
+def _development() -> str:
+    """Return how to use the environment of `make dev`; empty if it does not run in this folder."""
+    file = Path(".env.development")  # Written by celery_aws.dev, which images do not have.
+    return f"For the environment of `make dev`, run: . ./{file}" if file.exists() else ""
 
 
 def _is_user_error(error: BaseException) -> bool:
@@ -204,7 +220,28 @@ def run_command(package: str) -> None:
     try:
         main()
     except Exception as error:  # noqa: BLE001 - raised again
+        if broken := _broken_line(error, package):
+            failure = Failure(broken)
+            failure.show()
+            sys.exit(failure.exit_code)
         raise error.with_traceback(_in_service(error.__traceback__, package))  # noqa: B904 - the same error
+
+
+def _broken_line(error: Exception, package: str) -> str:
+    """Return the line of the service that cannot be compiled or imported, and why; empty for other errors."""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").startswith(f"{package}.")
+    ]
+    if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):
+        file, line, why = str(error.filename), error.lineno, error.msg
+    elif isinstance(error, ImportError) and frames:
+        (file, line), why = frames[-1], str(error)
+    else:
+        return ""
+    path, here = Path(file), Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}, line {line}: {why}"
 
 
 def _in_service(traceback: TracebackType | None, package: str) -> TracebackType | None:
