@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,13 @@ class Failure(click.ClickException):
     """The command failed; exit code 2."""
 
     exit_code = 2
+
+
+def replace_unencodable() -> None:
+    """Print a question mark in place of a character that the terminal's encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 class Documented(click.Command):

@@ -16,8 +16,9 @@ from click.exceptions import MissingParameter, NoSuchCommand
 
 from .. import options, service
 from .. import worker as workers
-from ..commands import Documented, Failure, Number
+from ..commands import Documented, Failure, Number, replace_unencodable
 from ..contract import OPTION_NAMES
+from ..contract.reading import shown
 from ..errors import SettingsError
 from ..version import __version__
 
@@ -95,7 +96,7 @@ class Command(click.Group):
             return super().invoke(ctx)
         except MissingParameter as error:
             if error.param and error.param.name == "environment":
-                error.message = _development()
+                raise MissingParameter(_development(), error.ctx, error.param) from None
             raise
         except (ValueError, LookupError, OSError) as error:
             if not _is_user_error(error):
@@ -190,7 +191,8 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
             raise Failure(f"no result after {wait:g} seconds{tried}") from error
         if not result.successful():
             raise Failure(f"the task failed: {value!r}")
-        click.echo(json.dumps(value, default=str))
+        replace_unencodable()
+        click.echo(shown(value))
 
 
 @main.command(examples=("health high", "health Beat"))
