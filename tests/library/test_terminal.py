@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from library.commands import COMMAND
-from library.support import BROKER, PATH, module
+from library.support import BROKER, PATH, contract, module
 
 main = module("cli").main
 
@@ -113,6 +115,14 @@ def test_module_that_cannot_be_imported_is_named_in_one_line(name, code, why, tm
     (line,) = ran.stderr.splitlines()
     assert f"broken/{name}, line 2: " in line
     assert why in line
+
+
+def test_contract_when_the_window_is_narrow_then_no_name_and_no_row_is_wrapped():
+    printed = run("contract", COLUMNS="40").stdout.splitlines()
+    for queue in json.loads(run("contract", "--json").stdout)["queues"]:
+        assert any({queue["queue_name"], queue["dead_letter_queue_name"]} <= set(re.split("[ ,]", x)) for x in printed)
+    values = [line.split()[1:] for line in printed if line.startswith("hard_limit_seconds ")]
+    assert values == [[str(queue.hard_limit_seconds) for queue in contract.queues]]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
