@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from . import service
+from .contract import ContractError
+
 
 class Failure(click.ClickException):
     """The command failed; exit code 2."""
@@ -25,7 +28,10 @@ def replace_unencodable() -> None:
 
 
 class Documented(click.Command):
-    """A command whose help ends with `examples`: command lines without the service's name."""
+    """A command whose help ends with `examples`: command lines without the service's name.
+
+    In them, `{queue}`, `{worker}` and `{module}` stand for the first queue, its worker and its module of tasks.
+    """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
@@ -33,9 +39,20 @@ class Documented(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""
+        names = _first_names()
         with formatter.section("Examples"):
             for example in self.examples:
-                formatter.write(f"  {ctx.find_root().info_name} {example}\n")
+                formatter.write(f"  {ctx.find_root().info_name} {example.format(**names)}\n")
+
+
+def _first_names() -> dict[str, str]:
+    """Return the names that examples use; placeholders if the contract cannot be read, so that help is shown."""
+    try:
+        contract = service.contract()
+    except (ContractError, OSError):
+        return {name: f"<{name}>" for name in ("queue", "worker", "module")}
+    queue = contract.queues[0]
+    return {"queue": queue.name, "worker": contract.worker_of(queue).name, "module": queue.module}
 
 
 class Number(click.FloatRange):

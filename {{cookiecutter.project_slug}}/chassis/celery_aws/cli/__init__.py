@@ -19,6 +19,7 @@ from .. import worker as workers
 from ..commands import Documented, Failure, Number, replace_unencodable
 from ..contract import OPTION_NAMES
 from ..contract.reading import shown
+from ..durations import counted
 from ..errors import SettingsError
 from ..version import __version__
 
@@ -126,7 +127,7 @@ def main() -> None:
 
 
 @main.command(
-    context_settings={"ignore_unknown_options": True}, examples=("worker high", "worker high --loglevel DEBUG")
+    context_settings={"ignore_unknown_options": True}, examples=("worker {worker}", "worker {worker} --loglevel DEBUG")
 )
 @click.argument("name")
 @click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
@@ -151,7 +152,7 @@ def beat() -> None:
 
 @main.command(
     context_settings={"ignore_unknown_options": True},
-    examples=('send high.send_invoice "customer 7" 250 --wait 10', "send high.send_invoice 7 --countdown 60"),
+    examples=('send {module}.send_invoice "customer 7" 250 --wait 10', "send {module}.send_invoice 7 --countdown 60"),
 )
 @click.argument("task")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -188,14 +189,14 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
             value = result.get(timeout=wait, propagate=False)
         except NoResultYet as error:
             tried = f"; so far: {result.info!r}" if result.state == states.RETRY else ""
-            raise Failure(f"no result after {wait:g} seconds{tried}") from error
+            raise Failure(f"no result after {counted(f'{wait:g}', 'second')}{tried}") from error
         if not result.successful():
             raise Failure(f"the task failed: {value!r}")
         replace_unencodable()
         click.echo(shown(value))
 
 
-@main.command(examples=("health high", "health Beat"))
+@main.command(examples=("health {worker}", "health Beat"))
 @click.argument("worker")
 def health(worker: str) -> None:
     """Check whether a worker on this machine is alive.
