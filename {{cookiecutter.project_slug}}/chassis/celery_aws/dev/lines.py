@@ -28,7 +28,7 @@ STATE_WIDTH = len("retry_requested")
 LEAST_TASK_WIDTH, MOST_TASK_WIDTH = 24, 32
 """Names of tasks up to this length are aligned."""
 UUID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f-]+")
-"""Of such an id, its first part is shown, which `dlq --id` takes. Others, such as those of schedules, are shown whole."""
+"""Of such an id, the first part is shown, which `dlq --id` takes; others, such as those of schedules, as a whole."""
 INDENT = " " * len("HH:MM:SS  ")
 ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
