@@ -188,7 +188,7 @@ def test_arguments_when_not_printable_then_survive_the_form():
 
 def test_overview_shows_what_the_queues_hold(browser, put, quiet):
     put()
-    assert eventually(lambda: "1 dead-letter messages of" in browser.text("/"))  # RabbitMQ counts late.
+    assert eventually(lambda: "1 dead-letter message of" in browser.text("/"))  # RabbitMQ counts late.
     assert "look here" in browser.text("/")
 
 
