@@ -151,7 +151,7 @@ def _checked(environment: Environment, answers: Mapping[str, Any]) -> Any:
         source = (PROJECT / "contract.json").read_text(encoding="utf-8")
         contract = json.loads(environment.from_string(source).render(cookiecutter=asked))
         if found := [*load_rules().problems(contract), *_taken(contract["service"])]:
-            raise _refusal(asked, found)
+            raise _refusal(environment, asked, found)
         _contracts[key] = contract
     return _contracts[key]
 
@@ -217,7 +217,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.3g} seconds"
 
 
-def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookException:
+def _refusal(environment: Environment, answers: Mapping[str, Any], found: list[Any]) -> FailedHookException:
     """Say every problem once, though an answer can break a rule in several queues and workers."""
     wrong: dict[str, list[str]] = {}
     for problem in map(_as_answered, found):
@@ -234,11 +234,12 @@ def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookExceptio
         for name, answer in answers.items()
         if not name.startswith("_") and name not in wrong and answer
     ]
-    listed = [text for question in answers for text in wrong.get(question, [])]
+    reported = {name: wrong[name] for name in wrong if not _follows(environment, name, answers, wrong)}
+    listed = [text for question in answers for text in reported.get(question, [])]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # A console of Windows may lack a character of an answer.
             stream.reconfigure(errors="backslashreplace")
-    count = "1 answer does" if len(wrong) == 1 else f"{len(wrong)} answers do"
+    count = "1 answer does" if len(reported) == 1 else f"{len(reported)} answers do"
     return FailedHookException(
         "\n".join(
             (
@@ -254,6 +255,16 @@ def _refusal(answers: Mapping[str, Any], found: list[Any]) -> FailedHookExceptio
             )
         )
     )
+
+
+def _follows(
+    environment: Environment, question: str, answers: Mapping[str, Any], wrong: Mapping[str, list[str]]
+) -> bool:
+    """Return whether an answer is a default that was computed from another wrong answer."""
+    default = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8")).get(question, "")
+    if not any(f"cookiecutter.{name} " in default for name in wrong):
+        return False
+    return bool(environment.from_string(default).render(cookiecutter=answers) == answers[question])
 
 
 def _as_answered(problem: Any) -> Any:

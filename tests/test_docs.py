@@ -195,6 +195,24 @@ def test_all_other_commands_are_run_somewhere():
         assert any(set(line.split()) <= set(step.split()) for step in workflow), f"{page}: no test runs {line}"
 
 
+@pytest.mark.parametrize("broker", BROKERS)
+def test_python_files_on_pages_pass_the_linter_of_the_project(project, broker):
+    folder = project(**BROKERS[broker])
+    exempt = blocks((folder / "docs" / "django.md").read_text(encoding="utf-8"), "toml")
+    with (folder / "ruff.toml").open("a", encoding="utf-8") as rules:
+        rules.write("".join(text.partition("[lint.per-file-ignores]\n")[2] for text in exempt))
+    for page in (folder / "docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for indent, name, code in re.findall(r"^( *)```python\n *# (src/\S+)\n(.*?)^ *```", text, re.M | re.S):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(code.removeprefix(indent).replace(f"\n{indent}", "\n"), encoding="utf-8")
+            for command in (["check"], ["format", "--diff"]):
+                ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", name]
+                ran = subprocess.run(ruff, cwd=folder, capture_output=True, text=True)
+                assert ran.returncode == 0, f"{page.name}: {ran.stdout}{ran.stderr}"
+
+
 ANSWERED = [(name, line) for name, line in LINES if re.match(r"(uvx )?cookiecutter ", line) and name != "updating.md"]
 
 

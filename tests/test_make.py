@@ -44,6 +44,16 @@ def test_image_when_there_is_no_commit_then_one_is_asked_for(new_project, target
     assert "fatal" not in ran.stderr
 
 
+def test_install_when_it_begins_then_says_how_long_it_takes(new_project):
+    (new_project / ".venv").mkdir()
+    ran = make(new_project, "install", "PYTHON=true", "INSTALL_pip=true")
+    assert ran.returncode == 0, ran.stderr
+    first, *rest = ran.stdout.splitlines()
+    assert ".venv: about a minute" in first
+    assert len(rest) == 3
+    assert make(new_project, "install", "PYTHON=true").stdout.count("minute") == 0
+
+
 @pytest.mark.parametrize("tracing", [True, False])
 def test_lock_when_the_contract_has_tracing_then_pins_its_extra(new_project, tracing):
     path = new_project / "contract.json"

@@ -31,6 +31,12 @@ WRONG = [
     ("region", "mars", "must look like an AWS region", "eu-west-1"),
     ("queues", ",", "must be lower-case letters", "default"),
     ("queues", "high, high", "must be unique", "each queue once"),
+    (
+        "queues",
+        "Gro\u00df",
+        'must be lower-case letters, digits and single hyphens, and start with a letter\n      given: "Gro\u00df"',
+        "gro",
+    ),
     ("queues", "high, Low_", "must be lower-case letters", "low"),
     ("queues", "+", "must be lower-case letters", "default"),
     ("queues", "high+high", "must be unique", "each queue once"),
@@ -81,6 +87,13 @@ def test_shared_worker_when_messages_wait_too_long_then_is_refused(cookiecutter_
     listed = refusal(run.stdout)
     assert listed.count("visibility_timeout_seconds must also cover other_tasks_seconds (600)") == 1
     assert "try:   1260\n" in listed
+
+
+def test_default_when_computed_from_a_wrong_answer_then_is_not_reported(cookiecutter_command):
+    run = cookiecutter_command(TEMPLATE, "--no-input", "max_countdown_seconds=-185")
+    assert "1 answer does not fit" in run.stdout
+    assert "visibility_timeout_seconds" not in run.stdout
+    assert "max_countdown_seconds must not be negative" in refusal(run.stdout)
 
 
 def test_many_wrong_answers_are_refused_at_once_in_the_order_of_the_questions(cookiecutter_command):

@@ -483,6 +483,32 @@ def test_number_of_another_kind_is_refused(value):
     assert (problem.field, problem.rule) == ("max_receive_count", "must be a whole number")
 
 
+@pytest.mark.parametrize(
+    ("changes", "suggestion"),
+    [
+        ({"max_receive_count": "240"}, "240 without quotes"),
+        ({"seconds_per_task": "0.5"}, "0.5 without quotes"),
+        ({"refuse_unrouted_tasks": "true"}, "true without quotes"),
+        ({"max_receive_count": "2.5"}, "digits only, such as 60"),
+        ({"max_receive_count": "often"}, "digits only, such as 60"),
+    ],
+)
+def test_value_when_in_quotes_then_the_suggestion_is_to_remove_them(changes, suggestion):
+    (problem,) = RULES.problems(changed(changes))
+    assert problem.suggestion == suggestion
+
+
+@pytest.mark.parametrize("field", ["rate_minutes", "at", "cron"])
+def test_schedule_when_its_time_is_of_another_kind_then_only_that_is_reported(field):
+    (problem,) = RULES.problems(changed(scheduled(**{"cron": None, field: ["often"]})))
+    assert problem.field == field
+
+
+def test_message_shows_letters_and_escapes_control_characters():
+    (problem,) = RULES.problems(changed({"region": "M\u00e4rz\x1b\u202e"}))
+    assert '    given: "M\u00e4rz\\u001b\\u202e"' in str(problem).splitlines()
+
+
 def test_a_number_longer_than_any_float_is_refused():
     assert broken({"seconds_per_task": 10**400}) == {"seconds_per_task"}
 

@@ -92,7 +92,7 @@ def test_task_when_it_has_failed_then_is_edited_resent_and_done(working, page, t
     attempts = len(notes(folder))
 
     page.reload()
-    page.get_by_role("link", name=f"1 dead-letter messages of {queue}").click()
+    page.get_by_role("link", name=f"1 dead-letter message of {queue}").click()
     page.get_by_role("link", name="library.probes.leave_trace").click()
     expect(page.get_by_text(f"{HOSTILE} is still there").first).to_be_visible()
     expect(page.get_by_text("raise RuntimeError(")).to_be_visible()

@@ -188,7 +188,7 @@ def test_arguments_when_not_printable_then_survive_the_form():
 
 def test_overview_shows_what_the_queues_hold(browser, put, quiet):
     put()
-    assert eventually(lambda: "1 dead-letter messages of" in browser.text("/"))  # RabbitMQ counts late.
+    assert eventually(lambda: "1 dead-letter message of" in browser.text("/"))  # RabbitMQ counts late.
     assert "look here" in browser.text("/")
 
 
@@ -289,11 +289,11 @@ def test_resend_of_marked_ones_moves_those(browser, put, quiet):
     put(argument=1)
     put(argument=2, task="library.probes.stay")
     (key,) = re.findall(r'messages/([0-9a-f]+)"', browser.text(f"{browser.queue}?task=stay"))
-    assert "1 messages sent" in browser.post(f"{browser.queue}/resend", which="marked", key=key).text
+    assert "1 message sent" in browser.post(f"{browser.queue}/resend", which="marked", key=key).text
     assert [message["body"][0] for message in broker.received(quiet)] == [[2]]
     assert quiet.dead() == 1
     assert browser.post(f"{browser.queue}/resend", which="filtered").status_code == 400
-    assert "1 messages sent" in browser.post(f"{browser.queue}/resend", which="filtered", task="leave_trace").text
+    assert "1 message sent" in browser.post(f"{browser.queue}/resend", which="filtered", task="leave_trace").text
     assert quiet.dead() == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 
@@ -39,6 +40,17 @@ def test_help_of_every_command_has_an_example_that_parses():
                 words = shlex.split(example)
                 assert words[0] == name
                 sub.make_context(name, [*words[1 if sub is command else 2 :], *needed], resilient_parsing=True)
+
+
+def test_examples_in_help_name_a_queue_of_the_contract(tmp_path, monkeypatch):
+    main, file = module("cli").main, tmp_path / "contract.json"
+    file.write_text(json.dumps({**CONTRACT, "queues": [{"name": "mail-room"}], "workers": [], "routes": {}}))
+    monkeypatch.setenv("CONTRACT_FILE", str(file))
+    said = CliRunner().invoke(main, ["send", "--help"]).output + CliRunner().invoke(main, ["worker", "--help"]).output
+    assert " mail_room.send_invoice " in said
+    assert " worker mail-room" in said
+    file.write_text("{}")
+    assert "worker <worker>" in CliRunner().invoke(main, ["worker", "--help"]).output
 
 
 def test_help_when_it_lists_commands_then_cuts_off_no_description():

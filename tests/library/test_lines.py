@@ -30,7 +30,7 @@ def logged(message, level="INFO", **fields):
 def test_lines_when_a_worker_logs_then_are_aligned():
     plain, ended = formatted(
         logged("high@host ready."),
-        logged("succeeded in 0.001 s", task=TASK, task_id="d3c10b6f-a8f0-4b62", outcome="succeeded"),
+        logged("succeeded in 0.001 s", task=TASK, task_id="d3c10b6f-a8f0-4b62-9d0c-8a4d5b1e7f60", outcome="succeeded"),
     )
     words = ended.plain.split()
     assert words == ["06:04:03", "high", "succeeded", "high.shout", "succeeded", "in", "0.001", "s", "d3c10b6f"]
@@ -39,6 +39,12 @@ def test_lines_when_a_worker_logs_then_are_aligned():
     assert ended.plain.index("high.shout") == plain.plain.index("high@host")
     (other,) = formatted(logged("ready"), name="(producer)")
     assert other.plain.index("INFO") == plain.plain.index("INFO")
+
+
+def test_lines_when_a_schedule_sends_a_task_then_its_runs_differ():
+    ids = [f"ticker-2027-01-31T06:3{minute}:00Z" for minute in range(2)]
+    shown = formatted(*(logged("ok", task=TASK, task_id=each, outcome="succeeded") for each in ids))
+    assert [line.plain.split()[-1] for line in shown] == ids
 
 
 def test_lines_when_a_task_fails_then_its_traceback_is_below():

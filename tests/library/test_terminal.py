@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from library.commands import COMMAND
-from library.support import BROKER, PATH, module
+from library.support import BROKER, PATH, contract, module
 
 main = module("cli").main
 
@@ -37,10 +39,11 @@ def test_what_is_no_number_is_refused(line):
     assert f"Invalid value for '{next(word for word in line.split()[::-1] if word.startswith('--'))}'" in ran.output
 
 
-def run(*arguments, stdout=subprocess.PIPE, **variables):
+def run(*arguments, stdout=subprocess.PIPE, cwd=None, **variables):
     return subprocess.run(
         [*COMMAND, *arguments],
         env={**os.environ, **PATH, **variables},
+        cwd=cwd,
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
@@ -81,16 +84,47 @@ def test_environment_when_missing_then_variable_is_named():
     assert "ENVIRONMENT" in ran.output
 
 
-def test_module_that_cannot_be_imported_is_shown_without_frames_of_others(tmp_path):
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "celery.py").write_text("import not_there\n")
-    code = "import sys\nfrom celery_aws import run_command\nsys.argv[1:] = ['send', 'any.task']\nrun_command('broken')"
+@pytest.mark.parametrize("line", ["queues", "dlq list high", "send any.task"])
+def test_environment_when_missing_while_make_dev_runs_then_its_file_is_named(line, tmp_path):
+    def said():
+        ran = run(*line.split(), cwd=tmp_path, ENVIRONMENT="")
+        assert ran.returncode == 2
+        return ran.stderr
+
+    assert ".env.development" not in said()
+    (tmp_path / ".env.development").touch()
+    assert ". ./.env.development" in said()
+
+
+@pytest.mark.parametrize(("code", "why"), [("import not_there", "not_there"), ("x = (1", "never closed")])
+@pytest.mark.parametrize("name", ["celery.py", "tasks/high.py"])
+def test_module_that_cannot_be_imported_is_named_in_one_line(name, code, why, tmp_path):
+    package = tmp_path / "broken"
+    (package / "tasks").mkdir(parents=True)
+    (package / "celery.py").write_text("import broken.tasks.high\n")
+    (package / name).write_text(f"\n{code}\n")
+    command = "import sys\nfrom celery_aws import run_command\nsys.argv[1:] = ['send', 'x']\nrun_command('broken')"
     path = {**PATH, "PYTHONPATH": os.pathsep.join((str(tmp_path), PATH["PYTHONPATH"]))}
-    command = (sys.executable, "-c", code)
-    ran = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, timeout=60)
-    assert "not_there" in ran.stderr
-    assert "broken/celery.py" in ran.stderr
-    assert "click" not in ran.stderr
+    ran = subprocess.run(
+        (sys.executable, "-c", command),
+        env={**os.environ, **path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert f"broken/{name}, line 2: " in line
+    assert why in line
+
+
+def test_contract_when_the_window_is_narrow_then_no_name_and_no_row_is_wrapped():
+    printed = run("contract", COLUMNS="40").stdout.splitlines()
+    for queue in json.loads(run("contract", "--json").stdout)["queues"]:
+        assert any({queue["queue_name"], queue["dead_letter_queue_name"]} <= set(re.split("[ ,]", x)) for x in printed)
+    values = [line.split()[1:] for line in printed if line.startswith("hard_limit_seconds ")]
+    assert values == [[str(queue.hard_limit_seconds) for queue in contract.queues]]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

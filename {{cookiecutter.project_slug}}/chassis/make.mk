@@ -46,6 +46,7 @@ help: ## Show this list
 
 $(READY): requirements-build.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required; choose one: make PYTHON=python3.12")'
+	@echo 'Installing the dependencies into $(VENV): about a minute, or several on a slow connection'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL_$(INSTALLER)) --require-hashes -r requirements-build.txt -r requirements-dev.txt
 	$(INSTALL_$(INSTALLER)) --no-deps --no-build-isolation --editable .

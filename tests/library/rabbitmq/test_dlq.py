@@ -122,7 +122,7 @@ def test_what_strangers_send_does_no_harm(quiet, commands, queue):
     assert "\\ud800" in str(commands.lines("dlq", "show", queue, "--id", "12345678")[0]["body"])
     commands.run("dlq", "list", queue, status=1, PYTHONIOENCODING="ascii")
     terminal = commands.terminal("dlq", "resend", queue, "--task", "leave_trace", "--dry-run")
-    terminal.expect("1 messages would be sent")
+    terminal.expect("1 message would be sent")
     assert "would resend" in terminal.before
     assert not re.search("\x1b(\\[31m|])", terminal.before)
     terminal.wait()
@@ -220,9 +220,9 @@ def test_message_when_no_queue_is_bound_then_is_kept(quiet, commands, queue):
 def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, queue):
     put(quiet, [celery_body(n) for n in range(3)], headers={**REASON, "mine": [1, {"deep": "ü"}]}, priority=3)
     put(quiet, [celery_body(7)], headers={"task": "pkg.tasks.high.other"})
-    assert "1 messages would be sent" in commands.run("dlq", "resend", queue, "--id", "00000001", "--dry-run")
+    assert "1 message would be sent" in commands.run("dlq", "resend", queue, "--id", "00000001", "--dry-run")
     assert eventually(lambda: visible(quiet) == 4)
-    assert "1 messages sent" in commands.run("dlq", "resend", queue, "--id", "00000001")
+    assert "1 message sent" in commands.run("dlq", "resend", queue, "--id", "00000001")
     assert eventually(lambda: (visible(quiet), visible(quiet, dead=False)) == (3, 1))
     (message,) = take(quiet, dead=False)
     assert message.body.decode() == celery_body(1)

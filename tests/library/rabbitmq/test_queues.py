@@ -66,7 +66,7 @@ def test_queues_shows_depth_workers_and_dead_letter_messages(quiet, commands):
     assert eventually(lambda: (first(commands)["waiting"], first(commands)["delayed_of_all"]) == (7, 1))
     found = first(commands)
     assert (found["in_flight"], found["workers"], found["dead"]) == (0, 0, 0)
-    assert "1 delayed messages in all queues" in commands.run("queues", status=1)  # Nobody takes what waits.
+    assert "1 delayed message in all queues" in commands.run("queues", status=1)  # Nobody takes what waits.
     with channel(quiet) as opened:
         opened.basic_get(quiet.queue.name)
         assert eventually(lambda: (first(commands)["waiting"], first(commands)["in_flight"]) == (6, 1))

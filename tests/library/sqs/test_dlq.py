@@ -125,7 +125,7 @@ def test_what_strangers_send_does_no_harm(quiet, commands, queue):
     assert commands.lines("dlq", "show", queue, "--id", line["message_id"])[0]["body"] == odd
     commands.run("dlq", "list", queue, status=1, PYTHONIOENCODING="ascii")
     terminal = commands.terminal("dlq", "resend", queue, "--task", "leave_trace", "--dry-run")
-    terminal.expect("1 messages would be sent")
+    terminal.expect("1 message would be sent")
     assert "would resend" in terminal.before
     assert not re.search("\x1b(\\[31m|])", terminal.before)
     terminal.wait()
@@ -189,9 +189,9 @@ def test_resend_moves_single_ones_with_what_belongs_to_them(quiet, commands, que
     }
     put(quiet, [celery_body(n) for n in range(3)], MessageAttributes=attributes)
     put(quiet, [celery_body(7, "pkg.tasks.high.other")], MessageGroupId="other")
-    assert "1 messages would be sent" in commands.run("dlq", "resend", queue, "--id", "00000001", "--dry-run")
+    assert "1 message would be sent" in commands.run("dlq", "resend", queue, "--id", "00000001", "--dry-run")
     assert visible(quiet) == 4
-    assert "1 messages sent" in commands.run("dlq", "resend", queue, "--id", "00000001")
+    assert "1 message sent" in commands.run("dlq", "resend", queue, "--id", "00000001")
     assert (visible(quiet), visible(quiet, dead=False)) == (3, 1)
     (message,) = quiet.client("sqs").receive_message(
         QueueUrl=quiet.url(), MessageAttributeNames=["All"], AttributeNames=["All"]
@@ -262,7 +262,7 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     if IS_FIFO:
         seen = len(commands.lines("dlq", "list", queue, status=1))
         assert 2 <= seen <= 20
-        assert f"{60 - seen} more messages were not shown: SQS returns ten messages of a group" in commands.errors
+        assert f"{60 - seen} more messages not shown: SQS returns ten messages of a group" in commands.errors
         commands.run("dlq", "export", queue, tmp_path / "part.jsonl", status=1)
     commands.run("dlq", "export", queue, "-", "--remove", status=2)
     said = commands.run("dlq", "export", queue, file, "--dry-run", status=int(IS_FIFO))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
+
+from . import service
+from .contract import ContractError
 
 
 class Failure(click.ClickException):
@@ -15,8 +20,18 @@ class Failure(click.ClickException):
     exit_code = 2
 
 
+def replace_unencodable() -> None:
+    """Print a question mark in place of a character that the terminal's encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 class Documented(click.Command):
-    """A command whose help ends with `examples`: command lines without the service's name."""
+    """A command whose help ends with `examples`: command lines without the service's name.
+
+    In them, `{queue}`, `{worker}` and `{module}` stand for the first queue, its worker and its module of tasks.
+    """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
@@ -24,9 +39,20 @@ class Documented(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""
+        names = _first_names()
         with formatter.section("Examples"):
             for example in self.examples:
-                formatter.write(f"  {ctx.find_root().info_name} {example}\n")
+                formatter.write(f"  {ctx.find_root().info_name} {example.format(**names)}\n")
+
+
+def _first_names() -> dict[str, str]:
+    """Return the names that examples use; placeholders if the contract cannot be read, so that help is shown."""
+    try:
+        contract = service.contract()
+    except (ContractError, OSError):
+        return {name: f"<{name}>" for name in ("queue", "worker", "module")}
+    queue = contract.queues[0]
+    return {"queue": queue.name, "worker": contract.worker_of(queue).name, "module": queue.module}
 
 
 class Number(click.FloatRange):

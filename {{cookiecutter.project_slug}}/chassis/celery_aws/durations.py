@@ -1,4 +1,4 @@
-"""Durations as people read them."""
+"""Durations and counts as people read them."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ def age(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{max(0, seconds):.0f}s"
+
+
+def counted(count: object, noun: str) -> str:
+    """Return a number with its noun, which is in the plural unless the number is 1."""
+    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"

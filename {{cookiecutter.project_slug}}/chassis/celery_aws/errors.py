@@ -55,7 +55,8 @@ class NotAllSentError(RuntimeError):
         """Id, name and reason for each task that was not sent. All other tasks of the batch were sent."""
         listed = "\n".join(f"  {task}[{task_id}]: {reason}" for task_id, task, reason in self.failed[:10])
         more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""
-        super().__init__(f"{len(self.failed)} tasks were not sent:\n{listed}{more}")
+        count = "1 task was" if len(self.failed) == 1 else f"{len(self.failed)} tasks were"
+        super().__init__(f"{count} not sent:\n{listed}{more}")
 
 
 class UnknownTaskError(LookupError):

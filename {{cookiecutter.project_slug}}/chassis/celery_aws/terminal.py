@@ -6,7 +6,6 @@ Exit codes, for scripts and cron: 0 no findings, 1 something was found or left o
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import signal
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .commands import Documented, Failure
+from .commands import Documented, Failure, replace_unencodable
 
 FOUND = 1
 """Exit code if something was found or left over."""
@@ -34,9 +33,7 @@ class Command(Documented):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; characters that a terminal cannot show are replaced."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
+        replace_unencodable()
         with explained(), _terminable():
             return super().invoke(ctx)
 

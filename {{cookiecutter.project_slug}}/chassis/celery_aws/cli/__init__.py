@@ -6,16 +6,21 @@ import importlib
 import importlib.util
 import json
 import sys
+from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
 import click
-from click.exceptions import NoSuchCommand
+from click.exceptions import MissingParameter, NoSuchCommand
 
 from .. import options, service
 from .. import worker as workers
-from ..commands import Documented, Failure, Number
+from ..commands import Documented, Failure, Number, replace_unencodable
 from ..contract import OPTION_NAMES
+from ..contract.reading import shown
+from ..durations import counted
+from ..errors import SettingsError
 from ..version import __version__
 
 OPERATIONS = (
@@ -90,10 +95,23 @@ class Command(click.Group):
         """Run the chosen command; report user errors as `Failure`."""
         try:
             return super().invoke(ctx)
+        except MissingParameter as error:
+            if error.param and error.param.name == "environment":
+                raise MissingParameter(_development(), error.ctx, error.param) from None
+            raise
         except (ValueError, LookupError, OSError) as error:
             if not _is_user_error(error):
                 raise
-            raise Failure(str(error)) from error
+            text = str(error)
+            if isinstance(error, SettingsError) and (hint := _development()):
+                text += f"\n{hint}"
+            raise Failure(text) from error
+
+
+def _development() -> str:
+    """Return how to use the environment of `make dev`; empty if it does not run in this folder."""
+    file = Path(".env.development")  # Written by celery_aws.dev, which images do not have.
+    return f"For the environment of `make dev`, run: . ./{file}" if file.exists() else ""
 
 
 def _is_user_error(error: BaseException) -> bool:
@@ -110,7 +128,7 @@ def main() -> None:
 
 
 @main.command(
-    context_settings={"ignore_unknown_options": True}, examples=("worker high", "worker high --loglevel DEBUG")
+    context_settings={"ignore_unknown_options": True}, examples=("worker {worker}", "worker {worker} --loglevel DEBUG")
 )
 @click.argument("name")
 @click.argument("celery_arguments", nargs=-1, type=click.UNPROCESSED)
@@ -135,7 +153,7 @@ def beat() -> None:
 
 @main.command(
     context_settings={"ignore_unknown_options": True},
-    examples=('send high.send_invoice "customer 7" 250 --wait 10', "send high.send_invoice 7 --countdown 60"),
+    examples=('send {module}.send_invoice "customer 7" 250 --wait 10', "send {module}.send_invoice 7 --countdown 60"),
 )
 @click.argument("task")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -172,13 +190,14 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
             value = result.get(timeout=wait, propagate=False)
         except NoResultYet as error:
             tried = f"; so far: {result.info!r}" if result.state == states.RETRY else ""
-            raise Failure(f"no result after {wait:g} seconds{tried}") from error
+            raise Failure(f"no result after {counted(f'{wait:g}', 'second')}{tried}") from error
         if not result.successful():
             raise Failure(f"the task failed: {value!r}")
-        click.echo(json.dumps(value, default=str))
+        replace_unencodable()
+        click.echo(shown(value))
 
 
-@main.command(examples=("health high", "health Beat"))
+@main.command(examples=("health {worker}", "health Beat"))
 @click.argument("worker")
 def health(worker: str) -> None:
     """Check whether a worker on this machine is alive.
@@ -205,7 +224,28 @@ def run_command(package: str) -> None:
     try:
         main()
     except Exception as error:  # noqa: BLE001 - raised again
+        if broken := _broken_line(error, package):
+            failure = Failure(broken)
+            failure.show()
+            sys.exit(failure.exit_code)
         raise error.with_traceback(_in_service(error.__traceback__, package))  # noqa: B904 - the same error
+
+
+def _broken_line(error: Exception, package: str) -> str:
+    """Return the line of the service that cannot be compiled or imported, and why; empty for other errors."""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").startswith(f"{package}.")
+    ]
+    if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):
+        file, line, why = str(error.filename), error.lineno, error.msg
+    elif isinstance(error, ImportError) and frames:
+        (file, line), why = frames[-1], str(error)
+    else:
+        return ""
+    path, here = Path(file), Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}, line {line}: {why}"
 
 
 def _in_service(traceback: TracebackType | None, package: str) -> TracebackType | None:

@@ -31,9 +31,11 @@ def command(rules: bool, as_json: bool) -> None:
         click.echo(json.dumps(asdict(named)))
         return
     data = contract_data()
-    whole, names = effective(data), dict.fromkeys(("queue_name", "dead_letter_queue_name"))
-    _print("QUEUE", [_named(held, queue) for queue in held.queues], [*whole["queues"], names])
+    whole = effective(data)
+    _print("QUEUE", held.queues, whole["queues"])
     _print("WORKER", held.workers, whole["workers"])
+    for queue in (_named(held, queue) for queue in held.queues):
+        click.echo(f"{queue.name}: {queue.queue_name}, dead-letter queue {queue.dead_letter_queue_name}")
     for queue in held.queues:
         says = f"{queue.seconds_to_dead_letter} s after its first failure, plus the time that its attempts take"
         click.echo(f"{queue.name}: a task that always fails is dead-lettered {says}")
@@ -42,6 +44,11 @@ def command(rules: bool, as_json: bool) -> None:
     others = "are refused" if held.refuse_unrouted_tasks else f"go to {held.default_queue.name}"
     click.echo(f"tasks outside the queues' modules{' and these routes' if held.routes else ''} {others}")
     recommend(data)
+
+
+NOT_IN_TABLE = ("name", "queue_name", "dead_letter_queue_name")
+"""Names are printed on lines of their own, where none is wrapped."""
+UNLIMITED_WIDTH = 100_000
 
 
 def contract_data() -> dict[str, Any]:
@@ -79,9 +86,12 @@ def _print(title: str, items: Sequence[Any], given: Sequence[Mapping[str, Any]])
     for item in items:
         made.add_column(item.name, justify="right", overflow="fold")
     for field in fields(items[0]):
-        if field.name in known and field.name != "name":
+        if field.name in known and field.name not in NOT_IN_TABLE:
             made.add_row(field.name, *(plain(_text(getattr(item, field.name))) for item in items))
-    console().print(made)
+    to = console()
+    if not to.is_terminal:  # So that each row is a line for grep.
+        to.width = UNLIMITED_WIDTH
+    to.print(made)
 
 
 def _text(value: object) -> str:

@@ -22,7 +22,7 @@ from ..contract import Contract
 from ..dlq import DeadLetterQueue, Peek, find
 from ..dlq import resend as resend_messages
 from ..dlq.message import Message, Selection, Sent, read_arguments
-from ..durations import age
+from ..durations import age, counted
 from ..terminal import (
     Decorated,
     Group,
@@ -76,14 +76,14 @@ def pages(dlq: DeadLetterQueue, peek: Peek, chosen: Selection, what: str) -> Ite
 def warn_unseen(dlq: DeadLetterQueue) -> None:
     """Print on standard error that some messages were not shown."""
     if dlq.unseen:
-        click.echo(f"about {dlq.unseen} more messages were not shown: {dlq.why_unseen}", err=True)
+        click.echo(f"about {counted(dlq.unseen, 'more message')} not shown: {dlq.why_unseen}", err=True)
 
 
 @command.command(
     "list",
     examples=(
-        "dlq list high",
-        "dlq list high --task high.send_invoice --older-than 2h",
+        "dlq list {queue}",
+        "dlq list {queue} --task {module}.send_invoice --older-than 2h",
     ),
 )
 @click.argument("queue")
@@ -126,7 +126,7 @@ def list_(
         if rows:
             _print(rows, contract, header=count <= ROWS_PER_TABLE)
     if not as_json:
-        click.echo(f"{count} dead-letter messages in {dlq.name}")
+        click.echo(f"{counted(count, 'dead-letter message')} in {dlq.name}")
         _print_kinds(kinds, contract)
     if limit is None or count < limit:
         warn_unseen(dlq)
@@ -166,7 +166,7 @@ def _print(messages: list[Message], contract: Contract, *, header: bool) -> None
     to.print(made)
 
 
-@command.command(examples=("dlq show high --id 2f1c9a44",))
+@command.command(examples=("dlq show {queue} --id 2f1c9a44",))
 @click.argument("queue")
 @click.option("--id", "wanted", required=True, metavar="ID", help="Prefix of the id, at least 8 characters.")
 @live_options
@@ -208,9 +208,9 @@ command.add_command(options.load(f"{__package__}", options.broker()).redrive)
 
 @command.command(
     examples=(
-        "dlq resend high --id 2f1c9a44",
-        "dlq resend high --task high.send_invoice --dry-run",
-        """dlq resend high --id 2f1c9a44 --args '["customer 7", 250]'""",
+        "dlq resend {queue} --id 2f1c9a44",
+        "dlq resend {queue} --task {module}.send_invoice --dry-run",
+        """dlq resend {queue} --id 2f1c9a44 --args '["customer 7", 250]'""",
     )
 )
 @click.argument("queue")
@@ -255,7 +255,7 @@ def resend(
         warn_unseen(dlq)
         raise Failure(f"no message in {dlq.name} matches")
     what = "would be sent" if dry_run else "sent"
-    text = f"{sent} messages {what} to {dlq.target}" + (f", {left} left" if left else "")
+    text = f"{counted(sent, 'message')} {what} to {dlq.target}" + (f", {left} left" if left else "")
     say(as_json, text, sent=0 if dry_run else sent, left=left + (sent if dry_run else 0))
     warn_unseen(dlq)
     finish(left)
@@ -276,7 +276,7 @@ def _edited(found: list[Message], args: str | None, kwargs: str | None) -> list[
         Failure: there is no message, or there are several.
     """
     if len(found) != 1:
-        raise Failure(f"{len(found)} messages match; --args and --kwargs require exactly one")
+        raise Failure(f"{counted(len(found), 'message')} match; --args and --kwargs require exactly one")
     call = found[0].call
     held = (call.args, call.kwargs) if call and call.is_decoded else ("[]", "{}")
     return [found[0].edited(*read_arguments(args or held[0], kwargs or held[1]))]
@@ -291,8 +291,8 @@ def _report(outcome: Sent[Message]) -> int:
 
 @command.command(
     examples=(
-        "dlq export high messages.jsonl",
-        "dlq export high old.jsonl --older-than 3d --remove",
+        "dlq export {queue} messages.jsonl",
+        "dlq export {queue} old.jsonl --older-than 3d --remove",
     )
 )
 @click.argument("queue")
@@ -322,7 +322,7 @@ def export(
     dlq = find(queue, environment)
     written = _export(dlq, file, selection(ids, task, older_than), remove=remove, dry_run=dry_run)
     what = "would be written" if dry_run else "written"
-    say(as_json, f"{written} messages {what} to {file}", written=written, file=file, unseen=dlq.unseen)
+    say(as_json, f"{counted(written, 'message')} {what} to {file}", written=written, file=file, unseen=dlq.unseen)
     warn_unseen(dlq)
     finish(dlq.unseen)
 
@@ -359,8 +359,8 @@ def _opened(file: str) -> IO[str]:
 @command.command(
     "import",
     examples=(
-        "dlq import high messages.jsonl",
-        "dlq import high messages.jsonl --to queue",
+        "dlq import {queue} messages.jsonl",
+        "dlq import {queue} messages.jsonl --to queue",
     ),
 )
 @click.argument("queue")
@@ -392,7 +392,9 @@ def import_(queue: str, file: str, to: str, skip: int, dry_run: bool, environmen
             click.echo(f"interrupted; continue with --skip {skip + sent + left}", err=True)
             raise
     name = dlq.name if to_dead else dlq.target
-    text = f"{total} messages would be sent to {name}" if dry_run else f"{sent} messages sent to {name}, {left} left"
+    text = f"{counted(sent, 'message')} sent to {name}, {left} left"
+    if dry_run:
+        text = f"{counted(total, 'message')} would be sent to {name}"
     say(as_json, text, sent=sent, left=left, total=total)
     finish(left)
 
@@ -410,7 +412,7 @@ def _lines(file: str, skip: int, dlq: DeadLetterQueue) -> Iterator[Message]:
             yield message
 
 
-@command.command(examples=("dlq purge high",))
+@command.command(examples=("dlq purge {queue}",))
 @click.argument("queue")
 @click.option("--yes", is_flag=True, help="Do not prompt.")
 @click.option("--dry-run", is_flag=True, help="Only count the messages.")
@@ -423,11 +425,11 @@ def purge(queue: str, yes: bool, dry_run: bool, environment: str, as_json: bool)
     dlq = find(queue, environment)
     if dry_run or not dlq.depth:
         would = "would be deleted" if dry_run else "to delete"
-        say(as_json, f"about {dlq.depth} messages {would} in {dlq.name}", purged=0, there=dlq.depth)
+        say(as_json, f"about {counted(dlq.depth, 'message')} {would} in {dlq.name}", purged=0, there=dlq.depth)
         return
     file = ""
     if not yes:
-        click.echo(f"About {dlq.depth} messages in {dlq.name} will be deleted.", err=True)
+        click.echo(f"About {counted(dlq.depth, 'message')} in {dlq.name} will be deleted.", err=True)
         if click.confirm("Export them first?", default=True, err=True):
             file = click.prompt("To which file", default=f"{dlq.name}-{time.strftime('%F-%H%M%S')}.jsonl", err=True)
         typed = click.prompt(f"Type {dlq.name} to delete them", default="", show_default=False, err=True)
@@ -438,6 +440,6 @@ def purge(queue: str, yes: bool, dry_run: bool, environment: str, as_json: bool)
         say(as_json, text, purged=purged)
         return
     purged = _export(dlq, file, Selection(), remove=True)
-    say(as_json, f"{purged} messages written to {file} and deleted", purged=purged, file=file)
+    say(as_json, f"{counted(purged, 'message')} written to {file} and deleted", purged=purged, file=file)
     warn_unseen(dlq)
     finish(dlq.unseen)

@@ -47,7 +47,7 @@ def list_(watch: bool, every: float, environment: str, as_json: bool) -> None:
     finish(not all(each.is_well for each in found))
 
 
-@command.command(examples=("queues pause high --environment production",))
+@command.command(examples=("queues pause {queue} --environment production",))
 @click.argument("queue")
 @live_options
 def pause(queue: str, environment: str, as_json: bool) -> None:
@@ -59,7 +59,7 @@ def pause(queue: str, environment: str, as_json: bool) -> None:
     say(as_json, pausing.chosen(env.contract.broker).pause(env, env.contract.queue(queue)), queue=queue, paused=True)
 
 
-@command.command(examples=("queues resume high --environment production",))
+@command.command(examples=("queues resume {queue} --environment production",))
 @click.argument("queue")
 @live_options
 def resume(queue: str, environment: str, as_json: bool) -> None:
@@ -68,7 +68,7 @@ def resume(queue: str, environment: str, as_json: bool) -> None:
     say(as_json, pausing.chosen(env.contract.broker).resume(env, env.contract.queue(queue)), queue=queue, paused=False)
 
 
-@command.command(examples=("queues purge high --yes",))
+@command.command(examples=("queues purge {queue} --yes",))
 @click.argument("queue")
 @click.option("--yes", is_flag=True, help="Do not prompt.")
 @live_options

@@ -14,6 +14,7 @@ from flask import Flask, Response, abort, current_app, flash, redirect, render_t
 from .. import dlq as dead
 from ..dlq import DeadLetterQueue, Peek
 from ..dlq.message import ArgumentsError, Message, Selection, Sent, read_arguments
+from ..durations import counted
 from .overview import find_queue
 
 MOST_SHOWN = 100
@@ -121,7 +122,7 @@ def resend(queue: str) -> Any:
             outcome = dead.resend(dlq, peek, page) if page else Sent[Message]((), ())
             sent += len(outcome.accepted)
             refused += [f"{message.id} was not sent: {reason}" for message, reason in outcome.refused]
-    flash(f"{sent} messages sent to {dlq.target}.")
+    flash(f"{counted(sent, 'message')} sent to {dlq.target}.")
     for line in refused[:10]:
         flash(line)
     return redirect(url_for("queue", queue=queue), 303)

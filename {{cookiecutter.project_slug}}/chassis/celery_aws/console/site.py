@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..aws import explanation
 from ..commands import Failure
-from ..durations import age
+from ..durations import age, counted
 from . import dead_letters, overview, tasks
 from .access import protect
 from .text import editable, readable, utc
@@ -33,6 +33,7 @@ def make_app(env: Any, token: str, *, read_only: bool) -> Flask:
     app.extensions.update(env=env, peeking=threading.Lock())
     app.jinja_options = {"finalize": readable, "trim_blocks": True, "lstrip_blocks": True}
     app.add_template_filter(age)
+    app.add_template_filter(counted)
     app.add_template_filter(editable)
     app.add_template_filter(readable)
     app.add_template_filter(utc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -23,7 +24,7 @@ from .model import (
     Worker,
     queue_of_module,
 )
-from .reading import SECTIONS, decode, effective, implied_workers, is_version_1, parse, texts
+from .reading import SECTIONS, decode, effective, implied_workers, is_version_1, parse, shown, texts
 from .rules import (
     MAX_NAME_CHARACTERS,
     QUEUE_RULES,
@@ -49,6 +50,12 @@ _INSTEAD = {
     "float": "digits, such as 0.5",
     "bool": "false",
 }
+_IN_QUOTES = {
+    "int": r"-?(0|[1-9][0-9]{0,14})",
+    "float": r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?",
+    "bool": "true|false",
+}
+"""Texts that are a value without their quotes. Answers to questions are none: the template removes the quotes."""
 
 MAX_SCHEDULES = 200
 
@@ -87,7 +94,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.of}: " if self.of else ""
-        given = json.dumps(self.value, ensure_ascii=True, default=str)
+        given = shown(self.value)
         if len(given) > 60:
             given = given[:57] + "..."
         lines = [f"{where}{self.field} {self.rule}", f"    given: {given}"]
@@ -204,7 +211,7 @@ def _route_findings(data: Mapping[str, Any]) -> Iterator[Finding]:
         return
     for pattern, queue in routes.items():
         if queue not in known:
-            rule = f"must route {json.dumps(pattern)} to a queue of the contract"
+            rule = f"must route {shown(pattern)} to a queue of the contract"
             yield Problem("routes", queue, rule, ", ".join(map(str, known))), False
 
 
@@ -243,7 +250,7 @@ def _schedule_findings(data: Mapping[str, Any], service: Mapping[str, Any], abse
         of, values = f"schedule {label}", {**service, **SCHEDULE_DEFAULTS, "fifo": False}
         yield from _shape(schedule, kinds, values, of)
         values.update({name: schedule[name] for name in ("args", "kwargs") if name in schedule})
-        queue = values["queue"] or queue_of_module(str(values.get("task", "")), str(data.get("package")), queues)
+        queue = values.get("queue") or queue_of_module(str(values.get("task", "")), str(data.get("package")), queues)
         if queue in queues:
             values["fifo"] = queues[queue].get("fifo") is True
         elif "task" in values:
@@ -382,6 +389,8 @@ def _shape(
 ) -> Iterator[Finding]:
     """Yield fields that are missing, unknown or of the wrong type; put the valid ones into `fitting`.
 
+    Those of the wrong type are removed from it, so that no rule compares others with a default instead.
+
     Args:
         data: the fields.
         kinds: the types of all known fields.
@@ -411,7 +420,15 @@ def _shape(
             if fits and (kind in ("str", "bool") or -math.inf < value < math.inf):
                 fitting[name] = value
             else:
-                yield Problem(name, value, f"must be {_KIND_NAMES[kind]}", _INSTEAD[kind], of), False
+                fitting.pop(name, None)
+                yield Problem(name, value, f"must be {_KIND_NAMES[kind]}", _instead(value, kind), of), False
+
+
+def _instead(value: object, kind: str) -> str:
+    """Return what to write in place of a value of the wrong type."""
+    if isinstance(value, str) and re.fullmatch(_IN_QUOTES.get(kind, "(?!)"), value):
+        return f"{value} without quotes"
+    return _INSTEAD[kind]
 
 
 def _broken(rules: Sequence[Rule], values: Mapping[str, Any], of: str = "") -> Iterator[Finding]:

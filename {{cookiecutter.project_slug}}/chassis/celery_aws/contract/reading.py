@@ -110,6 +110,12 @@ def implied_workers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, "queues": [name]} for name in names if name not in served]
 
 
+def shown(value: object) -> str:
+    """Return a value as JSON for people: letters as they are, but control characters escaped."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 def texts(value: object) -> list[str]:
     """Return a list of texts; an empty one in place of anything else."""
     return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else []

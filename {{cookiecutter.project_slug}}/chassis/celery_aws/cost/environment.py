@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import Contract, Worker
+from ..durations import counted
 from . import Line, dollars_each
 
 HOURS_PER_MONTH = 730
@@ -194,7 +195,7 @@ def _monitoring(contract: Contract, environment: Environment) -> Iterator[Item]:
         yield Item("published metrics", str(published), published, "custom_metric")
     if contract.task_metrics:
         tasks, queues = environment.tasks, len(contract.queues)
-        units = f"({tasks} tasks x {METRICS_OF_TASK} + {queues} queues x {METRICS_OF_QUEUE})"
+        units = f"({counted(tasks, 'task')} x {METRICS_OF_TASK} + {counted(queues, 'queue')} x {METRICS_OF_QUEUE})"
         count = tasks * METRICS_OF_TASK + queues * METRICS_OF_QUEUE
         yield Item("metrics of tasks", units, count, "custom_metric")
 

@@ -27,8 +27,8 @@ STATE_COLOURS = {
 STATE_WIDTH = len("retry_requested")
 LEAST_TASK_WIDTH, MOST_TASK_WIDTH = 24, 32
 """Names of tasks up to this length are aligned."""
-ID_LENGTH = 8
-"""As `dlq --id` takes."""
+UUID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f-]+")
+"""Of such an id, the first part is shown, which `dlq --id` takes; others, such as those of schedules, as a whole."""
 INDENT = " " * len("HH:MM:SS  ")
 ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -66,7 +66,9 @@ class Lines:
             text.append(f"{self._task(fields['task'])}  ")
         text.append(clean(message))
         if "task_id" in fields:
-            text.append(f"  {printable(fields['task_id'])[:ID_LENGTH]}", PALE)
+            task_id = printable(fields["task_id"])
+            uuid = UUID.fullmatch(task_id)
+            text.append(f"  {uuid[1] if uuid else task_id}", PALE)
         below += str(fields.get("exception") or "").splitlines()
         return text.append("".join(f"\n{INDENT}{clean(line)}" for line in below))
 

@@ -19,6 +19,7 @@ from kombu.transport.native_delayed_delivery import CELERY_DELAYED_DELIVERY_EXCH
 
 from ..brokers.rabbitmq import DEAD_LETTER_EXCHANGE, TASK_EXCHANGE, dead_letter_queue, markers, work_queue
 from ..contract import Queue
+from ..durations import counted
 from ..environment.rabbitmq import BrokerError, Environment
 from ..environment.rabbitmq import explanation as explained
 from ..errors import SettingsError
@@ -308,7 +309,7 @@ def _worker(env: Environment, queue: Queue, connection: Any, name: str) -> Findi
         pass
     _, waiting, consumers = connection.channel().queue_declare(name, passive=True)
     if consumers:
-        return well("D501", queue.name, f"{consumers} workers")
+        return well("D501", queue.name, counted(consumers, "worker"))
     if not worker.min and not waiting:
         return well("D501", queue.name, "scaled to zero, no messages")
     advice = "check the workers' logs, and the desired number of workers"

@@ -1,1 +1,1 @@
-"""One module per queue: a task in `tasks/high.py` goes to the queue `high`."""
+"""One module per queue: a task in `<queue>.py` goes to that queue. A dash in its name is an underscore here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from ...durations import counted
 from ...queues.rabbitmq import Depth
 from ...terminal import table
 from ..paused import named
@@ -16,7 +17,7 @@ Exits with 1 if a queue is paused, if a dead-letter queue is not empty, or if me
 
 def rendered(found: list[Depth], title: str) -> Table:
     """Return a table of the queues."""
-    delayed = f"{found[0].delayed_of_all:,} delayed messages in all queues" if found else ""
+    delayed = f"{counted(f'{found[0].delayed_of_all:,}', 'delayed message')} in all queues" if found else ""
     made = table(title=title, title_justify="left", title_style="", caption=delayed, caption_justify="left")
     made.caption_style = ""
     made.add_column("QUEUE", overflow="fold")

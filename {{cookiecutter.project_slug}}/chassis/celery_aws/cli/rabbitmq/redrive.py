@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from ...dlq.rabbitmq import DeadLetterQueue
+from ...durations import counted
 from ...environment import find
 from ...terminal import Command, finish, live_options, printable, progress, say
 
 
-@click.command(name="redrive", cls=Command, examples=("dlq redrive high", "dlq redrive high --rate 10"))
+@click.command(name="redrive", cls=Command, examples=("dlq redrive {queue}", "dlq redrive {queue} --rate 10"))
 @click.argument("queue")
 @click.option("--rate", type=click.IntRange(1, 500), metavar="N", help="Maximum number of messages per second.")
 @click.option("--dry-run", is_flag=True, help="Only count the messages.")
@@ -31,12 +32,12 @@ def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_js
     dlq = DeadLetterQueue(env, env.contract.queue(queue))
     if dry_run or not dlq.depth:
         would = "would be moved" if dry_run else "to move"
-        say(as_json, f"{dlq.depth} messages {would} to {dlq.target}", moved=0, there=dlq.depth)
+        say(as_json, f"{counted(dlq.depth, 'message')} {would} to {dlq.target}", moved=0, there=dlq.depth)
         return
     with stoppable() as is_stopped, progress("moving", dlq.depth) as done:
         moved = dlq.move(rate or 100, _reported(rate, is_stopped, done))
     status = "COMPLETED" if moved == dlq.depth else "STOPPED"
-    text = f"{status.lower()}: {moved} of {dlq.depth} messages moved to {dlq.target}"
+    text = f"{status.lower()}: {moved} of {counted(dlq.depth, 'message')} moved to {dlq.target}"
     say(as_json, text, status=status, moved=moved, total=dlq.depth)
     finish(moved < dlq.depth)
 

@@ -19,6 +19,7 @@ from ...contract.model import CONTROL_POLL_SECONDS, MONTH_SECONDS
 from ...contract.schedules import due_times
 from ...cost import Line, dollars_each, read_prices
 from ...cost.environment import environment_lines
+from ...durations import counted
 from ...terminal import Command, console, json_option, plain, table
 from .. import environment_cost
 
@@ -88,7 +89,7 @@ def lines(contract: Contract, load: Load, prices: Mapping[str, Any]) -> list[Lin
         found.append(Line("sent by schedules", formula, periodic + load.long_delays, "scheduled_message", price))
     if contract.remote_control:
         least = sum(worker.min for worker in contract.workers)
-        formula = f"{least} workers x 30 days / {CONTROL_POLL_SECONDS} s x {READ_UNITS_PER_POLL:g} units"
+        formula = f"{counted(least, 'worker')} x 30 days / {CONTROL_POLL_SECONDS} s x {READ_UNITS_PER_POLL:g} units"
         units = least * MONTH_SECONDS / CONTROL_POLL_SECONDS * READ_UNITS_PER_POLL
         found.append(Line("remote control", formula, units, "control_read", dollars_each(prices["control_read"])))
     for name, price in prices.items():

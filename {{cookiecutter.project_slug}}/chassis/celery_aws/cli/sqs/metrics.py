@@ -17,7 +17,7 @@ TITLES = {DEPTH: "waiting", AGE: "oldest, s", SENT: "sent", DONE: "done"}
 """Display name of each metric; the last two are counts per period."""
 
 
-@click.command(name="metrics", cls=Command, examples=("metrics", "metrics high --hours 24 --html metrics.html"))
+@click.command(name="metrics", cls=Command, examples=("metrics", "metrics {queue} --hours 24 --html metrics.html"))
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
 @click.option("--hours", type=Number(0.1, 336), default=3, show_default=True, help="Time span.")
 @click.option("--html", "file", type=click.Path(dir_okay=False, writable=True), help="Also write an HTML page.")

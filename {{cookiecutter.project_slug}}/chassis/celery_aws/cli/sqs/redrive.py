@@ -11,6 +11,7 @@ import click
 from ...commands import Failure
 from ...dlq.sqs import DeadLetterQueue
 from ...dlq.sqs.queue import RUNNING
+from ...durations import counted
 from ...environment import find
 from ...terminal import Command, console, finish, live_options, plain, progress, say, table
 
@@ -22,9 +23,9 @@ POLL_SECONDS = 1
     name="redrive",
     cls=Command,
     examples=(
-        "dlq redrive high --rate 10",
-        "dlq redrive high --status",
-        "dlq redrive high --cancel",
+        "dlq redrive {queue} --rate 10",
+        "dlq redrive {queue} --status",
+        "dlq redrive {queue} --cancel",
     ),
 )
 @click.argument("queue")
@@ -58,14 +59,14 @@ def redrive(
         if not running:
             raise Failure(f"no redrive of {dlq.name} is running")
         moved = _cancel(dlq, running["TaskHandle"], wait=not no_wait)
-        say(as_json, f"cancelled after about {moved} messages", cancelled=True, moved=moved)
+        say(as_json, f"cancelled after about {counted(moved, 'message')}", cancelled=True, moved=moved)
         return
     if running:
         raise Failure(f"a redrive of {dlq.name} is running; --status shows it, --cancel stops it")
     target = dlq.target
     if dry_run or not dlq.depth:
         would = "would be moved" if dry_run else "to move"
-        say(as_json, f"about {dlq.depth} messages {would} to {target}", moved=0, there=dlq.depth)
+        say(as_json, f"about {counted(dlq.depth, 'message')} {would} to {target}", moved=0, there=dlq.depth)
         return
     dlq.start_move(rate)
     if no_wait:
@@ -87,7 +88,7 @@ def _cancel(dlq: DeadLetterQueue, handle: str, *, wait: bool) -> int:
 def _print_end(last: dict[str, Any], target: str, *, as_json: bool) -> None:
     moved, total = (last.get(f"ApproximateNumberOfMessages{what}", 0) for what in ("Moved", "ToMove"))
     why = f": {last['FailureReason']}" if last.get("FailureReason") else ""
-    text = f"{last['Status'].lower()}: about {moved} of {total} messages moved to {target}{why}"
+    text = f"{last['Status'].lower()}: about {moved} of {counted(total, 'message')} moved to {target}{why}"
     say(as_json, text, status=last["Status"], moved=moved, total=total)
 
 

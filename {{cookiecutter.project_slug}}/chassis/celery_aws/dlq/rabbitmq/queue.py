@@ -16,6 +16,7 @@ from amqp import spec
 
 from ...brokers.rabbitmq import DEAD_LETTER_EXCHANGE, TASK_EXCHANGE
 from ...contract import Queue
+from ...durations import counted
 from ...environment.rabbitmq import Environment, explained
 from ...errors import QueueMissingError
 from ..message import Sent
@@ -90,7 +91,7 @@ class DeadLetterQueue:
 
     def redrive(self) -> str:
         """Move all messages to the original queue; return a message for the operator."""
-        return f"{self.move()} of {self.depth} messages moved to {self.target}"
+        return f"{self.move()} of {counted(self.depth, 'message')} moved to {self.target}"
 
     def close(self) -> None:
         """Close the connection for sending."""
@@ -104,7 +105,7 @@ class DeadLetterQueue:
             for page in peek.pages():
                 peek.delete(page)
                 purged += len(page)
-        return purged, f"{purged} messages deleted"
+        return purged, f"{counted(purged, 'message')} deleted"
 
     @cached_property
     def _producer(self) -> Any:

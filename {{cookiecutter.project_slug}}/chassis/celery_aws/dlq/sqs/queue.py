@@ -13,6 +13,7 @@ from typing import Any
 
 from ...brokers.sqs.batching import ENTRIES_PER_REQUEST, MAX_REQUEST_BYTES, send_batch, size_bytes
 from ...contract import Queue
+from ...durations import counted
 from ...environment.sqs import Environment
 from ..message import Sent
 from .messages import SqsMessage, imported, received
@@ -137,7 +138,7 @@ class DeadLetterQueue:
         if self.running_move():
             raise RedriveRunningError(f"a redrive of {self.name} is running")
         self.start_move()
-        return f"SQS moves about {self.depth} messages to {self.target}"
+        return f"SQS moves about {counted(self.depth, 'message')} to {self.target}"
 
     def close(self) -> None:
         """Do nothing; clients of AWS are shared."""
@@ -145,7 +146,7 @@ class DeadLetterQueue:
     def purge(self) -> tuple[int, str]:
         """Delete all messages; return their approximate number and a message for the operator."""
         self.env.sqs.purge_queue(QueueUrl=self.url)
-        return self.depth, f"about {self.depth} messages deleted; SQS takes up to a minute"
+        return self.depth, f"about {counted(self.depth, 'message')} deleted; SQS takes up to a minute"
 
 
 class Peek:
