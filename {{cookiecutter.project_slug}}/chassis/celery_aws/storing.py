@@ -69,6 +69,11 @@ class ResilientBackend:
         """Return whether an error is due to the backend or the network, and not to the value to store."""
         raise NotImplementedError
 
+    @property
+    def place(self) -> str:
+        """Where the results are, for error messages; without passwords."""
+        raise NotImplementedError
+
     # Every request
 
     def with_retries(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
