@@ -125,11 +125,16 @@ def problems(files: Iterable[Path]) -> Iterator[str]:
                 yield f"{path.relative_to(emulator.PROJECT)}: {error}"
 
 
-def supervise(processes: Processes, contract: Contract, next_steps: str, output: Output) -> bool:
+def supervise(
+    processes: Processes, contract: Contract, emulated: emulator.Emulator, next_steps: str, output: Output
+) -> bool:
     """Restart the service's processes when files change, until nobody reads the output.
 
     Returns:
         Whether the contract has changed, which may need other processes and another emulator.
+
+    Raises:
+        EmulatorError: the emulator, or one of its servers, has ended.
     """
     say = partial(processes.show, SUPERVISOR)
     ours = service_commands(contract)
@@ -138,6 +143,9 @@ def supervise(processes: Processes, contract: Contract, next_steps: str, output:
         processes.pump(POLL_SECONDS)
         for name, status in processes.ended().items():
             say(f"{name} ended with status {status}; it starts again when a file changes")
+        if ended := emulated.ended():
+            say(f"{ended}; stopping all, because the queues and their messages are lost")
+            raise emulator.EmulatorError(f"{ended}; start `make dev` again")
         if next_steps and all(liveness_file(contract, worker.name).exists() for worker in contract.workers):
             output.write(next_steps)
             next_steps = ""
@@ -166,7 +174,7 @@ def run(output: Output) -> bool:
 
     Raises:
         ContractError: the contract breaks rules.
-        EmulatorError: the emulator did not start.
+        EmulatorError: the emulator did not start, or has ended.
         ProcfileError: a line of the Procfile cannot be run.
     """
     contract = read(emulator.CONTRACT)
@@ -177,8 +185,8 @@ def run(output: Output) -> bool:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["LIVENESS_DIRECTORY"] = str(folder)
         log = folder / "workers.log"
-        variables = stack.enter_context(emulator.running())
-        variables |= {console.LOG_FILE: str(log), "LIVENESS_DIRECTORY": str(folder)}
+        emulated = stack.enter_context(emulator.started())
+        variables = emulated.variables | {console.LOG_FILE: str(log), "LIVENESS_DIRECTORY": str(folder)}
         stack.enter_context(environment_file(variables))
         environment = process_environment(variables)
         if address := stack.enter_context(console.running(contract.package, environment)):
@@ -194,7 +202,7 @@ def run(output: Output) -> bool:
         processes = Processes({**ours, **owners}, owners, environment, emulator.PROJECT, show)
         stack.callback(processes.stop)
         processes.start()
-        return supervise(processes, contract, guide(contract, address), output)
+        return supervise(processes, contract, emulated, guide(contract, address), output)
 
 
 def interrupt(number: int, frame: Any) -> None:
