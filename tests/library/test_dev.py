@@ -54,6 +54,9 @@ def test_dev_when_files_change_then_restarts_unless_they_are_wrong(folder, tmp_p
 
     with log.open("wb") as output, running(folder, output) as process:
         says(READY)
+        source.with_name("nope.py").write_text("", encoding="utf-8")
+        says("tasks/nope.py belongs to no queue")
+        source.with_name("nope.py").unlink()
         source.write_text(before + "def broken(:\n", encoding="utf-8")
         says(f"{source.name}, line {before.count(chr(10)) + 1}: ")
         source.write_text(before + "raise LookupError('at import')\n", encoding="utf-8")

@@ -25,7 +25,7 @@ from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import serialization
 
-from . import brokers, configuration, delivery, errors, log_fields, tracing
+from . import brokers, configuration, delivery, errors, log_fields, strays, tracing
 from .checks import is_accepted
 from .contract import Contract, Queue
 from .failures import describe
@@ -409,6 +409,9 @@ class Service(Celery, Generic[SettingsT]):
         for candidate in (name, of_queue, f"{package}.{name}"):
             if candidate in self.tasks:
                 return self.tasks[candidate]
+        for module, why in strays.stray_modules(self.contract).items():
+            if module in name.replace("-", "_").split(".")[:-1]:
+                raise errors.UnknownTaskError(f"unknown task {name!r}: {why}")
         known = sorted(self.contract.short_name(task) for task in self.tasks if task.startswith(f"{package}."))
         raise errors.UnknownTaskError(f"unknown task {name!r}; tasks: {', '.join(known) or 'none'}")
 

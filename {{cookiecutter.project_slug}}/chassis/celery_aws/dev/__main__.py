@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.text import Text
 
-from .. import terminal
+from .. import strays, terminal
 from ..contract import Contract, ContractError, read
 from ..health import liveness_file
 from . import console, emulator, procfile
@@ -125,6 +125,25 @@ def problems(files: Iterable[Path]) -> Iterator[str]:
                 yield f"{path.relative_to(emulator.PROJECT)}: {error}"
 
 
+def warn_of_strays(contract: Contract, say: Callable[[str], None]) -> None:
+    """Say which modules of tasks no worker loads."""
+    for line in strays.stray_modules(contract, SOURCES / contract.package).values():
+        say(line)
+
+
+def report_ended(processes: Processes, emulated: emulator.Emulator, say: Callable[[str], None]) -> None:
+    """Say which processes have ended.
+
+    Raises:
+        EmulatorError: the emulator, or one of its servers, has ended.
+    """
+    for name, status in processes.ended().items():
+        say(f"{name} ended with status {status}; it starts again when a file changes")
+    if ended := emulated.ended():
+        say(f"{ended}; stopping all, because the queues and their messages are lost")
+        raise emulator.EmulatorError(f"{ended}; start `make dev` again")
+
+
 def supervise(
     processes: Processes, contract: Contract, emulated: emulator.Emulator, next_steps: str, output: Output
 ) -> bool:
@@ -139,13 +158,10 @@ def supervise(
     say = partial(processes.show, SUPERVISOR)
     ours = service_commands(contract)
     running = seen = modified()
+    warn_of_strays(contract, say)
     while output.is_read:
         processes.pump(POLL_SECONDS)
-        for name, status in processes.ended().items():
-            say(f"{name} ended with status {status}; it starts again when a file changes")
-        if ended := emulated.ended():
-            say(f"{ended}; stopping all, because the queues and their messages are lost")
-            raise emulator.EmulatorError(f"{ended}; start `make dev` again")
+        report_ended(processes, emulated, say)
         if next_steps and all(liveness_file(contract, worker.name).exists() for worker in contract.workers):
             output.write(next_steps)
             next_steps = ""
@@ -162,6 +178,7 @@ def supervise(
             processes.stop()
             return True
         running = now
+        warn_of_strays(contract, say)
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         say(f"{changed[0].relative_to(emulator.PROJECT)}{more} changed; restarting {', '.join(ours)}")
         processes.stop(ours)
