@@ -281,3 +281,12 @@ def test_result_store_that_is_elsewhere_is_found(look):
     assert found["D401"].is_well is False
     assert "secret-word" not in str(found)
     assert look(**{name: ""})["D401"].is_well is None
+
+
+@pytest.mark.skipif(CONTRACT["results"] not in ("s3", "dynamodb"), reason="results are not at AWS")
+def test_results_when_there_are_no_credentials_then_the_check_could_not_run(working):
+    commands = Commands(working)
+    nothing = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": "/dev/null"}
+    said = commands.run("doctor", AWS_SHARED_CREDENTIALS_FILE="/dev/null", **nothing, status=2)
+    assert "D401 ?" in said
+    assert "log in" in said

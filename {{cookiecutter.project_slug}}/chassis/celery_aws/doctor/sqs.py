@@ -26,7 +26,7 @@ from ..pausing import Pause
 from ..pausing import sqs as pausing
 from ..queues.sqs.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
 from ..schedules import AT_SCHEDULER, arguments
-from .findings import Finding, clock, is_paused, orphan, result_findings, unknown, well, wrong
+from .findings import Finding, clock, failed, is_paused, orphan, result_findings, unknown, well, wrong
 
 CHECKS: Mapping[str, str] = MappingProxyType(
     {
@@ -438,10 +438,8 @@ def _control(env: Environment, role: str) -> Iterator[Finding]:
         probes["DeleteItem"] = partial(dynamodb.delete_item, Key=key, **refused)
         try:
             dynamodb.query(**query(table, "doctor"))
-        except Exception as error:
-            if not (reason := explanation(error)):
-                raise
-            yield wrong("D215", subject, reason, "apply Terraform, or correct the permissions")
+        except Exception as error:  # noqa: BLE001 - `failed` raises what it cannot explain
+            yield failed("D215", subject, error, "apply Terraform, or correct the permissions")
             return
         yield well("D215", subject, f"table {table}")
     yield from _allowed(subject, role, probes)
