@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ..aws import error_code, explanation, is_denied, is_missing
 from ..brokers.sqs.control_table import query
+from ..commands import Failure
 from ..contract import Contract, Queue, Schedule
 from ..contract.schedules import due_times, expression_of
 from ..durations import age
@@ -449,6 +450,8 @@ def _paused(env: Environment) -> dict[str, Pause]:
     """Return the queues that are paused; none if the table cannot be read, which D215 is about."""
     try:
         return pausing.paused(env)
+    except Failure:  # It does not exist.
+        return {}
     except Exception as error:
         if not explanation(error):
             raise
