@@ -602,10 +602,8 @@ class Service(Celery, Generic[SettingsT]):
         can_wait = countdown <= longest or name.startswith("celery.")
         if not can_wait and not (self.contract.long_delays and queue in self._served):
             raise errors.CountdownTooLongError(
-                f"{name} was not sent: its countdown is {countdown:.0f} seconds, but {queue} allows {longest}; the "
-                f"message would be redelivered before that. Raise max_countdown_seconds (and with it "
-                f"visibility_timeout_seconds) in contract.json{self.broker.LONG_DELAYS}, or store the time and send "
-                f"the task when it is due."
+                f"{name} was not sent: its countdown is {countdown:.0f} seconds, but {queue} allows {longest}"
+                f"{self.broker.COUNTDOWN_LIMIT}, or store the time and send the task when it is due."
             )
         return float(countdown)
 
