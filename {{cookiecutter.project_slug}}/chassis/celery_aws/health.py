@@ -34,10 +34,15 @@ def check(contract: Contract, name: str) -> float:
         name: name of a worker, or `BEAT`.
 
     Raises:
-        KeyError: the contract has no such worker.
+        KeyError: the contract has no such worker; the message lists all, and the beat.
         NotAliveError: the file is missing or older than `STALE_AFTER_SECONDS`.
     """
-    about = "the beat" if name == BEAT else f"worker {contract.worker(name).name}"
+    try:
+        about = "the beat" if name == BEAT else f"worker {contract.worker(name).name}"
+    except KeyError as error:
+        if contract.schedules:
+            raise KeyError(f"{error.args[0]}; or {BEAT}, which sends the tasks of schedules") from None
+        raise
     path = liveness_file(contract, name)
     try:
         age = time.time() - path.stat().st_mtime
