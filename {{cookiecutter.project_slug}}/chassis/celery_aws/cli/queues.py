@@ -13,10 +13,9 @@ from rich.table import Table
 
 from .. import options, pausing, queues
 from ..commands import Failure, Number
-from ..environment import Environment, find
+from ..environment import DEVELOPMENT, Environment, find
 from ..terminal import DefaultGroup, console, finish, live_options, say
 
-DEVELOPMENT = "development"
 """The environment of `make dev`."""
 
 depths_of_broker = queues.chosen(options.broker())

@@ -10,6 +10,9 @@ from .. import options, service
 from ..commands import Failure
 from ..contract import Contract, Queue
 
+DEVELOPMENT = "development"
+"""The environment of `make dev` and tests."""
+
 
 @dataclass
 class Environment:
