@@ -148,7 +148,8 @@ class ResilientBackend:
                 dumps(result)
         except (EncodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise errors.ResultNotStorableError(
-                f"the task returned a {type(result).__name__} that cannot be stored as JSON: {describe(error)}"
+                f"the task returned a value of type {type(result).__name__} that cannot be stored as JSON: "
+                f"{describe(error)}"
             ) from error
         if self.max_result_bytes is not None and size > self.max_result_bytes:
             raise errors.ResultNotStorableError(
