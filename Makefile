@@ -76,8 +76,9 @@ check: $(READY) ## Lint and check types
 
 .PHONY: format
 format: $(READY) ## Format the code and apply the linter's fixes
-	$(BIN)/ruff check --config pyproject.toml --fix .
+	@$(BIN)/ruff check --config pyproject.toml --fix --exit-zero --silent .
 	$(BIN)/ruff format --config pyproject.toml .
+	$(BIN)/ruff check --config pyproject.toml .
 
 .PHONY: bench
 bench: $(READY) ## Measure speed, and write docs/benchmarks.md; ONLY=delivery measures one kind

@@ -62,7 +62,7 @@ BROKEN = {
         (append(f"{PACKAGE}/settings.py", '\n    orders: str = ""\n'), "['ORDERS']"),
     ],
     "test_modules_of_tasks_are_those_of_queues": [
-        (append(f"{PACKAGE}/tasks/hihg.py", '"""Mistyped."""\n'), "{'hihg'}")
+        (append(f"{PACKAGE}/tasks/hihg.py", '"""Mistyped."""\n'), "tasks/hihg.py belongs to no queue of contract.json")
     ],
     "test_terraform_is_formatted": [(append("terraform/main.tf", "locals {\na=1\n}\n"), "main.tf")],
     "test_terraform_creates_each_queue_with_its_alarms": [

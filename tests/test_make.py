@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,19 @@ def test_lock_when_the_contract_has_tracing_then_pins_its_extra(new_project, tra
     lines = make(new_project, "--dry-run", "lock").stdout.splitlines()
     pinned = [line for line in lines if "--output-file requirements.txt" in line or "--extra dev" in line]
     assert ["--extra tracing" in line for line in pinned] == [tracing, tracing]
+
+
+def test_format_when_a_finding_cannot_be_fixed_then_formats_and_fails(new_project, tmp_path):
+    """The finding is an undefined name."""
+    ready = tmp_path / "venv" / ".ready"
+    ready.parent.mkdir()
+    (ready.parent / "bin").symlink_to(Path(sys.executable).parent)
+    ready.touch()  # The environment of these tests stands in for the one that make would install.
+    arguments = ("format", f"VENV={ready.parent}", f"--old-file={ready}")
+    (new_project / "src" / "wrong.py").write_text("import os\nx = {  'a':unknown }\n", encoding="utf-8")
+    ran = make(new_project, *arguments)
+    assert ran.returncode != 0
+    assert "F821" in ran.stdout
+    assert (new_project / "src" / "wrong.py").read_text(encoding="utf-8") == 'x = {"a": unknown}\n'
+    (new_project / "src" / "wrong.py").unlink()
+    assert make(new_project, *arguments).returncode == 0

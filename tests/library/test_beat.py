@@ -228,6 +228,15 @@ def test_command_with_entries_of_celery_itself_then_names_them(monkeypatch):
     assert (ran.exit_code, "nightly" in ran.output) == (2, True)
 
 
+def test_schedules_when_listed_in_development_then_aws_is_not_asked(monkeypatch):
+    schedules = (each(1, queue=contract.queues[0].name),)
+    monkeypatch.setattr(service, "contract", lambda: replace(contract, schedules=schedules))
+    ran = CliRunner().invoke(cli.main, ["schedules", "list", "--environment", "development"])
+    assert ran.exit_code == 0, ran.output
+    assert "AT AWS" not in ran.stdout
+    assert "make dev" in ran.stderr
+
+
 def done_by(running):
     """Return the ids of the tasks that the worker has done, from its log."""
     lines = [json.loads(line) for line in running.log().splitlines() if '"outcome": "succeeded"' in line]

@@ -106,7 +106,7 @@ FLOORS = (
     },
     # The ground.
     {"options", "service", "settings", "contract", "errors", "commands", "logs", "failures", "headers", "backoff"}
-    | {"health", "aws", "durations", "version", "log_fields", "signatures", "tracing", "spans"},
+    | {"health", "aws", "durations", "version", "log_fields", "signatures", "tracing", "spans", "strays"},
 )
 """Modules and packages of the library, top to bottom; `dev` and `testing` stand beside them and use all of it."""
 

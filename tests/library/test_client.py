@@ -200,6 +200,27 @@ def test_producer_when_it_uses_a_client_then_needs_no_other_permission(followed)
     assert bool(used) == (BROKER == "sqs" or CONTRACT["results"] in ("s3", "dynamodb"))
 
 
+@pytest.mark.end_to_end
+def test_task_when_sent_in_asynchronous_code_then_has_the_request_id(served, python):
+    code = f"""
+        import asyncio
+        from {CLIENT} import aio, request_id
+        from {CLIENT} import app as jobs
+        async def main():
+            request_id.set("r-7")
+            handle = await aio.send(jobs, "{QUEUE.name}.greet", 7, group="customer-7")
+            print(handle.id, await aio.result(handle, timeout_seconds=30) if {HAS_RESULTS} else "customer 7")
+        asyncio.run(main())
+    """
+    task_id, result = run(python, code, producing(served)).split(maxsplit=1)
+    assert result == "customer 7\n"
+
+    def ids():
+        return {line.get("request_id") for line in lines_of(served) if line.get("task_id") == task_id}
+
+    assert eventually(lambda: ids() == {"r-7"}), served.log()
+
+
 @pytest.mark.skipif(not HAS_RESULTS, reason="it reads results")
 @pytest.mark.end_to_end
 def test_tasks_when_sent_then_have_what_the_service_states(served, python):
@@ -268,7 +289,7 @@ def test_arguments_when_wrong_then_raise_before_anything_is_read(python):
 
 
 RIGHT = f"""
-from {CLIENT} import app, {QUEUE.module} as tasks
+from {CLIENT} import aio, app, errors, request_id, {QUEUE.module} as tasks
 
 tasks.shout{GROUP}.delay(text="hear me")
 tasks.rename.options(countdown=3).delay("hear me", exact=2)

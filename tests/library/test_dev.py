@@ -54,6 +54,9 @@ def test_dev_when_files_change_then_restarts_unless_they_are_wrong(folder, tmp_p
 
     with log.open("wb") as output, running(folder, output) as process:
         says(READY)
+        source.with_name("nope.py").write_text("", encoding="utf-8")
+        says("tasks/nope.py belongs to no queue")
+        source.with_name("nope.py").unlink()
         source.write_text(before + "def broken(:\n", encoding="utf-8")
         says(f"{source.name}, line {before.count(chr(10)) + 1}: ")
         source.write_text(before + "open('gone')\n", encoding="utf-8")
@@ -85,6 +88,41 @@ def test_dev_when_nobody_reads_its_output_then_ends(folder):
         assert os.read(reader, 1)
         os.close(reader)
         assert process.wait(60) == 1
+    assert not (folder / ".env.development").exists()
+
+
+def descendants(process_id):
+    """Return the command lines of the descendants of a process, by process id."""
+    listed = subprocess.run(["ps", "-Ao", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in listed.splitlines()]
+    found, parents = {}, {process_id}
+    while parents:
+        children = {int(own): command for own, parent, command in lines if int(parent) in parents}
+        found |= children
+        parents = set(children)
+    return found
+
+
+VICTIMS = [("celery_aws.dev.emulator", "the emulator")]
+if CONTRACT["results"] == "redis" and shutil.which("redis-server"):
+    VICTIMS.append(("redis-server", "redis-server"))
+if CONTRACT["broker"] == "rabbitmq":
+    VICTIMS.append(("beam.smp", "RabbitMQ"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("command", "name"), VICTIMS)
+def test_dev_when_the_emulator_or_a_server_of_it_dies_then_ends(folder, tmp_path, monkeypatch, command, name):
+    if name == "RabbitMQ":
+        monkeypatch.delenv("RABBITMQ_RUNNING", raising=False)  # That one is of all tests.
+    log = tmp_path / "log"
+    with log.open("wb") as output, running(folder, output) as process:
+        assert eventually(lambda: READY in log.read_text(), 120), log.read_text()
+        victim = next(own for own, line in descendants(process.pid).items() if command in line)
+        os.kill(victim, signal.SIGKILL)
+        assert process.wait(90) == 1, log.read_text()
+    (line,) = (line for line in log.read_text().splitlines() if "(dev)" in line)
+    assert f"{name} ended with status " in line
     assert not (folder / ".env.development").exists()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from celery.worker import state
 
+from celery_aws.contract import Schedule
 from library.support import CONTRACT, broker, eventually, module, running_service
 
 contract = module("service").contract()
@@ -101,6 +103,15 @@ def test_check_looks_at_the_age_of_the_file(beats):
     beats.beat()
     with pytest.raises(health.NotAliveError):
         health.check(contract, WORKER.name)
+
+
+@pytest.mark.parametrize("has_schedules", [True, False])
+def test_check_when_there_is_no_such_worker_then_lists_the_beat_if_any(has_schedules):
+    schedule = Schedule(name="nightly", task="x.y", queue=contract.queues[0].name, rate_minutes=1)
+    stated = replace(contract, schedules=(schedule,) if has_schedules else ())
+    with pytest.raises(KeyError, match="workers: ") as unknown:
+        health.check(stated, "beat")
+    assert (health.BEAT in str(unknown.value)) is has_schedules
 
 
 def test_systemd_is_told_as_well(beats, monkeypatch, tmp_path):

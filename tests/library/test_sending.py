@@ -16,7 +16,7 @@ from celery.result import AsyncResult
 from click.testing import CliRunner
 from kombu.exceptions import OperationalError
 
-from library.support import BROKER, CONTRACT, HAS_RESULTS, module
+from library.support import BROKER, CONTRACT, HAS_RESULTS, PROJECT, module
 
 app = module("service").app()
 sending = module("sending")
@@ -76,8 +76,9 @@ def test_a_countdown_that_the_visibility_timeout_does_not_cover_is_refused(sent,
 
     anything.apply_async(**options(longest))
     assert len(sent) == 1
-    with pytest.raises(errors.CountdownTooLongError, match="Raise max_countdown_seconds"):
+    with pytest.raises(errors.CountdownTooLongError, match="Raise max_countdown_seconds") as refused:
         anything.apply_async(**options(longest + 5))
+    assert ("redelivered" in str(refused.value)) == (BROKER == "sqs")
     assert len(sent) == 1
 
 
@@ -115,6 +116,17 @@ def test_delay_when_the_countdown_is_0_then_is_that_of_the_eta(sent):
 def test_unknown_task_is_refused_with_the_known_ones():
     with pytest.raises(errors.UnknownTaskError, match="tasks: "):
         app.send("no.such_task")
+
+
+def test_find_when_the_module_belongs_to_no_queue_then_says_so():
+    module = PROJECT / "src" / CONTRACT["package"] / "tasks" / "nope.py"
+    module.touch()
+    try:
+        for name in ("nope.f", f"{CONTRACT['package']}.tasks.nope.f"):
+            with pytest.raises(errors.UnknownTaskError, match=r": tasks/nope\.py belongs to no queue"):
+                app.find(name)
+    finally:
+        module.unlink()
 
 
 def test_find_when_another_module_has_the_task_then_takes_its_short_name():

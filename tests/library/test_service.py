@@ -9,6 +9,7 @@ import pytest
 from library.support import module
 
 service = module("service")
+strays = module("strays")
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,28 @@ def test_task_modules_are_those_that_exist(tmp_path, monkeypatch, files, found):
     monkeypatch.syspath_prepend(tmp_path)
     contract = SimpleNamespace(package=package, queues=[SimpleNamespace(module=name) for name in ("high", "low")])
     assert service.task_modules(contract) == [f"{package}.{name}" for name in found]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("nope.py", "nope.py"),
+        ("nope/__init__.py", "nope"),
+        ("high.py", ""),
+        ("_shared.py", ""),
+        ("__init__.py", ""),
+        ("notes.txt", ""),
+        ("data/table.csv", ""),
+    ],
+)
+def test_module_when_it_belongs_to_no_queue_then_is_stray(tmp_path, file, name):
+    path = tmp_path / "tasks" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    contract = SimpleNamespace(package="none", queues=[SimpleNamespace(module="high")])
+    found = strays.stray_modules(contract, tmp_path)
+    assert list(found) == (["nope"] if name else [])
+    assert all(line.startswith(f"tasks/{name} belongs to no queue") for line in found.values())
 
 
 def test_has_module_when_there_is_no_such_package_then_is_false():

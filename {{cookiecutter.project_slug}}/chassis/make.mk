@@ -85,8 +85,9 @@ chassis: ## Show the version of chassis/ and the files that differ from it
 
 .PHONY: format
 format: $(READY) ## Format the code and apply the linter's fixes
-	$(BIN)/ruff check --fix .
+	@$(BIN)/ruff check --fix --exit-zero --silent .
 	$(BIN)/ruff format .
+	$(BIN)/ruff check .
 
 .PHONY: lock
 lock: $(READY) ## Pin the latest versions that pyproject.toml allows, except those that the chassis sets

@@ -71,6 +71,7 @@ def test_all_is_well(look, working, role):
     commands = Commands(working)
     said = commands.run("doctor", "--role", role, LIVENESS_DIRECTORY=str(working.logs))
     assert "0 failed, 0 could not run" in said
+    assert "Recommended" not in commands.errors
     found = json.loads(commands.run("doctor", "--json", LIVENESS_DIRECTORY=str(working.logs)))
     expected = {code for code in doctor.CHECKS if CONTRACT["results"] != "none" or not code.startswith("D4")}
     assert {finding["code"] for finding in found} == expected
@@ -281,3 +282,12 @@ def test_result_store_that_is_elsewhere_is_found(look):
     assert found["D401"].is_well is False
     assert "secret-word" not in str(found)
     assert look(**{name: ""})["D401"].is_well is None
+
+
+@pytest.mark.skipif(CONTRACT["results"] not in ("s3", "dynamodb"), reason="results are not at AWS")
+def test_results_when_there_are_no_credentials_then_the_check_could_not_run(working):
+    commands = Commands(working)
+    nothing = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": "/dev/null"}
+    said = commands.run("doctor", AWS_SHARED_CREDENTIALS_FILE="/dev/null", **nothing, status=2)
+    assert "D401 ?" in said
+    assert "log in" in said

@@ -187,6 +187,12 @@ def test_message_when_one_cannot_be_sent_again_then_the_others_are(service):
     sqs.purge_queue(QueueUrl=url)
 
 
+def test_unsent_when_the_environment_does_not_exist_then_names_its_queue(service):
+    commands = Commands(service)
+    commands.run("delayed", "unsent", "--environment", "prodution", status=2)
+    assert service.contract.schedule_dead_letter_queue_name("prodution") in commands.errors
+
+
 def test_message_when_it_is_binary_then_is_refused(service, tmp_path):
     attributes = {"a": {"DataType": "Binary", "BinaryValue": b"\xff"}}
     with pytest.raises(UnsupportedDelayError, match="binary"), service.reached():

@@ -57,6 +57,7 @@ def test_all_is_well(look, working, role):
     commands = Commands(working)
     said = commands.run("doctor", "--role", role, LIVENESS_DIRECTORY=str(working.logs))
     assert "0 failed, 0 could not run" in said
+    assert "Recommended" not in commands.errors
     found = json.loads(commands.run("doctor", "--json", LIVENESS_DIRECTORY=str(working.logs)))
     expected = {code for code in doctor.CHECKS if CONTRACT["results"] != "none" or not code.startswith("D4")}
     assert {finding["code"] for finding in found} == expected

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from celery_aws import environment
+from library.commands import Commands
 from library.support import (
     CONTRACT,
     HAS_RESULTS,
@@ -382,3 +383,12 @@ def test_worker_when_it_cannot_read_the_table_then_ends_and_says_why(service):
     worker = service.start_worker(label="nowhere", CONTROL_TABLE="no-such-table")
     assert worker.wait(60) == 1
     assert "cannot read table no-such-table" in service.log("nowhere")
+
+
+@pytest.mark.end_to_end
+def test_queues_when_the_environment_does_not_exist_then_names_its_table(service):
+    commands = Commands(service)
+    for line in (("queues",), ("queues", "pause", service.queue.name)):
+        commands.run(*line, "--environment", "prodution", status=2)
+        assert f"{CONTRACT['service']}-prodution-" in commands.errors
+        assert "--environment" in commands.errors

@@ -78,6 +78,15 @@ UNREADABLE = (DecodeError, KeyError, UnicodeDecodeError)
 """Errors of decoding a result if a response is not from AWS."""
 
 
+UNACCEPTED = frozenset(
+    {
+        *("ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId"),
+        *("InvalidClientTokenId", "UnrecognizedClientException"),
+    }
+)
+"""Error codes of AWS for expired or unknown credentials."""
+
+
 def explanation(error: Exception) -> str:
     """Return what an error of AWS or of this machine means and what to do; empty for other errors."""
     if isinstance(error, NoCredentialsError):
@@ -96,7 +105,7 @@ def explanation(error: Exception) -> str:
         return f"these credentials lack a permission: {reply}; docs/operations.md lists what each command needs"
     if is_missing(error):
         return f"{reply} Check --environment, and that these credentials are for its account."
-    if code in ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"):
+    if code in UNACCEPTED:
         return f"AWS does not accept these credentials ({reply}); log in again"
     return f"AWS refused {reply} ({code})"
 

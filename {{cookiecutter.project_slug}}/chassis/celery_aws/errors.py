@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .contract import ContractError as ContractError
+from .contract import UnknownNameError as UnknownNameError
 
 
 class RefusedError(ValueError):

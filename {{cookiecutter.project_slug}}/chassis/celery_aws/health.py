@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .contract import BEAT, Contract
+from .contract import BEAT, Contract, UnknownNameError
 
 STALE_AFTER_SECONDS = 15
 """Maximum age of the liveness file; a worker may miss some beats while it waits for AWS."""
@@ -34,10 +34,15 @@ def check(contract: Contract, name: str) -> float:
         name: name of a worker, or `BEAT`.
 
     Raises:
-        UnknownNameError: the contract has no such worker.
+        UnknownNameError: the contract has no such worker; the message lists all, and the beat.
         NotAliveError: the file is missing or older than `STALE_AFTER_SECONDS`.
     """
-    about = "the beat" if name == BEAT else f"worker {contract.worker(name).name}"
+    try:
+        about = "the beat" if name == BEAT else f"worker {contract.worker(name).name}"
+    except UnknownNameError as error:
+        if contract.schedules:
+            raise UnknownNameError(f"{error.args[0]}; or {BEAT}, which sends the tasks of schedules") from None
+        raise
     path = liveness_file(contract, name)
     try:
         age = time.time() - path.stat().st_mtime

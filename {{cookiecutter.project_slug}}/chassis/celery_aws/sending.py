@@ -25,7 +25,7 @@ from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import serialization
 
-from . import brokers, configuration, delivery, errors, log_fields, tracing
+from . import brokers, configuration, delivery, errors, log_fields, strays, tracing
 from .checks import is_accepted
 from .contract import Contract, Queue
 from .failures import describe
@@ -409,6 +409,9 @@ class Service(Celery, Generic[SettingsT]):
         for candidate in (name, of_queue, f"{package}.{name}"):
             if candidate in self.tasks:
                 return self.tasks[candidate]
+        for module, why in strays.stray_modules(self.contract).items():
+            if module in name.replace("-", "_").split(".")[:-1]:
+                raise errors.UnknownTaskError(f"unknown task {name!r}: {why}")
         known = sorted(self.contract.short_name(task) for task in self.tasks if task.startswith(f"{package}."))
         raise errors.UnknownTaskError(f"unknown task {name!r}; tasks: {', '.join(known) or 'none'}")
 
@@ -599,10 +602,8 @@ class Service(Celery, Generic[SettingsT]):
         can_wait = countdown <= longest or name.startswith("celery.")
         if not can_wait and not (self.contract.long_delays and queue in self._served):
             raise errors.CountdownTooLongError(
-                f"{name} was not sent: its countdown is {countdown:.0f} seconds, but {queue} allows {longest}; the "
-                f"message would be redelivered before that. Raise max_countdown_seconds (and with it "
-                f"visibility_timeout_seconds) in contract.json{self.broker.LONG_DELAYS}, or store the time and send "
-                f"the task when it is due."
+                f"{name} was not sent: its countdown is {countdown:.0f} seconds, but {queue} allows {longest}"
+                f"{self.broker.COUNTDOWN_LIMIT}, or store the time and send the task when it is due."
             )
         return float(countdown)
 

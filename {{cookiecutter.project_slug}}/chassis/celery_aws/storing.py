@@ -69,6 +69,11 @@ class ResilientBackend:
         """Return whether an error is due to the backend or the network, and not to the value to store."""
         raise NotImplementedError
 
+    @property
+    def place(self) -> str:
+        """Where the results are, for error messages; without passwords."""
+        raise NotImplementedError
+
     # Every request
 
     def with_retries(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -143,7 +148,8 @@ class ResilientBackend:
                 dumps(result)
         except (EncodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise errors.ResultNotStorableError(
-                f"the task returned a {type(result).__name__} that cannot be stored as JSON: {describe(error)}"
+                f"the task returned a value of type {type(result).__name__} that cannot be stored as JSON: "
+                f"{describe(error)}"
             ) from error
         if self.max_result_bytes is not None and size > self.max_result_bytes:
             raise errors.ResultNotStorableError(

@@ -53,8 +53,8 @@ class Broker(Protocol):
 
     CONTROL: str
     """Import path of the class for Celery's remote control."""
-    LONG_DELAYS: str
-    """What a message about a countdown that is too long says of longer ones."""
+    COUNTDOWN_LIMIT: str
+    """Why countdowns have a limit, and how to raise it; part of an error message."""
     TRANSPORT: str
     """Import path of kombu's transport class."""
 

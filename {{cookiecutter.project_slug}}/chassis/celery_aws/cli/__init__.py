@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -169,7 +170,6 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
     from botocore.exceptions import BotoCoreError, ClientError
     from celery import states
     from celery.backends.base import DisabledBackend
-    from celery.exceptions import TimeoutError as NoResultYet
     from kombu.exceptions import OperationalError
 
     from ..aws import explanation
@@ -186,15 +186,33 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
         raise Failure(f"nothing was sent: {explanation(at_aws) or str(error).strip()}") from error
     click.echo(result.id)
     if wait is not None:
-        try:
-            value = result.get(timeout=wait, propagate=False)
-        except NoResultYet as error:
-            tried = f"; so far: {result.info!r}" if result.state == states.RETRY else ""
-            raise Failure(f"no result after {counted(f'{wait:g}', 'second')}{tried}") from error
-        if not result.successful():
-            raise Failure(f"the task failed: {value!r}")
+        state, value = _outcome(result, wait)
+        if state != states.SUCCESS:
+            tried = f"; so far: {value!r}" if state == states.RETRY else ""
+            is_over = state in states.READY_STATES
+            late = f"no result after {counted(f'{wait:g}', 'second')}{tried}"
+            raise Failure(f"the task failed: {value!r}" if is_over else late)
         replace_unencodable()
         click.echo(shown(value))
+
+
+def _outcome(result: Any, seconds: float) -> tuple[str, Any]:
+    """Wait for a task, and return its state and its return value or exception.
+
+    Raises:
+        Failure: the result backend failed.
+    """
+    from celery.exceptions import TimeoutError as NoResultYet
+
+    from ..aws import explanation
+
+    try:
+        with contextlib.suppress(NoResultYet):
+            result.get(timeout=seconds, propagate=False)
+        return result.state, result.info
+    except Exception as error:  # Each result backend has errors of its own; a task's is not raised.
+        why = explanation(error) or " ".join(str(error.__cause__ or error).split())  # Celery wraps those of Redis.
+        raise Failure(f"the task was sent, but its result cannot be read from {result.backend.place}: {why}") from error
 
 
 @main.command(examples=("health {worker}", "health Beat"))

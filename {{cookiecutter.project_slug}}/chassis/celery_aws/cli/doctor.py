@@ -14,7 +14,6 @@ from ..doctor.findings import Finding
 from ..environment import find
 from ..terminal import Command, console, live_options, plain, table
 from ..version import __version__
-from .contract import contract_data, recommend
 
 
 @click.command(
@@ -35,13 +34,10 @@ def command(role: str, show_all: bool, environment: str, as_json: bool) -> None:
     """Compare an environment with the contract.
 
     It shows how to fix each difference. It changes nothing and sends no messages. Exits with 1 if a check
-    failed, with 2 if a check could not run. docs/operations.md lists the checks by code. Recommendations do not
-    change the exit code.
+    failed, with 2 if a check could not run. docs/operations.md lists the checks by code.
     """
     with Console(stderr=True).status("checking"):
         found = list(doctor.findings(find(environment), role))
-    if not as_json:
-        recommend(contract_data())
     _report(found, as_json=as_json, show_all=show_all)
 
 

@@ -9,7 +9,7 @@ import click
 
 from .. import schedules, service
 from ..commands import Failure
-from ..environment import find
+from ..environment import DEVELOPMENT, find
 from ..terminal import Group, check_environment, console, json_option, plain, say, table
 
 
@@ -33,6 +33,9 @@ def list_(environment: str, as_json: bool) -> None:
     """
     contract = service.contract()
     rows = [schedules.described(contract, schedule) for schedule in contract.schedules]
+    if environment == DEVELOPMENT:
+        click.echo(f"in {DEVELOPMENT}, `make dev` sends the tasks of schedules", err=True)
+        environment = ""
     if environment:
         if contract.broker == "rabbitmq":
             raise Failure("on RabbitMQ, the beat sends the tasks of schedules; leave out --environment")

@@ -20,6 +20,7 @@ from .model import (
     Contract,
     Queue,
     Schedule,
+    UnknownNameError,
     Worker,
     names_of,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Problem",
     "Queue",
     "Schedule",
+    "UnknownNameError",
     "Worker",
     "advice",
     "effective",

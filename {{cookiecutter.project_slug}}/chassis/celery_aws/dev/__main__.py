@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.text import Text
 
-from .. import terminal
+from .. import strays, terminal
 from ..contract import Contract, ContractError, read
 from ..health import liveness_file
 from . import console, emulator, procfile
@@ -127,19 +127,43 @@ def problems(files: Iterable[Path]) -> Iterator[str]:
                 yield f"{path.relative_to(emulator.PROJECT)}: {error}"
 
 
-def supervise(processes: Processes, contract: Contract, next_steps: str, output: Output) -> Path | None:
+def warn_of_strays(contract: Contract, say: Callable[[str], None]) -> None:
+    """Say which modules of tasks no worker loads."""
+    for line in strays.stray_modules(contract, SOURCES / contract.package).values():
+        say(line)
+
+
+def report_ended(processes: Processes, emulated: emulator.Emulator, say: Callable[[str], None]) -> None:
+    """Say which processes have ended.
+
+    Raises:
+        EmulatorError: the emulator, or one of its servers, has ended.
+    """
+    for name, status in processes.ended().items():
+        say(f"{name} ended with status {status}; it starts again when a file changes")
+    if ended := emulated.ended():
+        say(f"{ended}; stopping all, because the queues and their messages are lost")
+        raise emulator.EmulatorError(f"{ended}; start `make dev` again")
+
+
+def supervise(
+    processes: Processes, contract: Contract, emulated: emulator.Emulator, next_steps: str, output: Output
+) -> Path | None:
     """Restart the service's processes when files change, until nobody reads the output.
 
     Returns:
         A file of `EVERYTHING` that has changed.
+
+    Raises:
+        EmulatorError: the emulator, or one of its servers, has ended.
     """
     say = partial(processes.show, SUPERVISOR)
     ours = service_commands(contract)
     running = seen = modified()
+    warn_of_strays(contract, say)
     while output.is_read:
         processes.pump(POLL_SECONDS)
-        for name, status in processes.ended().items():
-            say(f"{name} ended with status {status}; it starts again when a file changes")
+        report_ended(processes, emulated, say)
         if next_steps and all(liveness_file(contract, worker.name).exists() for worker in contract.workers):
             output.write(next_steps)
             next_steps = ""
@@ -157,6 +181,7 @@ def supervise(processes: Processes, contract: Contract, next_steps: str, output:
                 processes.stop()
                 return path
         running = now
+        warn_of_strays(contract, say)
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         say(f"{changed[0].relative_to(emulator.PROJECT)}{more} changed; restarting {', '.join(ours)}")
         processes.stop(ours)
@@ -169,7 +194,7 @@ def run(output: Output) -> Path | None:
 
     Raises:
         ContractError: the contract breaks rules.
-        EmulatorError: the emulator did not start.
+        EmulatorError: the emulator did not start, or has ended.
         ProcfileError: a line of the Procfile cannot be run.
     """
     contract = read(emulator.CONTRACT)
@@ -180,10 +205,10 @@ def run(output: Output) -> Path | None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["LIVENESS_DIRECTORY"] = str(folder)
         log = folder / "workers.log"
+        emulated = stack.enter_context(emulator.started())
         # A variable of the shell comes before that of the file, and the emulator's before both.
         variables = {name: value for name, value in emulator.own_variables().items() if name not in os.environ}
-        variables |= stack.enter_context(emulator.running())
-        variables |= {console.LOG_FILE: str(log), "LIVENESS_DIRECTORY": str(folder)}
+        variables |= emulated.variables | {console.LOG_FILE: str(log), "LIVENESS_DIRECTORY": str(folder)}
         stack.enter_context(environment_file(variables))
         environment = process_environment(variables)
         if address := stack.enter_context(console.running(contract.package, environment)):
@@ -199,7 +224,7 @@ def run(output: Output) -> Path | None:
         processes = Processes({**ours, **owners}, owners, environment, emulator.PROJECT, show)
         stack.callback(processes.stop)
         processes.start()
-        return supervise(processes, contract, guide(contract, address), output)
+        return supervise(processes, contract, emulated, guide(contract, address), output)
 
 
 def interrupt(number: int, frame: Any) -> None:

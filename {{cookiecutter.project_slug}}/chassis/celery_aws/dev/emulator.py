@@ -16,11 +16,12 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contract import read
-from . import brokers, results
+from . import brokers, results, servers
 
 PROJECT = Path.cwd()
 """Root of the project, the current directory of `make` and of tests."""
@@ -81,12 +82,35 @@ def import_path() -> str:
 
 
 class EmulatorError(RuntimeError):
-    """The emulator did not start."""
+    """The emulator did not start, or has ended."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A running emulator."""
+
+    variables: dict[str, str]
+    """Environment variables for a service."""
+    process: subprocess.Popen[str]
+
+    def ended(self) -> str:
+        """Return what has ended, the emulator or one of its servers; empty while both run."""
+        if (status := self.process.poll()) is None:
+            return ""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip() or f"the emulator ended with status {status}"
 
 
 @contextlib.contextmanager
 def running(visibility_timeout_seconds: int | None = None, contract: Path = CONTRACT) -> Iterator[dict[str, str]]:
-    """Run an emulator and yield the environment variables for a service.
+    """Run an emulator and yield the environment variables for a service; see `started`."""
+    with started(visibility_timeout_seconds, contract) as emulator:
+        yield emulator.variables
+
+
+@contextlib.contextmanager
+def started(visibility_timeout_seconds: int | None = None, contract: Path = CONTRACT) -> Iterator[Emulator]:
+    """Run an emulator.
 
     Args:
         visibility_timeout_seconds: visibility timeout of every queue instead of the contract's, for
@@ -116,7 +140,7 @@ def running(visibility_timeout_seconds: int | None = None, contract: Path = CONT
             line = process.stdout.readline()
             if not line:
                 raise EmulatorError(f"the emulator ended with status {process.wait()}; see its output above")
-            yield dict(json.loads(line))
+            yield Emulator(json.loads(line), process)
         finally:
             process.stdin.close()
             try:
@@ -161,7 +185,7 @@ def moto(host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
 
 
 def main() -> None:
-    """Run the emulator until standard input ends."""
+    """Run the emulator until standard input ends, or a server that it has started."""
     parser = argparse.ArgumentParser(prog="python -m celery_aws.dev.emulator", description=__doc__)
     parser.add_argument("--visibility-timeout-seconds", type=int)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
@@ -181,7 +205,9 @@ def main() -> None:
         broker, visibility_timeout = brokers.chosen(contract), arguments.visibility_timeout_seconds
         environment.update(broker.create(contract, url, ENVIRONMENT, visibility_timeout, stack))
         print(json.dumps(environment), flush=True)
-        sys.stdin.read()
+        if ended := servers.wait():
+            print(ended, flush=True)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..aws import explanation
 from ..contract import Contract
 from ..results.dynamodb import Variables
-from .findings import Finding, unknown, well, wrong
+from .findings import Finding, failed, unknown, well, wrong
 
 
 def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Finding]:
@@ -24,10 +23,8 @@ def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Findi
     try:
         described = dynamodb.describe_table(TableName=table)["Table"]
         expiry = dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
-    except Exception as error:
-        if not (reason := explanation(error)):
-            raise
-        yield wrong("D401", "results", reason, "apply Terraform, or correct RESULTS_TABLE or the permissions")
+    except Exception as error:  # noqa: BLE001 - `failed` raises what it cannot explain
+        yield failed("D401", "results", error, "apply Terraform, or correct RESULTS_TABLE or the permissions")
         return
     keys = [(key["AttributeName"], key["KeyType"]) for key in described["KeySchema"]]
     if keys == [("id", "HASH")]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from .. import options
+from ..aws import UNACCEPTED, error_code, explanation
 from ..contract import Contract
 from ..pausing import Pause, described
 
@@ -43,6 +46,29 @@ def wrong(code: str, subject: str, says: str, advice: str) -> Finding:
 def unknown(code: str, subject: str, says: str, advice: str) -> Finding:
     """Return a finding of a check that could not run."""
     return Finding(code, subject, None, says, advice)
+
+
+def failed(code: str, subject: str, error: Exception, advice: str) -> Finding:
+    """Return a finding of a request to AWS that failed: the check failed, or could not run.
+
+    Args:
+        code: code of the check.
+        subject: what was checked.
+        error: the error of the request.
+        advice: how to fix the problem if AWS refused the request.
+
+    Raises:
+        Exception: `error`, if it is neither of AWS nor of this machine.
+    """
+    if not (reason := explanation(error)):
+        raise error
+    if not isinstance(error, ClientError):
+        return unknown(code, subject, reason, "log in, or check the network")
+    if error_code(error) in UNACCEPTED:
+        return unknown(code, subject, reason, "log in again")
+    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+        return unknown(code, subject, reason, "try again in a minute")
+    return wrong(code, subject, reason, advice)
 
 
 def clock(date: str, now: float, whose: str = "AWS") -> Finding:

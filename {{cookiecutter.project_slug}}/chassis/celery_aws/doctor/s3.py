@@ -8,16 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..aws import error_code, explanation
+from ..aws import error_code
 from ..contract import Contract
 from ..results.s3 import Variables
-from .findings import Finding, unknown, well, wrong
+from .findings import Finding, failed, unknown, well, wrong
 
 
 def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Finding]:
     """Check the bucket (D401) and its lifecycle rules (D402)."""
-    from botocore.exceptions import ClientError
-
     try:
         bucket = Variables().results_bucket  # type: ignore[call-arg]  # From the environment variables.
     except ValidationError:
@@ -28,14 +26,11 @@ def findings(contract: Contract, client: Callable[[str], Any]) -> Iterator[Findi
         s3.head_bucket(Bucket=bucket)
         yield well("D401", "results", f"bucket {bucket}")
         rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    except Exception as error:
-        if isinstance(error, ClientError) and error_code(error) == "NoSuchLifecycleConfiguration":
-            rules = []
-        elif reason := explanation(error):
-            yield wrong("D401", "results", reason, "apply Terraform, or correct RESULTS_BUCKET or the permissions")
+    except Exception as error:  # noqa: BLE001 - `failed` raises what it cannot explain
+        if error_code(error) != "NoSuchLifecycleConfiguration":
+            yield failed("D401", "results", error, "apply Terraform, or correct RESULTS_BUCKET or the permissions")
             return
-        else:
-            raise
+        rules = []
     wanted = math.ceil(contract.result_expires_seconds / 86_400)
     days = [
         rule["Expiration"]["Days"]

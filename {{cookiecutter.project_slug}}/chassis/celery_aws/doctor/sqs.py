@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ..aws import error_code, explanation, is_denied, is_missing
 from ..brokers.sqs.control_table import query
+from ..commands import Failure
 from ..contract import Contract, Queue, Schedule
 from ..contract.schedules import due_times, expression_of
 from ..durations import age
@@ -26,7 +27,7 @@ from ..pausing import Pause
 from ..pausing import sqs as pausing
 from ..queues.sqs.measured import EMPTY_RECEIVES, RECEIVED, RECENT_SECONDS, read
 from ..schedules import AT_SCHEDULER, arguments
-from .findings import Finding, clock, is_paused, orphan, result_findings, unknown, well, wrong
+from .findings import Finding, clock, failed, is_paused, orphan, result_findings, unknown, well, wrong
 
 CHECKS: Mapping[str, str] = MappingProxyType(
     {
@@ -438,10 +439,8 @@ def _control(env: Environment, role: str) -> Iterator[Finding]:
         probes["DeleteItem"] = partial(dynamodb.delete_item, Key=key, **refused)
         try:
             dynamodb.query(**query(table, "doctor"))
-        except Exception as error:
-            if not (reason := explanation(error)):
-                raise
-            yield wrong("D215", subject, reason, "apply Terraform, or correct the permissions")
+        except Exception as error:  # noqa: BLE001 - `failed` raises what it cannot explain
+            yield failed("D215", subject, error, "apply Terraform, or correct the permissions")
             return
         yield well("D215", subject, f"table {table}")
     yield from _allowed(subject, role, probes)
@@ -451,6 +450,8 @@ def _paused(env: Environment) -> dict[str, Pause]:
     """Return the queues that are paused; none if the table cannot be read, which D215 is about."""
     try:
         return pausing.paused(env)
+    except Failure:  # It does not exist.
+        return {}
     except Exception as error:
         if not explanation(error):
             raise

@@ -7,8 +7,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.exceptions import ClientError
+
+from ..aws import error_code, is_missing
+from ..commands import Failure
 from ..contract import Queue
 from . import Environment as Base
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Name what does not exist, which AWS does not.
+
+    Args:
+        what: the queue or table that requests are about.
+
+    Raises:
+        Failure: it does not exist.
+    """
+    try:
+        yield
+    except ClientError as error:
+        if not (is_missing(error) or error_code(error) == "ResourceNotFoundException"):
+            raise
+        advice = "check --environment, and that these credentials are for its account"
+        raise Failure(f"{what} does not exist; {advice}") from error
 
 
 @dataclass

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from ..brokers.sqs.control_table import ControlTable
 from ..commands import Failure
 from ..contract import Queue
 from ..contract.model import CONTROL_POLL_SECONDS
-from ..environment.sqs import Environment
+from ..environment.sqs import Environment, named
 from . import Pause, is_available
 
 
@@ -14,7 +17,8 @@ def paused(env: Environment) -> dict[str, Pause]:
     """Return the queues that are paused, by name; none without `remote_control`."""
     if not is_available(env.contract):
         return {}
-    return {name: Pause.of(stored) for name, stored in _table(env).state().paused.items()}
+    with _table(env) as table:
+        return {name: Pause.of(stored) for name, stored in table.state().paused.items()}
 
 
 def pause(env: Environment, queue: Queue) -> str:
@@ -23,7 +27,8 @@ def pause(env: Environment, queue: Queue) -> str:
     Raises:
         Failure: the contract has no `remote_control`.
     """
-    _table(env).pause(queue.name, vars(Pause.now()))
+    with _table(env) as table:
+        table.pause(queue.name, vars(Pause.now()))
     name = env.name(queue)
     return f"within {CONTROL_POLL_SECONDS} seconds, workers take no more messages of {name}; running tasks go on"
 
@@ -34,14 +39,22 @@ def resume(env: Environment, queue: Queue) -> str:
     Raises:
         Failure: the contract has no `remote_control`.
     """
-    _table(env).resume(queue.name)
+    with _table(env) as table:
+        table.resume(queue.name)
     return f"within {2 * CONTROL_POLL_SECONDS} seconds, workers take messages of {env.name(queue)}"
 
 
-def _table(env: Environment) -> ControlTable:
+@contextlib.contextmanager
+def _table(env: Environment) -> Iterator[ControlTable]:
+    """Yield the table of remote control.
+
+    Raises:
+        Failure: the contract has no `remote_control`, or the table does not exist.
+    """
     if not is_available(env.contract):
         raise Failure(
             'contract.json has no remote_control, so queues cannot be paused. Add "remote_control": true; outside of '
             "`make dev`, apply Terraform then. Or set max of the queue's worker to 0"
         )
-    return ControlTable(env.client("dynamodb"), env.control_table)
+    with named(f"the table {env.control_table} of remote control"):
+        yield ControlTable(env.client("dynamodb"), env.control_table)

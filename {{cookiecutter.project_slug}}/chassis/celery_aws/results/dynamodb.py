@@ -58,6 +58,11 @@ class Backend(ResilientBackend, DynamoDBBackend):  # type: ignore[misc]
         super().__init__(*args, **options)
         self._part = threading.local()
 
+    @property
+    def place(self) -> str:
+        """The table, for error messages."""
+        return f"table {self.table_name} (RESULTS_TABLE)"
+
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether an error is due to DynamoDB, the network or credentials, and not to the result."""
         return is_unavailable(error) or isinstance(error, UNREADABLE)

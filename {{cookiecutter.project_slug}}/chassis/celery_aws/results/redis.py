@@ -83,6 +83,11 @@ def _members(results: Any) -> Iterator[Any]:
 class Backend(ResilientBackend, RedisBackend):  # type: ignore[misc]
     """Celery's Redis backend, which retries every command while Redis is unavailable."""
 
+    @property
+    def place(self) -> str:
+        """The server, for error messages."""
+        return "Redis (RESULTS_URL)"
+
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether an error is due to Redis or the network, and not to the result."""
         if isinstance(error, (BackendStoreError, redis.DataError)):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 from celery.backends.s3 import S3Backend
 from kombu.utils.encoding import bytes_to_str
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from ..aws import CLIENT_CONFIG, UNREADABLE, AnswerError, is_unavailable
+from ..aws import CLIENT_CONFIG, UNREADABLE, AnswerError, error_code, is_unavailable
 from ..contract import Contract
 from ..storing import ResilientBackend
 
@@ -46,11 +47,31 @@ class Backend(ResilientBackend, S3Backend):  # type: ignore[misc]
     """Celery's S3 backend, with timeouts."""
 
     aws_region: str
+    bucket_name: str
     _get_s3_object: Any
+
+    @property
+    def place(self) -> str:
+        """The bucket, for error messages."""
+        return f"bucket {self.bucket_name} (RESULTS_BUCKET)"
 
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether an error is due to S3, the network or credentials, and not to the result."""
         return is_unavailable(error) or isinstance(error, UNREADABLE)
+
+    def get(self, key: Any) -> Any:
+        """Return the value of a key; None if there is none."""
+        return self.with_retries(self._get, key)
+
+    def _get(self, key: Any) -> str | None:
+        """Read an object. Celery sends HEAD first, whose 404 may mean a missing object or a missing bucket."""
+        try:
+            stored: bytes = self._get_s3_object(bytes_to_str(key)).get()["Body"].read()
+        except ClientError as error:
+            if error_code(error) == "NoSuchKey":
+                return None
+            raise
+        return stored.decode()
 
     def set(self, key: Any, value: Any) -> Any:
         """Store a value, and verify that the response is from S3."""

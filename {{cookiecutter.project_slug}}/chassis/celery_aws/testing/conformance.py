@@ -23,6 +23,7 @@ from .. import service as services
 from ..contract import Queue, Schedule
 from ..dev import compose, emulator, timeouts
 from ..dlq import find
+from ..strays import stray_modules
 from . import terraform
 from .plugin import outcome_in
 from .running import RunningService, eventually
@@ -98,10 +99,8 @@ def test_environment_variables_are_in_the_example() -> None:
 
 def test_modules_of_tasks_are_those_of_queues() -> None:
     """A module with another name is loaded by no worker; a mistyped one would leave its queue without tasks."""
-    folder = emulator.PROJECT / "src" / CONTRACT.package / "tasks"
-    found = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    private = {name for name in found if name.startswith("_")}
-    assert found - private - {queue.module for queue in CONTRACT.queues} == set()
+    found = stray_modules(CONTRACT, emulator.PROJECT / "src" / CONTRACT.package)
+    assert not found, "\n".join(found.values())
 
 
 @each_queue

@@ -22,7 +22,7 @@ from .properties import longest_delay_seconds, message_properties
 
 __all__ = [
     "CONTROL",
-    "LONG_DELAYS",
+    "COUNTDOWN_LIMIT",
     "TRANSPORT",
     "Variables",
     "celery_settings",
@@ -55,8 +55,10 @@ https://www.rabbitmq.com/docs/heartbeats
 TRANSPORT = f"{__name__}.transport:Transport"
 """kombu's AMQP transport with fixes."""
 
-LONG_DELAYS = ""
-"""RabbitMQ itself delays messages for years."""
+COUNTDOWN_LIMIT = (
+    ": the delay queues in RabbitMQ are declared for max_countdown_seconds of contract.json. "
+    "Raise max_countdown_seconds"
+)
 
 CONTROL = "celery.app.control:Control"
 """Celery's remote control, which works on RabbitMQ."""

@@ -21,7 +21,7 @@ from .properties import longest_delay_seconds, message_properties
 
 __all__ = [
     "CONTROL",
-    "LONG_DELAYS",
+    "COUNTDOWN_LIMIT",
     "TRANSPORT",
     "Variables",
     "celery_settings",
@@ -50,7 +50,10 @@ def is_unavailable(error: Exception) -> bool:
 TRANSPORT = f"{__name__}.transport:Transport"
 """kombu's SQS transport with fixes."""
 
-LONG_DELAYS = ", or set long_delays to have EventBridge Scheduler send such tasks"
+COUNTDOWN_LIMIT = (
+    "; the message would be redelivered before that. Raise max_countdown_seconds (and with it "
+    "visibility_timeout_seconds) in contract.json, or set long_delays to have EventBridge Scheduler send such tasks"
+)
 
 CONTROL = f"{__name__}.control:Control"
 """Writes commands to a table that workers read, or refuses them."""

@@ -13,7 +13,7 @@ from ...brokers.sqs.delays import prefix_of
 from ...commands import Failure
 from ...dlq.sqs.queue import WAIT_SECONDS
 from ...environment import find
-from ...environment.sqs import Environment
+from ...environment.sqs import Environment, named
 from ...schedules import AT_SCHEDULER
 from ...terminal import Group, console, finish, live_options, plain, say, table
 
@@ -110,7 +110,8 @@ def unsent(resend: bool, environment: str, as_json: bool) -> None:
     if not env.contract.uses_scheduler:
         raise Failure("contract.json has neither schedules nor long_delays")
     name = env.contract.schedule_dead_letter_queue_name(environment)
-    url = env.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    with named(f"the queue {name}"):
+        url = env.sqs.get_queue_url(QueueName=name)["QueueUrl"]
     held: list[str] = []
     left = 0
     try:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import servers
+
 HOST = "127.0.0.1"
 FLOWER_PORT = 5555
 IMAGE = "docker.io/library/rabbitmq:4.2-management-alpine"
@@ -198,6 +200,7 @@ def server() -> Iterator[Server]:
     try:
         management = f"http://{HOST}:{ports['management']}"
         _wait_for(management, process, folder / "output")
+        servers.watch("RabbitMQ", process)
         yield Server(f"amqp://{HOST}:{ports['amqp']}", management, environment)
     finally:
         process.terminate()

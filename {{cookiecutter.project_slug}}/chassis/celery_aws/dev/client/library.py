@@ -12,7 +12,7 @@ from ...contract import OPTION_NAMES, Contract
 
 LIBRARY = Path(__file__).parents[2]
 
-ROOTS = ("remote", "task")
+ROOTS = ("aio", "remote", "task")
 """Modules that nothing imports by a statement: what a client's own modules import, and the class of its tasks."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ...commands import Failure
 from ...signatures import fingerprint, is_json, signature_text
 
-RESERVED = ("app", "errors")
+RESERVED = ("aio", "app", "errors", "request_id")
 """Names in the package that are no modules of tasks."""
 
 ATTRIBUTES = ("queue", "priority", "expires", "compression", "ignore_result", "message_group", "deduplication_key")
@@ -111,7 +111,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._client import client as _client
+from .{library} import aio as aio
 from .{library} import errors as errors
+from .{library}.log_fields import request_id as request_id
 
 if TYPE_CHECKING:
     from .{library}.sending import Service

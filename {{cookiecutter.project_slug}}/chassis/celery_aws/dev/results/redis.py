@@ -10,6 +10,8 @@ import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from .. import servers
+
 HOST = "127.0.0.1"
 
 UNREACHABLE: dict[str, str] = {"RESULTS_URL": "redis://127.0.0.1:9/0"}
@@ -47,6 +49,7 @@ def start_server(port: int, stack: ExitStack) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
+    servers.watch("redis-server", process)
     stack.callback(process.wait)
     stack.callback(process.terminate)
 
