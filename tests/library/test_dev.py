@@ -121,8 +121,8 @@ def test_dev_when_the_emulator_or_a_server_of_it_dies_then_ends(folder, tmp_path
         victim = next(own for own, line in descendants(process.pid).items() if command in line)
         os.kill(victim, signal.SIGKILL)
         assert process.wait(90) == 1, log.read_text()
-    (line,) = (line for line in log.read_text().splitlines() if "(dev)" in line)
-    assert f"{name} ended with status " in line
+    said = [line for line in log.read_text().splitlines() if "(dev)" in line]  # Others may end with it.
+    assert any(f"{name} ended with status " in line for line in said)
     assert not (folder / ".env.development").exists()
 
 
