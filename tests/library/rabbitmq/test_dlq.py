@@ -275,7 +275,12 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert eventually(lambda: visible(quiet) == 23)
     commands.run("dlq", "export", queue, first, status=2)
     assert "was not overwritten" in commands.errors
-    assert len(commands.run("dlq", "export", queue, "-").splitlines()) == 24
+    piped = tmp_path / "piped.jsonl"
+    piped.write_text(commands.run("dlq", "export", queue, "-"), encoding="utf-8")
+    assert "23 messages written to -" in commands.errors
+    assert "23 messages would be sent" in commands.run("dlq", "import", queue, piped, "--dry-run")
+    assert len(commands.lines("dlq", "export", queue, "-")) == 23
+    assert json.loads(commands.errors)["written"] == 23
     commands.run("dlq", "purge", queue, "--yes")
     assert eventually(lambda: visible(quiet) == 0)
     assert "23 messages would be sent" in commands.run("dlq", "import", queue, first, "--dry-run")

@@ -234,7 +234,12 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert visible(quiet) == 21
     commands.run("dlq", "export", queue, first, status=2)
     assert "was not overwritten" in commands.errors
-    assert len(commands.run("dlq", "export", queue, "-").splitlines()) == 22
+    piped = tmp_path / "piped.jsonl"
+    piped.write_text(commands.run("dlq", "export", queue, "-"), encoding="utf-8")
+    assert "21 messages written to -" in commands.errors
+    assert "21 messages would be sent" in commands.run("dlq", "import", queue, piped, "--dry-run")
+    assert len(commands.lines("dlq", "export", queue, "-")) == 21
+    assert json.loads(commands.errors)["written"] == 21
     commands.run("dlq", "purge", queue, "--yes")
     assert visible(quiet) == 0
     assert "21 messages would be sent" in commands.run("dlq", "import", queue, first, "--dry-run")

@@ -315,14 +315,15 @@ def export(
     """Write the dead-letter messages of QUEUE to FILE.
 
     It writes one JSON object per line; - is standard output. An existing FILE is not overwritten. Exits with 1
-    if some messages could not be read.
+    if some messages could not be read. The number of messages goes to standard error if FILE is -.
     """
     if remove and file == "-":
         raise click.UsageError("--remove requires a file: the reader of a pipe may have failed")
     dlq = find(queue, environment)
     written = _export(dlq, file, selection(ids, task, older_than), remove=remove, dry_run=dry_run)
     what = "would be written" if dry_run else "written"
-    say(as_json, f"{counted(written, 'message')} {what} to {file}", written=written, file=file, unseen=dlq.unseen)
+    text = f"{counted(written, 'message')} {what} to {file}"
+    say(as_json, text, err=file == "-" and not dry_run, written=written, file=file, unseen=dlq.unseen)
     warn_unseen(dlq)
     finish(dlq.unseen)
 
