@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
+import resource
 import signal
+import subprocess
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -307,6 +310,30 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     assert "260 messages written" in commands.run("dlq", "export", queue, file, "--remove")
     assert visible(quiet) == 0
     assert sorted(exported_bodies(file)) == sorted(celery_body(n) for n in range(260))
+
+
+def test_export_when_the_disk_is_full_then_the_file_has_what_was_removed(quiet, commands, queue, tmp_path):
+    put(quiet, [celery_body(n) for n in range(300)])
+    file = tmp_path / "messages.jsonl"
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    arguments = [*COMMAND, "dlq", "export", queue, str(file), "--remove"]
+
+    environment = {**commands.environment, "PYTHONDONTWRITEBYTECODE": "1"}  # The limit would cut bytecode, too.
+
+    def export():
+        return subprocess.run(arguments, env=environment, preexec_fn=full, capture_output=True, text=True)
+
+    ran = export()
+    written = len(exported_bodies(file))
+    assert (ran.returncode, 0 < written < 300) == (2, True), ran.stderr
+    assert f"{written} messages are in it and removed from" in " ".join(ran.stderr.split())
+    assert eventually(lambda: visible(quiet) == 300 - written)
+    assert f"{written} messages sent" in commands.run("dlq", "import", queue, file)
+    file.unlink()
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100, 100))
+    ran = export()
+    assert (ran.returncode, file.exists()) == (2, False), ran.stderr
+    assert eventually(lambda: visible(quiet) == 300)
 
 
 def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import random
 import re
+import resource
 import signal
+import subprocess
 from unittest import mock
 
 import pytest
@@ -279,6 +282,30 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     if IS_FIFO:
         even = [body for body in exported_bodies(file) if body in {celery_body(n) for n in range(0, 60, 2)}]
         assert even == [celery_body(n) for n in range(0, 60, 2)]
+
+
+def test_export_when_the_disk_is_full_then_the_file_has_what_was_removed(quiet, commands, queue, tmp_path):
+    put(quiet, [celery_body(n) for n in range(40)])
+    file = tmp_path / "messages.jsonl"
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    arguments = [*COMMAND, "dlq", "export", queue, str(file), "--remove"]
+
+    environment = {**commands.environment, "PYTHONDONTWRITEBYTECODE": "1"}  # The limit would cut bytecode, too.
+
+    def export():
+        return subprocess.run(arguments, env=environment, preexec_fn=full, capture_output=True, text=True)
+
+    ran = export()
+    written = len(exported_bodies(file))
+    assert (ran.returncode, 0 < written < 40) == (2, True), ran.stderr
+    assert f"{written} messages are in it and removed from" in " ".join(ran.stderr.split())
+    assert eventually(lambda: visible(quiet) == 40 - written)
+    assert f"{written} messages sent" in commands.run("dlq", "import", queue, file)
+    file.unlink()
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100, 100))
+    ran = export()
+    assert (ran.returncode, file.exists()) == (2, False), ran.stderr
+    assert eventually(lambda: visible(quiet) == 40)
 
 
 def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):

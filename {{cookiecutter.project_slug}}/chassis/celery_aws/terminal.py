@@ -134,9 +134,14 @@ def table(**options: Any) -> Table:
     return Table(**{"box": None, "padding": (0, 1, 0, 0), "header_style": "bold", **options})
 
 
-def say(as_json: bool, text: str, *, err: bool = False, **fields: object) -> None:
-    """Print a result as text, or its fields as a line of JSON; with `err`, on standard error."""
-    click.echo(json.dumps(fields, default=str) if as_json else text, err=err)
+def say(as_json: bool, text: str, **fields: object) -> None:
+    """Print a result as text, or its fields as a line of JSON."""
+    click.echo(said(as_json, text, **fields))
+
+
+def said(as_json: bool, text: str, **fields: object) -> str:
+    """Return a result as text, or its fields as a line of JSON."""
+    return json.dumps(fields, default=str) if as_json else text
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from ..terminal import (
     plain,
     printable,
     progress,
+    said,
     say,
     table,
 )
@@ -323,34 +324,62 @@ def export(
     written = _export(dlq, file, selection(ids, task, older_than), remove=remove, dry_run=dry_run)
     what = "would be written" if dry_run else "written"
     text = f"{counted(written, 'message')} {what} to {file}"
-    say(as_json, text, err=file == "-" and not dry_run, written=written, file=file, unseen=dlq.unseen)
+    result = said(as_json, text, written=written, file=file, unseen=dlq.unseen)
+    click.echo(result, err=file == "-" and not dry_run)
     warn_unseen(dlq)
     finish(dlq.unseen)
 
 
 def _export(dlq: DeadLetterQueue, file: str, chosen: Selection, *, remove: bool, dry_run: bool = False) -> int:
-    """Write messages to a file; return how many."""
+    """Write messages to a file; return how many.
+
+    Raises:
+        Failure: the file cannot be written. It ends with the last complete page, and no other was removed.
+    """
     written = 0
     with _opened(os.devnull if dry_run else file) as to, dlq.peek() as peek:
         for page in pages(dlq, peek, chosen, "writing"):
-            for message in page:
-                to.write(json.dumps(message.exported()) + "\n")
+            try:
+                _append(to, page, is_regular=not dry_run and file != "-")
+            except OSError as error:
+                if file == "-":
+                    raise
+                if not written:
+                    Path(file).unlink(missing_ok=True)
+                removed = f" and removed from {dlq.name}" if remove else ""
+                kept = f"{written} messages are in it{removed}" if written else "nothing was written or removed"
+                raise Failure(f"{file} cannot be written: {error.strerror}; {kept}") from error
             written += len(page)
             if remove and page and not dry_run:
-                to.flush()
-                os.fsync(to.fileno())
                 peek.delete(page)
     return written
 
 
-def _opened(file: str) -> IO[str]:
+def _append(to: IO[bytes], page: list[Message], *, is_regular: bool) -> None:
+    """Append a page of messages to a file; if it is a regular one, all of the page is on disk, or nothing of it."""
+    start = to.tell() if is_regular else 0
+    try:
+        for message in page:
+            data = memoryview(json.dumps(message.exported()).encode() + b"\n")
+            while data:  # A disk that is nearly full takes a part.
+                data = data[to.write(data) :]
+        if is_regular:
+            os.fsync(to.fileno())
+    except BaseException:
+        if is_regular:
+            to.truncate(start)
+        raise
+
+
+def _opened(file: str) -> IO[bytes]:
+    """Open the file of an export; unbuffered, so that closing it writes nothing more, unless it is standard output."""
     if file == "-":
-        return click.open_file(file, "w", encoding="utf-8")
+        return click.open_file(file, "wb")
     if file == os.devnull:
-        return Path(file).open("w", encoding="utf-8")
+        return Path(file).open("wb", buffering=0)
     try:
         # Messages may contain sensitive data.
-        return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+        return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
     except FileExistsError:
         raise Failure(f"{file} already exists and was not overwritten") from None
     except OSError as error:
