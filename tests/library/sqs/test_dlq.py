@@ -18,7 +18,7 @@ import pytest
 from celery_aws import dlq as dead_letters
 from library.commands import COMMAND, PEAK_MEBIBYTES, Commands, exported_bodies, interrupt
 from library.sqs.messages import bodies, celery_body, put
-from library.support import IS_FIFO, eventually, running_service
+from library.support import IS_FIFO, eventually, module, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -173,6 +173,15 @@ def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     assert visible(quiet) == 100 - moved
     commands.run("dlq", "redrive", queue, "--cancel", status=2)
     assert "no redrive" in commands.errors
+
+
+def test_redrive_when_options_conflict_then_does_nothing(quiet, commands, queue):
+    put(quiet, [celery_body(n) for n in range(100)])
+    commands.run("dlq", "redrive", queue, "--rate", "1", "--no-wait")
+    for options in module("cli.sqs.redrive").CONFLICTS:
+        commands.run("dlq", "redrive", queue, *options.replace("--rate", "--rate=9").split(), status=2)
+        assert "{} and {} cannot be used together".format(*options.split()) in " ".join(commands.errors.split())
+    assert "cancelled after" in commands.run("dlq", "redrive", queue, "--cancel")
 
 
 def test_redrive_when_its_command_is_interrupted_then_continues(quiet, commands, queue):
