@@ -265,6 +265,22 @@ def test_resend_command_when_given_arguments_then_sends_those(put, env, quiet):
     assert quiet.dead() == 2
 
 
+def test_resend_when_arguments_do_not_fit_the_task_then_sends_nothing(browser, put, quiet):
+    task = f"{CONTRACT['package']}.tasks.{quiet.queue.module}.measure"
+    put(task=task)
+    commands = Commands(quiet)
+    resend = ("dlq", "resend", quiet.queue.name, "--id", "00000007")
+    commands.run(*resend, "--args", '["a", 2]', status=2)
+    assert "the arguments do not fit" in " ".join(commands.errors.split())
+    answer = browser.post(f"{browser.queue}/messages/{only_key(browser)}/edit", args="[]", kwargs='{"size": 1}')
+    assert (answer.status_code, "the arguments do not fit" in answer.text) == (400, True)
+    assert (quiet.dead(), messages_visible(quiet)) == (1, 1)
+    commands.run(*resend, "--args", '["a"]')
+    put(task="old.task")  # What parameters it has is not known here.
+    commands.run(*resend, "--args", '["a", 2]')
+    assert [message["body"][0] for message in broker.received(quiet)] == [["a"], ["a", 2]]
+
+
 def test_command_when_flask_is_missing_then_says_what_to_install(env, quiet, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("celery_aws.console")]:
         monkeypatch.delitem(sys.modules, name)

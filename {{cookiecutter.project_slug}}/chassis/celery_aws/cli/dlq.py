@@ -21,6 +21,7 @@ from ..commands import Failure
 from ..contract import Contract
 from ..dlq import DeadLetterQueue, Peek, find
 from ..dlq import resend as resend_messages
+from ..dlq.editing import edited
 from ..dlq.message import Message, Selection, Sent, read_arguments
 from ..durations import age, counted
 from ..terminal import (
@@ -280,7 +281,7 @@ def _edited(found: list[Message], args: str | None, kwargs: str | None) -> list[
         raise Failure(f"{counted(len(found), 'message')} match; --args and --kwargs require exactly one")
     call = found[0].call
     held = (call.args, call.kwargs) if call and call.is_decoded else ("[]", "{}")
-    return [found[0].edited(*read_arguments(args or held[0], kwargs or held[1]))]
+    return [edited(found[0], *read_arguments(args or held[0], kwargs or held[1]))]
 
 
 def _report(outcome: Sent[Message]) -> int:

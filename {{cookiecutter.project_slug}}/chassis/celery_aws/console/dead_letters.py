@@ -13,6 +13,7 @@ from flask import Flask, Response, abort, current_app, flash, redirect, render_t
 
 from .. import dlq as dead
 from ..dlq import DeadLetterQueue, Peek
+from ..dlq.editing import edited
 from ..dlq.message import ArgumentsError, Message, Selection, Sent, read_arguments
 from ..durations import counted
 from .overview import find_queue
@@ -133,10 +134,10 @@ def resend_edited(queue: str, key: str) -> Any:
     with opened(queue) as dlq, dlq.peek() as peek:
         message = find(dlq, peek, key)
         try:
-            edited = message.edited(*read_arguments(request.form.get("args", ""), request.form.get("kwargs", "")))
+            changed = edited(message, *read_arguments(request.form.get("args", ""), request.form.get("kwargs", "")))
         except ArgumentsError as error:
             return _message_page(queue, dlq, message, f"Nothing was sent: {error}."), 400
-        outcome = dead.resend(dlq, peek, [edited])
+        outcome = dead.resend(dlq, peek, [changed])
     for _, reason in outcome.refused:
         return _message_page(queue, dlq, message, f"Not sent: {reason}."), 502
     flash(f"Message {message.id} sent to {dlq.target}.")
