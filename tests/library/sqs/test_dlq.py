@@ -84,8 +84,15 @@ def test_list_selects(quiet, commands, queue):
     assert len(commands.lines("dlq", "list", queue, "--id", "00000002", "--id", "00000001-aaaa", status=1)) == 2
     assert len(commands.lines("dlq", "list", queue, "--older-than", "1h", status=0)) == 0
     assert len(commands.lines("dlq", "list", queue, "--limit", "2", status=1)) == 2
+    dead = quiet.queue_name(dead=True)
+    said = "{} of about 4 dead-letter messages in {}"
+    assert said.format(2, dead) in commands.run("dlq", "list", queue, "--limit", "2", status=1)
+    assert said.format(1, dead) in commands.run("dlq", "list", queue, "--task", "high.other", "--limit", "1", status=1)
+    assert f"{said.format(0, dead)} match" in commands.run("dlq", "list", queue, "--older-than", "3d")
+    assert f"{said.format(1, dead)} match" in commands.run("dlq", "list", queue, "--task", "high.other", status=1)
+    assert f"4 dead-letter messages in {dead}" in commands.run("dlq", "list", queue, "--limit", "5", status=1)
     commands.run("dlq", "list", queue, "--id", "0000", status=2)
-    assert "8 characters" in commands.errors
+    assert "--id 0000 is too short; use at least 8 characters" in " ".join(commands.errors.split())
     commands.run("dlq", "list", queue, "--older-than", "soon", status=2)
     assert "90s, 30m, 2h or 3d" in commands.errors
     assert visible(quiet) == 4

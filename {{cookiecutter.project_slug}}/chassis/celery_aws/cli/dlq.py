@@ -62,7 +62,7 @@ def selecting(function: Decorated) -> Decorated:
 def selection(ids: tuple[str, ...], task: str, older_than: float) -> Selection:
     """Return what the options select."""
     if short := [given for given in ids if len(given) < 8]:
-        raise click.UsageError(f"--id {short[0]} is ambiguous; use at least 8 characters")
+        raise click.UsageError(f"--id {short[0]} is too short; use at least 8 characters")
     return Selection(ids, task, older_than)
 
 
@@ -128,7 +128,10 @@ def list_(
         if rows:
             _print(rows, contract, header=count <= ROWS_PER_TABLE)
     if not as_json:
-        click.echo(f"{counted(count, 'dead-letter message')} in {dlq.name}")
+        is_limited = count == limit
+        of = "" if chosen.everything and not is_limited else f" of about {max(dlq.depth, count)}"
+        match = "" if chosen.everything or is_limited else " match"
+        click.echo(f"{count}{of} dead-letter messages in {dlq.name}{match}")
         _print_kinds(kinds, contract)
     if limit is None or count < limit:
         warn_unseen(dlq)
