@@ -17,8 +17,9 @@ import pytest
 
 from celery_aws.dev.brokers import rabbitmq as broker
 from library.commands import COMMAND, PEAK_MEBIBYTES, Commands, exported_bodies, interrupt
+from library.rabbitmq.broker import faulty
 from library.rabbitmq.messages import bodies, celery_body, channel, name, put, take, visible
-from library.support import eventually, notes
+from library.support import eventually, module, notes
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -213,6 +214,35 @@ def test_redrive_is_slowed_down_and_stopped(quiet, commands, queue):
     moved = int(terminal.after.split()[1])
     assert 20 <= moved < 100
     assert eventually(lambda: (visible(quiet), visible(quiet, dead=False)) == (100 - moved, moved))
+
+
+def test_redrive_when_the_broker_goes_away_then_says_how_many_were_moved(quiet, commands, queue):
+    put(quiet, [celery_body(n) for n in range(100)])
+    with faulty(quiet) as (between, variables):
+        moving = commands.start("dlq", "redrive", queue, "--rate", "10", **variables)
+        assert eventually(lambda: visible(quiet, dead=False) >= 20)
+        between.cut()
+        said, errors = moving.communicate(timeout=60)
+    assert moving.returncode == 2
+    assert re.fullmatch(r"stopped: ([1-9][0-9]) of 100 messages moved to \S+\n", said), said
+    assert re.search(r"^Error: .+: \S+", errors, re.DOTALL), errors
+
+
+def test_export_when_the_broker_goes_away_then_says_how_many_it_wrote(quiet, commands, queue, tmp_path):
+    put(quiet, [celery_body(n) + " " * 2_000 for n in range(3_000)])
+    file = tmp_path / "messages.jsonl"
+    with faulty(quiet) as (between, variables):
+        exporting = commands.start("dlq", "export", queue, file, **variables)
+        assert eventually(lambda: file.exists() and file.stat().st_size)
+        between.cut()
+        _, errors = exporting.communicate(timeout=60)
+    assert exporting.returncode == 2
+    assert f"stopped: {len(exported_bodies(file))} messages written to" in errors
+
+
+def test_explanation_when_an_error_has_no_text_then_names_it():
+    explanation = module("environment.rabbitmq").explanation
+    assert explanation(TimeoutError()) == "the broker in BROKER_URL does not respond: TimeoutError"
 
 
 def test_message_when_no_queue_is_bound_then_is_kept(quiet, commands, queue):

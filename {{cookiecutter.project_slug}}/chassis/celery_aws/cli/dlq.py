@@ -6,11 +6,12 @@ Commands that only read release the messages again. A message is deleted only af
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -246,7 +247,8 @@ def resend(
     dlq = find(queue, environment)
     sent = left = 0
     is_edited = (args, kwargs) != (None, None)
-    with dlq.peek() as peek:
+    what = "would be sent" if dry_run else "sent"
+    with _counted_if_stopped(lambda: f"{sent} messages {what} to {dlq.target}"), dlq.peek() as peek:
         found = pages(dlq, peek, chosen, "resending")
         for page in [_edited(list(itertools.chain.from_iterable(found)), args, kwargs)] if is_edited else found:
             if dry_run:
@@ -259,11 +261,22 @@ def resend(
     if not dry_run and not sent + left:
         warn_unseen(dlq)
         raise Failure(f"no message in {dlq.name} matches")
-    what = "would be sent" if dry_run else "sent"
     text = f"{counted(sent, 'message')} {what} to {dlq.target}" + (f", {left} left" if left else "")
     say(as_json, text, sent=0 if dry_run else sent, left=left + (sent if dry_run else 0))
     warn_unseen(dlq)
     finish(left)
+
+
+@contextlib.contextmanager
+def _counted_if_stopped(count: Callable[[], str]) -> Iterator[None]:
+    """Print on standard error what was done, if the broker no longer responds or the command is interrupted."""
+    try:
+        yield
+    except Failure:  # It says so itself.
+        raise
+    except BaseException:
+        click.echo(f"stopped: {count()}", err=True)
+        raise
 
 
 def _announce(page: list[Message], *, as_json: bool) -> None:
@@ -341,7 +354,9 @@ def _export(dlq: DeadLetterQueue, file: str, chosen: Selection, *, remove: bool,
         Failure: the file cannot be written. It ends with the last complete page, and no other was removed.
     """
     written = 0
-    with _opened(os.devnull if dry_run else file) as to, dlq.peek() as peek:
+    opened = _opened(os.devnull if dry_run else file)
+    what = "would be written" if dry_run else "written"
+    with opened as to, _counted_if_stopped(lambda: f"{written} messages {what} to {file}"), dlq.peek() as peek:
         for page in pages(dlq, peek, chosen, "writing"):
             try:
                 _append(to, page, is_regular=not dry_run and file != "-")
