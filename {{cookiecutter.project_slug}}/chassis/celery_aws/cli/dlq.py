@@ -130,9 +130,10 @@ def list_(
             _print(rows, contract, header=count <= ROWS_PER_TABLE)
     if not as_json:
         is_limited = count == limit
-        of = "" if chosen.everything and not is_limited else f" of about {max(dlq.depth, count)}"
+        of = "" if chosen.everything and not is_limited else f"{count} of about "
+        total = counted(max(dlq.depth, count) if of else count, "dead-letter message")
         match = "" if chosen.everything or is_limited else " match"
-        click.echo(f"{count}{of} dead-letter messages in {dlq.name}{match}")
+        click.echo(f"{of}{total} in {dlq.name}{match}")
         _print_kinds(kinds, contract)
     if limit is None or count < limit:
         warn_unseen(dlq)
@@ -248,7 +249,7 @@ def resend(
     sent = left = 0
     is_edited = (args, kwargs) != (None, None)
     what = "would be sent" if dry_run else "sent"
-    with _counted_if_stopped(lambda: f"{sent} messages {what} to {dlq.target}"), dlq.peek() as peek:
+    with _counted_if_stopped(lambda: f"{counted(sent, 'message')} {what} to {dlq.target}"), dlq.peek() as peek:
         found = pages(dlq, peek, chosen, "resending")
         for page in [_edited(list(itertools.chain.from_iterable(found)), args, kwargs)] if is_edited else found:
             if dry_run:
@@ -356,7 +357,11 @@ def _export(dlq: DeadLetterQueue, file: str, chosen: Selection, *, remove: bool,
     written = 0
     opened = _opened(os.devnull if dry_run else file)
     what = "would be written" if dry_run else "written"
-    with opened as to, _counted_if_stopped(lambda: f"{written} messages {what} to {file}"), dlq.peek() as peek:
+    with (
+        opened as to,
+        _counted_if_stopped(lambda: f"{counted(written, 'message')} {what} to {file}"),
+        dlq.peek() as peek,
+    ):
         for page in pages(dlq, peek, chosen, "writing"):
             try:
                 _append(to, page, is_regular=not dry_run and file != "-")
@@ -365,8 +370,8 @@ def _export(dlq: DeadLetterQueue, file: str, chosen: Selection, *, remove: bool,
                     raise
                 if not written:
                     Path(file).unlink(missing_ok=True)
-                removed = f" and removed from {dlq.name}" if remove else ""
-                kept = f"{written} messages are in it{removed}" if written else "nothing was written or removed"
+                removed = f", removed from {dlq.name}" if remove else ""
+                kept = f"it has {counted(written, 'message')}{removed}" if written else "nothing was written or removed"
                 raise Failure(f"{file} cannot be written: {error.strerror}; {kept}") from error
             written += len(page)
             if remove and page and not dry_run:
