@@ -98,6 +98,18 @@ def test_list_selects(quiet, commands, queue):
     assert visible(quiet) == 4
 
 
+@pytest.mark.parametrize("columns", [30, 50, 60, 80])
+def test_list_when_the_window_is_narrow_then_ids_names_and_figures_are_whole(quiet, commands, queue, columns):
+    put(quiet, [celery_body(1)])
+    said = commands.run("dlq", "list", queue, status=1, COLUMNS=str(columns))
+    table = said[: said.index("1 dead-letter message")]
+    assert all(len(line) <= columns for line in table.splitlines()), said
+    assert "00000001" in said.split()
+    task = "".join(line.split(" ")[0] for line in table.splitlines()[1:])
+    assert task.startswith("library.probes.leave_trace"), said
+    assert ("REASON" in said) == (columns >= 60)
+
+
 TRACEBACK = f'File "/{"folder/" * 20}x.py"\n  boom()'
 """With a path that is longer than a line."""
 

@@ -43,6 +43,9 @@ from ..terminal import (
 ROWS_PER_TABLE = 50
 """Messages per table; large lists are printed in parts instead of being kept in memory."""
 
+LEAST_REASON = 6
+"""Least width of the column REASON; a narrower one would say nothing, and is left out."""
+
 
 @click.group(name="dlq", cls=Group)
 def command() -> None:
@@ -147,20 +150,28 @@ def _print_kinds(kinds: collections.Counter[str], contract: Contract) -> None:
             console().print(plain(f"  {times} x {contract.short_name(name) or 'not a Celery message'}"))
 
 
+def _widths(total: int) -> dict[str, int]:
+    """Return the widths of the columns of the list, which are the same in each part of it.
+
+    In a narrow terminal the reason gives way first, and then names, which wrap. Ids and figures stay whole.
+    """
+    spare = max(0, total - 80)
+    widths = {"TASK": 22 + spare // 3, "ID": 8, "AGE": 4, "N": 3, "GROUP": 10, "REASON": 27 + spare - spare // 3}
+    for title, least in (("REASON", LEAST_REASON), ("REASON", 0), ("GROUP", 5), ("TASK", 5)):
+        excess = sum(width + 1 for width in widths.values() if width) - total
+        if excess > 0:
+            widths[title] = max(least, widths[title] - excess) if least else 0
+    return {title: width for title, width in widths.items() if width}
+
+
 def _print(messages: list[Message], contract: Contract, *, header: bool) -> None:
-    """Print rows of the list; the column widths are fixed, so that tables align."""
+    """Print rows of the list."""
     to = console()
-    spare = max(0, to.width - 80)
+    widths = _widths(to.width)
     made = table(show_header=header)
-    for title, width in (
-        ("TASK", 22 + spare // 3),
-        ("ID", 8),
-        ("AGE", 4),
-        ("N", 2),
-        ("GROUP", 10),
-        ("REASON", 28 + spare - spare // 3),
-    ):
-        made.add_column(title, width=width, no_wrap=True, overflow="ellipsis")
+    for title, width in widths.items():
+        is_reason = title == "REASON"
+        made.add_column(title, width=width, no_wrap=is_reason, overflow="ellipsis" if is_reason else "fold")
     for message in messages:
         made.add_row(
             plain(contract.short_name(message.task) or "(not Celery)"),
@@ -168,7 +179,7 @@ def _print(messages: list[Message], contract: Contract, *, header: bool) -> None
             "-" if message.age_seconds is None else age(message.age_seconds),
             str(message.receive_count),
             plain(message.group),
-            plain(message.reason),
+            *([plain(message.reason)] if "REASON" in widths else []),
         )
     to.print(made)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from ...durations import counted
 from ...queues.rabbitmq import Depth
-from ...terminal import table
+from ...terminal import Fitting, table
 from ..cells import count, named
 
 HELP = """
@@ -16,7 +14,7 @@ consumers.
 """
 
 
-def rendered(found: list[Depth], title: str) -> Table:
+def rendered(found: list[Depth], title: str) -> Fitting:
     """Return a table of the queues."""
     delayed = f"{counted(f'{found[0].delayed_of_all:,}', 'delayed message')} in all queues" if found else ""
     made = table(title=title, title_justify="left", title_style="", caption=delayed, caption_justify="left")
@@ -32,4 +30,4 @@ def rendered(found: list[Depth], title: str) -> Table:
             count(each.workers),
             count(each.dead, is_wrong=bool(each.dead), missing="missing"),
         )
-    return made
+    return Fitting(made)

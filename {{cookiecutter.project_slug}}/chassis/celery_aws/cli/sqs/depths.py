@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from ...durations import age
 from ...queues.sqs import Depth
-from ...terminal import table
+from ...terminal import Fitting, table
 from ..cells import count, named
 
 HELP = """
@@ -15,7 +13,7 @@ queue is not empty, or if a message has waited longer than acceptable_latency_se
 """
 
 
-def rendered(found: list[Depth], title: str) -> Table:
+def rendered(found: list[Depth], title: str) -> Fitting:
     """Return a table of the queues."""
     made = table(title=title, title_justify="left", title_style="")
     made.add_column("QUEUE", overflow="fold")
@@ -32,4 +30,4 @@ def rendered(found: list[Depth], title: str) -> Table:
             age(each.acceptable_latency_seconds),
             count(each.dead, is_wrong=bool(each.dead), missing="missing"),
         )
-    return made
+    return Fitting(made)
