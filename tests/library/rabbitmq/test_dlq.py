@@ -137,6 +137,21 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     assert eventually(lambda: visible(quiet) == 2)
 
 
+def test_show_when_a_message_is_unreadable_then_shows_its_body(quiet, commands, queue):
+    reason = {**REASON, "id": "00000001-aaaa"}
+    put(quiet, ["\x1b<order/>" + "x" * 3_000], headers={**reason, "task": "x.y"}, content_type="text/xml")
+    put(quiet, [""], headers=reason, message_id="00000002-bbbb")
+    said = commands.run("dlq", "show", queue, "--id", "00000001")
+    assert "text/xml" in said
+    assert "<order/>xxx" in said
+    assert "more characters; --json shows all" in " ".join(said.split())
+    assert "x" * 2_500 not in "".join(said.split())
+    assert not {"boom()", "FailureTraceback:", "\x1b"} & set(said.split())
+    said = commands.run("dlq", "show", queue, "--id", "00000002")
+    assert "not a Celery message, ValueError('no'); no body" in " ".join(said.split())
+    assert "(empty)" in said
+
+
 def test_what_strangers_send_does_no_harm(quiet, commands, queue):
     odd = {"task": "x\x1b[31m.leave_trace", "id": "12345678\x1b]0;x", "argsrepr": ["?"], "MessageGroupId": 7}
     put(quiet, ['[["\\ud800"], {}, {}]'], headers=odd)

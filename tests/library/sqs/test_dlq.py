@@ -139,6 +139,21 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     assert visible(quiet) == 2
 
 
+def test_show_when_a_message_is_unreadable_then_shows_its_body(quiet, commands, queue):
+    text = {
+        name: {"DataType": "String", "StringValue": f"{name}: of Celery"}
+        for name in ("FailureException", "FailureTraceback")
+    }
+    body = {**json.loads(celery_body(1)), "body": "\x1b<order/>" + "x" * 3_000, "content-type": "text/xml"}
+    put(quiet, [json.dumps(body)], MessageAttributes=text)
+    said = commands.run("dlq", "show", queue, "--id", "00000001")
+    assert "text/xml" in said
+    assert "<order/>xxx" in said
+    assert "more characters; --json shows all" in " ".join(said.split())
+    assert "x" * 2_500 not in "".join(said.split())
+    assert not {"boom()", "FailureTraceback:", "\x1b"} & set(said.split())
+
+
 def test_what_strangers_send_does_no_harm(quiet, commands, queue):
     odd = celery_body(1).replace("library.probes", "\\ud800\\u001b[31m").replace("00000001", "\\ud800\\u001b]0;x")
     put(quiet, [odd])

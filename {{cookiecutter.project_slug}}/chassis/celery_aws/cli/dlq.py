@@ -43,6 +43,9 @@ from ..terminal import (
 ROWS_PER_TABLE = 50
 """Messages per table; large lists are printed in parts instead of being kept in memory."""
 
+SHOWN_BODY = 2_000
+"""Characters of a body that `dlq show` prints."""
+
 LEAST_REASON = 6
 """Least width of the column REASON; a narrower one would say nothing, and is left out."""
 
@@ -210,14 +213,17 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
     rows += [(name.lower(), found.failure(name)) for name in ("Host", "Attempt")]
     if found.call:
         rows += [("args", found.call.args), ("kwargs", found.call.kwargs), ("eta", found.call.eta)]
-    else:
-        rows += [("body", found.text)]
+    if not found.is_readable:
+        rest = f" and {len(found.text) - SHOWN_BODY:,} more characters; --json shows all"
+        body = found.text[:SHOWN_BODY] + (rest if len(found.text) > SHOWN_BODY else "")
+        rows += [("type", found.content_type), ("body", body or "(empty)")]
     for name, value in rows:
         if value:
             made.add_row(name, plain(value))
     to = console()
     to.print(made)
-    for line in found.failure("Traceback").splitlines():
+    # That of an unreadable message has lines of Celery only.
+    for line in found.failure("Traceback").splitlines() if found.is_readable else ():
         to.print(plain(line), soft_wrap=True)
 
 
