@@ -367,6 +367,20 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     assert visible(quiet) == 1
 
 
+def test_import_when_the_file_is_of_another_queue_then_is_refused(quiet, commands, queue, tmp_path):
+    file, other = tmp_path / "messages.jsonl", quiet.contract.queues[-1].name
+    put(quiet, [celery_body(1)])
+    commands.run("dlq", "export", queue, file)
+    commands.run("dlq", "import", other, file, status=2)
+    assert f"exported from queue {queue}, not {other}" in " ".join(commands.errors.split())
+    line = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**line, "queue": "old-name"}) + "\n", encoding="utf-8")
+    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
+    del line["queue"]  # As earlier versions wrote it.
+    file.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
+
+
 def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_path):
     put(quiet, [celery_body(n) for n in range(3)])
     assert "about 3 messages would be deleted" in commands.run("dlq", "purge", queue, "--dry-run")

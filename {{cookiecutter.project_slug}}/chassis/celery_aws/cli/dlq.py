@@ -20,7 +20,7 @@ import click
 from .. import options, service
 from ..commands import Failure
 from ..contract import Contract
-from ..dlq import DeadLetterQueue, Peek, find
+from ..dlq import DeadLetterQueue, Peek, exported, find, imported
 from ..dlq import resend as resend_messages
 from ..dlq.editing import edited
 from ..dlq.message import Message, Selection, Sent, read_arguments
@@ -381,7 +381,7 @@ def _export(dlq: DeadLetterQueue, file: str, chosen: Selection, *, remove: bool,
     ):
         for page in pages(dlq, peek, chosen, "writing"):
             try:
-                _append(to, page, is_regular=not dry_run and file != "-")
+                _append(to, [exported(dlq, message) for message in page], is_regular=not dry_run and file != "-")
             except OSError as error:
                 if file == "-":
                     raise
@@ -396,12 +396,12 @@ def _export(dlq: DeadLetterQueue, file: str, chosen: Selection, *, remove: bool,
     return written
 
 
-def _append(to: IO[bytes], page: list[Message], *, is_regular: bool) -> None:
-    """Append a page of messages to a file; if it is a regular one, all of the page is on disk, or nothing of it."""
+def _append(to: IO[bytes], page: list[str], *, is_regular: bool) -> None:
+    """Append a page of lines to a file; if it is a regular one, all of the page is on disk, or nothing of it."""
     start = to.tell() if is_regular else 0
     try:
-        for message in page:
-            data = memoryview(json.dumps(message.exported()).encode() + b"\n")
+        for line in page:
+            data = memoryview(line.encode())
             while data:  # A disk that is nearly full takes a part.
                 data = data[to.write(data) :]
         if is_regular:
@@ -477,7 +477,7 @@ def _lines(file: str, skip: int, dlq: DeadLetterQueue) -> Iterator[Message]:
             if number <= skip:
                 continue
             try:
-                message = dlq.imported(line.decode())
+                message = imported(dlq, line.decode())
             except ValueError as error:
                 raise Failure(f"{file}, line {number}: {error}; nothing was sent") from None
             yield message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -167,7 +166,7 @@ def export(queue: str) -> Response:
     file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - Flask closes it
     with opened(queue) as dlq, dlq.peek() as peek:
         for page in pages(dlq, peek, chosen.has):
-            file.writelines(json.dumps(message.exported()).encode() + b"\n" for message in page)
+            file.writelines(dead.exported(dlq, message).encode() for message in page)
     file.seek(0)
     rest = f"-without-{dlq.unseen}-unseen" if dlq.unseen else ""
     return send_file(file, "application/jsonl", as_attachment=True, download_name=f"{dlq.name}{rest}.jsonl")
