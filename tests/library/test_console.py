@@ -19,7 +19,7 @@ from celery_aws.console.text import editable, readable
 from celery_aws.contract import Schedule
 from celery_aws.dlq import find
 from library.commands import Commands
-from library.support import BROKER, CONTRACT, IS_FIFO, broker, eventually, module
+from library.support import BROKER, CONTRACT, IS_FIFO, broker, eventually, module, renamed
 
 messages = importlib.import_module(f"library.{BROKER}.messages")
 
@@ -263,6 +263,30 @@ def test_resend_command_when_given_arguments_then_sends_those(put, env, quiet):
     commands.run(*resend, status=2)
     assert "2 messages match" in commands.errors
     assert quiet.dead() == 2
+
+
+def test_queues_when_one_does_not_exist_then_is_missing(env):
+    browser = Browser(replace(env, contract=renamed(env.contract, "gone")))
+    browser.log_in()
+    text = browser.text("/")
+    assert f"missing: {env.contract.queue_name(replace(env.contract.queues[0], name='gone'), 'development')}" in text
+    assert all(f"/queues/{queue.name}" in text for queue in env.contract.queues[1:])
+
+
+def test_resend_when_arguments_do_not_fit_the_task_then_sends_nothing(browser, put, quiet):
+    task = f"{CONTRACT['package']}.tasks.{quiet.queue.module}.measure"
+    put(task=task)
+    commands = Commands(quiet)
+    resend = ("dlq", "resend", quiet.queue.name, "--id", "00000007")
+    commands.run(*resend, "--args", '["a", 2]', status=2)
+    assert "the arguments do not fit" in " ".join(commands.errors.split())
+    answer = browser.post(f"{browser.queue}/messages/{only_key(browser)}/edit", args="[]", kwargs='{"size": 1}')
+    assert (answer.status_code, "the arguments do not fit" in answer.text) == (400, True)
+    assert (quiet.dead(), messages_visible(quiet)) == (1, 1)
+    commands.run(*resend, "--args", '["a"]')
+    put(task="old.task")  # What parameters it has is not known here.
+    commands.run(*resend, "--args", '["a", 2]')
+    assert [message["body"][0] for message in broker.received(quiet)] == [["a"], ["a", 2]]
 
 
 def test_command_when_flask_is_missing_then_says_what_to_install(env, quiet, monkeypatch):

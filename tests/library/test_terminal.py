@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from library.commands import COMMAND
 from library.support import BROKER, PATH, contract, module
@@ -125,6 +126,21 @@ def test_contract_when_the_window_is_narrow_then_no_name_and_no_row_is_wrapped()
         assert any({queue["queue_name"], queue["dead_letter_queue_name"]} <= set(re.split("[ ,]", x)) for x in printed)
     values = [line.split()[1:] for line in printed if line.startswith("hard_limit_seconds ")]
     assert values == [[str(queue.hard_limit_seconds) for queue in contract.queues]]
+
+
+@pytest.mark.parametrize("width", [24, 30, 36, 45, 80])
+def test_table_when_the_window_is_narrow_then_no_name_and_no_figure_is_cut(width):
+    terminal = module("terminal")
+    table = terminal.table(title="[bold]now")
+    table.add_column("QUEUE", overflow="fold")
+    for heading in ("WAITING", "IN FLIGHT", "WORKERS", "DEAD"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row("default", "3,021", "1,234,567", "[red]12[/]", "0")
+    with (to := Console(width=width)).capture() as captured:
+        to.print(terminal.Fitting(table))
+    lines = captured.get().splitlines()
+    assert {"default", "3,021", "1,234,567", "12", "QUEUE", "now"} <= {word for line in lines for word in line.split()}
+    assert all(len(line.rstrip()) <= width for line in lines)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
+import resource
 import signal
+import subprocess
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -14,8 +17,9 @@ import pytest
 
 from celery_aws.dev.brokers import rabbitmq as broker
 from library.commands import COMMAND, PEAK_MEBIBYTES, Commands, exported_bodies, interrupt
+from library.rabbitmq.broker import faulty
 from library.rabbitmq.messages import bodies, celery_body, channel, name, put, take, visible
-from library.support import eventually, notes
+from library.support import eventually, module, notes
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -91,11 +95,30 @@ def test_list_selects(quiet, commands, queue):
     assert len(commands.lines("dlq", "list", queue, "--id", "00000002", "--id", "00000001-aaaa", status=1)) == 2
     assert len(commands.lines("dlq", "list", queue, "--older-than", "1h", status=0)) == 0
     assert len(commands.lines("dlq", "list", queue, "--limit", "2", status=1)) == 2
+    dead = name(quiet)
+    said = "{} of about 4 dead-letter messages in {}"
+    assert said.format(2, dead) in commands.run("dlq", "list", queue, "--limit", "2", status=1)
+    assert said.format(1, dead) in commands.run("dlq", "list", queue, "--task", "high.other", "--limit", "1", status=1)
+    assert f"{said.format(0, dead)} match" in commands.run("dlq", "list", queue, "--older-than", "3d")
+    assert f"{said.format(1, dead)} match" in commands.run("dlq", "list", queue, "--task", "high.other", status=1)
+    assert f"4 dead-letter messages in {dead}" in commands.run("dlq", "list", queue, "--limit", "5", status=1)
     commands.run("dlq", "list", queue, "--id", "0000", status=2)
-    assert "8 characters" in commands.errors
+    assert "--id 0000 is too short; use at least 8 characters" in " ".join(commands.errors.split())
     commands.run("dlq", "list", queue, "--older-than", "soon", status=2)
     assert "90s, 30m, 2h or 3d" in commands.errors
     assert eventually(lambda: visible(quiet) == 4)
+
+
+@pytest.mark.parametrize("columns", [30, 50, 60, 80])
+def test_list_when_the_window_is_narrow_then_ids_names_and_figures_are_whole(quiet, commands, queue, columns):
+    put(quiet, [celery_body(1)])
+    said = commands.run("dlq", "list", queue, status=1, COLUMNS=str(columns))
+    table = said[: said.index("1 dead-letter message")]
+    assert all(len(line) <= columns for line in table.splitlines()), said
+    assert "00000001" in said.split()
+    task = "".join(line.split(" ")[0] for line in table.splitlines()[1:])
+    assert task.startswith("library.probes.leave_trace"), said
+    assert ("REASON" in said) == (columns >= 60)
 
 
 def test_show_tells_all_of_one(quiet, commands, queue):
@@ -112,6 +135,21 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert eventually(lambda: visible(quiet) == 2)
+
+
+def test_show_when_a_message_is_unreadable_then_shows_its_body(quiet, commands, queue):
+    reason = {**REASON, "id": "00000001-aaaa"}
+    put(quiet, ["\x1b<order/>" + "x" * 3_000], headers={**reason, "task": "x.y"}, content_type="text/xml")
+    put(quiet, [""], headers=reason, message_id="00000002-bbbb")
+    said = commands.run("dlq", "show", queue, "--id", "00000001")
+    assert "text/xml" in said
+    assert "<order/>xxx" in said
+    assert "more characters; --json shows all" in " ".join(said.split())
+    assert "x" * 2_500 not in "".join(said.split())
+    assert not {"boom()", "FailureTraceback:", "\x1b"} & set(said.split())
+    said = commands.run("dlq", "show", queue, "--id", "00000002")
+    assert "not a Celery message, ValueError('no'); no body" in " ".join(said.split())
+    assert "(empty)" in said
 
 
 def test_what_strangers_send_does_no_harm(quiet, commands, queue):
@@ -205,6 +243,35 @@ def test_redrive_is_slowed_down_and_stopped(quiet, commands, queue):
     assert eventually(lambda: (visible(quiet), visible(quiet, dead=False)) == (100 - moved, moved))
 
 
+def test_redrive_when_the_broker_goes_away_then_says_how_many_were_moved(quiet, commands, queue):
+    put(quiet, [celery_body(n) for n in range(100)])
+    with faulty(quiet) as (between, variables):
+        moving = commands.start("dlq", "redrive", queue, "--rate", "10", **variables)
+        assert eventually(lambda: visible(quiet, dead=False) >= 20)
+        between.cut()
+        said, errors = moving.communicate(timeout=60)
+    assert moving.returncode == 2
+    assert re.fullmatch(r"stopped: ([1-9][0-9]) of 100 messages moved to \S+\n", said), said
+    assert re.search(r"^Error: .+: \S+", errors, re.DOTALL), errors
+
+
+def test_export_when_the_broker_goes_away_then_says_how_many_it_wrote(quiet, commands, queue, tmp_path):
+    put(quiet, [celery_body(n) + " " * 2_000 for n in range(3_000)])
+    file = tmp_path / "messages.jsonl"
+    with faulty(quiet) as (between, variables):
+        exporting = commands.start("dlq", "export", queue, file, **variables)
+        assert eventually(lambda: file.exists() and file.stat().st_size)
+        between.cut()
+        _, errors = exporting.communicate(timeout=60)
+    assert exporting.returncode == 2
+    assert f"stopped: {len(exported_bodies(file))} messages written to" in errors
+
+
+def test_explanation_when_an_error_has_no_text_then_names_it():
+    explanation = module("environment.rabbitmq").explanation
+    assert explanation(TimeoutError()) == "the broker in BROKER_URL does not respond: TimeoutError"
+
+
 def test_message_when_no_queue_is_bound_then_is_kept(quiet, commands, queue):
     put(quiet, [celery_body(1), "foreign", "foreign too"])
     with channel(quiet) as opened:
@@ -275,7 +342,12 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert eventually(lambda: visible(quiet) == 23)
     commands.run("dlq", "export", queue, first, status=2)
     assert "was not overwritten" in commands.errors
-    assert len(commands.run("dlq", "export", queue, "-").splitlines()) == 24
+    piped = tmp_path / "piped.jsonl"
+    piped.write_text(commands.run("dlq", "export", queue, "-"), encoding="utf-8")
+    assert "23 messages written to -" in commands.errors
+    assert "23 messages would be sent" in commands.run("dlq", "import", queue, piped, "--dry-run")
+    assert len(commands.lines("dlq", "export", queue, "-")) == 23
+    assert json.loads(commands.errors)["written"] == 23
     commands.run("dlq", "purge", queue, "--yes")
     assert eventually(lambda: visible(quiet) == 0)
     assert "23 messages would be sent" in commands.run("dlq", "import", queue, first, "--dry-run")
@@ -304,6 +376,30 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
     assert sorted(exported_bodies(file)) == sorted(celery_body(n) for n in range(260))
 
 
+def test_export_when_the_disk_is_full_then_the_file_has_what_was_removed(quiet, commands, queue, tmp_path):
+    put(quiet, [celery_body(n) for n in range(300)])
+    file = tmp_path / "messages.jsonl"
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    arguments = [*COMMAND, "dlq", "export", queue, str(file), "--remove"]
+
+    environment = {**commands.environment, "PYTHONDONTWRITEBYTECODE": "1"}  # The limit would cut bytecode, too.
+
+    def export():
+        return subprocess.run(arguments, env=environment, preexec_fn=full, capture_output=True, text=True)
+
+    ran = export()
+    written = len(exported_bodies(file))
+    assert (ran.returncode, 0 < written < 300) == (2, True), ran.stderr
+    assert f"it has {written} messages, removed from" in " ".join(ran.stderr.split())
+    assert eventually(lambda: visible(quiet) == 300 - written)
+    assert f"{written} messages sent" in commands.run("dlq", "import", queue, file)
+    file.unlink()
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100, 100))
+    ran = export()
+    assert (ran.returncode, file.exists()) == (2, False), ran.stderr
+    assert eventually(lambda: visible(quiet) == 300)
+
+
 def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     file = tmp_path / "messages.jsonl"
     put(quiet, [celery_body(1)])
@@ -316,6 +412,20 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     commands.run("dlq", "import", queue, file, status=2)
     assert "line 1" in commands.errors
     assert eventually(lambda: visible(quiet) == 1)
+
+
+def test_import_when_the_file_is_of_another_queue_then_is_refused(quiet, commands, queue, tmp_path):
+    file, other = tmp_path / "messages.jsonl", quiet.contract.queues[-1].name
+    put(quiet, [celery_body(1)])
+    commands.run("dlq", "export", queue, file)
+    commands.run("dlq", "import", other, file, status=2)
+    assert f"exported from queue {queue}, not {other}" in " ".join(commands.errors.split())
+    line = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**line, "queue": "old-name"}) + "\n", encoding="utf-8")
+    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
+    del line["queue"]  # As earlier versions wrote it.
+    file.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
 
 
 def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_path):

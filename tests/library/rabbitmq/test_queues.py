@@ -75,6 +75,23 @@ def test_queues_shows_depth_workers_and_dead_letter_messages(quiet, commands):
     assert "\x1b" not in commands.run("queues", status=1)
 
 
+@pytest.mark.parametrize("suffix", ["", "-dlq"])
+def test_queue_when_it_does_not_exist_then_is_missing_and_others_are_shown(quiet, commands, suffix):
+    last = quiet.contract.queues[-1].name
+    with channel(quiet) as opened:
+        opened.queue_delete(f"{last}{suffix}")
+    try:
+        said = commands.run("queues", status=1)
+        assert [line.split()[0] for line in said.splitlines() if "missing" in line] == [last]
+        assert all(queue["name"] in said for queue in CONTRACT["queues"])
+        *others, found = json.loads(commands.run("queues", "--json", status=1))
+        assert (found["missing"], found["dead" if suffix else "waiting"]) == ([f"{last}{suffix}"], None)
+        assert [each["missing"] for each in others] == [[]] * len(others)
+    finally:
+        with channel(quiet):  # Declares it again.
+            pass
+
+
 def test_queues_that_a_worker_serves_are_well(quiet, commands):
     quiet.start_worker(label="for-a-while")
     try:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import random
 import re
+import resource
 import signal
+import subprocess
 from unittest import mock
 
 import pytest
@@ -15,7 +18,7 @@ import pytest
 from celery_aws import dlq as dead_letters
 from library.commands import COMMAND, PEAK_MEBIBYTES, Commands, exported_bodies, interrupt
 from library.sqs.messages import bodies, celery_body, put
-from library.support import IS_FIFO, eventually, running_service
+from library.support import IS_FIFO, eventually, module, running_service
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -81,11 +84,30 @@ def test_list_selects(quiet, commands, queue):
     assert len(commands.lines("dlq", "list", queue, "--id", "00000002", "--id", "00000001-aaaa", status=1)) == 2
     assert len(commands.lines("dlq", "list", queue, "--older-than", "1h", status=0)) == 0
     assert len(commands.lines("dlq", "list", queue, "--limit", "2", status=1)) == 2
+    dead = quiet.queue_name(dead=True)
+    said = "{} of about 4 dead-letter messages in {}"
+    assert said.format(2, dead) in commands.run("dlq", "list", queue, "--limit", "2", status=1)
+    assert said.format(1, dead) in commands.run("dlq", "list", queue, "--task", "high.other", "--limit", "1", status=1)
+    assert f"{said.format(0, dead)} match" in commands.run("dlq", "list", queue, "--older-than", "3d")
+    assert f"{said.format(1, dead)} match" in commands.run("dlq", "list", queue, "--task", "high.other", status=1)
+    assert f"4 dead-letter messages in {dead}" in commands.run("dlq", "list", queue, "--limit", "5", status=1)
     commands.run("dlq", "list", queue, "--id", "0000", status=2)
-    assert "8 characters" in commands.errors
+    assert "--id 0000 is too short; use at least 8 characters" in " ".join(commands.errors.split())
     commands.run("dlq", "list", queue, "--older-than", "soon", status=2)
     assert "90s, 30m, 2h or 3d" in commands.errors
     assert visible(quiet) == 4
+
+
+@pytest.mark.parametrize("columns", [30, 50, 60, 80])
+def test_list_when_the_window_is_narrow_then_ids_names_and_figures_are_whole(quiet, commands, queue, columns):
+    put(quiet, [celery_body(1)])
+    said = commands.run("dlq", "list", queue, status=1, COLUMNS=str(columns))
+    table = said[: said.index("1 dead-letter message")]
+    assert all(len(line) <= columns for line in table.splitlines()), said
+    assert "00000001" in said.split()
+    task = "".join(line.split(" ")[0] for line in table.splitlines()[1:])
+    assert task.startswith("library.probes.leave_trace"), said
+    assert ("REASON" in said) == (columns >= 60)
 
 
 TRACEBACK = f'File "/{"folder/" * 20}x.py"\n  boom()'
@@ -115,6 +137,21 @@ def test_show_tells_all_of_one(quiet, commands, queue):
     commands.run("dlq", "show", queue, "--id", "99999999", status=2)
     assert "no message in" in commands.errors
     assert visible(quiet) == 2
+
+
+def test_show_when_a_message_is_unreadable_then_shows_its_body(quiet, commands, queue):
+    text = {
+        name: {"DataType": "String", "StringValue": f"{name}: of Celery"}
+        for name in ("FailureException", "FailureTraceback")
+    }
+    body = {**json.loads(celery_body(1)), "body": "\x1b<order/>" + "x" * 3_000, "content-type": "text/xml"}
+    put(quiet, [json.dumps(body)], MessageAttributes=text)
+    said = commands.run("dlq", "show", queue, "--id", "00000001")
+    assert "text/xml" in said
+    assert "<order/>xxx" in said
+    assert "more characters; --json shows all" in " ".join(said.split())
+    assert "x" * 2_500 not in "".join(said.split())
+    assert not {"boom()", "FailureTraceback:", "\x1b"} & set(said.split())
 
 
 def test_what_strangers_send_does_no_harm(quiet, commands, queue):
@@ -170,6 +207,15 @@ def test_redrive_is_slowed_down_and_cancelled(quiet, commands, queue):
     assert visible(quiet) == 100 - moved
     commands.run("dlq", "redrive", queue, "--cancel", status=2)
     assert "no redrive" in commands.errors
+
+
+def test_redrive_when_options_conflict_then_does_nothing(quiet, commands, queue):
+    put(quiet, [celery_body(n) for n in range(100)])
+    commands.run("dlq", "redrive", queue, "--rate", "1", "--no-wait")
+    for options in module("cli.sqs.redrive").CONFLICTS:
+        commands.run("dlq", "redrive", queue, *options.replace("--rate", "--rate=9").split(), status=2)
+        assert "{} and {} cannot be used together".format(*options.split()) in " ".join(commands.errors.split())
+    assert "cancelled after" in commands.run("dlq", "redrive", queue, "--cancel")
 
 
 def test_redrive_when_its_command_is_interrupted_then_continues(quiet, commands, queue):
@@ -234,14 +280,19 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
     assert visible(quiet) == 21
     commands.run("dlq", "export", queue, first, status=2)
     assert "was not overwritten" in commands.errors
-    assert len(commands.run("dlq", "export", queue, "-").splitlines()) == 22
+    piped = tmp_path / "piped.jsonl"
+    piped.write_text(commands.run("dlq", "export", queue, "-"), encoding="utf-8")
+    assert "21 messages written to -" in commands.errors
+    assert "21 messages would be sent" in commands.run("dlq", "import", queue, piped, "--dry-run")
+    assert len(commands.lines("dlq", "export", queue, "-")) == 21
+    assert json.loads(commands.errors)["written"] == 21
     commands.run("dlq", "purge", queue, "--yes")
     assert visible(quiet) == 0
     assert "21 messages would be sent" in commands.run("dlq", "import", queue, first, "--dry-run")
     assert visible(quiet) == 0
     assert "21 messages sent" in commands.run("dlq", "import", queue, first)
     commands.run("dlq", "export", queue, second)
-    kept = ("body", "attributes", "group", "deduplication_id")
+    kept = ("body", "attributes", "group")
 
     def content(file):
         return sorted(
@@ -249,10 +300,12 @@ def test_export_and_import_are_a_round_trip(quiet, commands, queue, tmp_path):
         )
 
     assert content(second) == content(first)
-    if IS_FIFO:
-        assert all(json.loads(line)["deduplication_id"] for line in second.read_text().splitlines())
-    assert "21 messages sent" in commands.run("dlq", "import", queue, first, "--to", "queue")
-    assert visible(quiet, dead=False) == 21
+    for copies in (2, 3):  # SQS would drop a deduplication id that it knows, and not say so.
+        assert "21 messages sent" in commands.run("dlq", "import", queue, first)
+        assert visible(quiet) == 21 * copies
+    for copies in (1, 2):
+        assert "21 messages sent" in commands.run("dlq", "import", queue, first, "--to", "queue")
+        assert visible(quiet, dead=False) == 21 * copies
 
 
 def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
@@ -276,6 +329,30 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
         assert even == [celery_body(n) for n in range(0, 60, 2)]
 
 
+def test_export_when_the_disk_is_full_then_the_file_has_what_was_removed(quiet, commands, queue, tmp_path):
+    put(quiet, [celery_body(n) for n in range(40)])
+    file = tmp_path / "messages.jsonl"
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    arguments = [*COMMAND, "dlq", "export", queue, str(file), "--remove"]
+
+    environment = {**commands.environment, "PYTHONDONTWRITEBYTECODE": "1"}  # The limit would cut bytecode, too.
+
+    def export():
+        return subprocess.run(arguments, env=environment, preexec_fn=full, capture_output=True, text=True)
+
+    ran = export()
+    written = len(exported_bodies(file))
+    assert (ran.returncode, 0 < written < 40) == (2, True), ran.stderr
+    assert f"it has {written} messages, removed from" in " ".join(ran.stderr.split())
+    assert eventually(lambda: visible(quiet) == 40 - written)
+    assert f"{written} messages sent" in commands.run("dlq", "import", queue, file)
+    file.unlink()
+    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100, 100))
+    ran = export()
+    assert (ran.returncode, file.exists()) == (2, False), ran.stderr
+    assert eventually(lambda: visible(quiet) == 40)
+
+
 def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     file = tmp_path / "messages.jsonl"
     put(quiet, [celery_body(1)])
@@ -288,6 +365,20 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     commands.run("dlq", "import", queue, file, status=2)
     assert "line 1" in commands.errors
     assert visible(quiet) == 1
+
+
+def test_import_when_the_file_is_of_another_queue_then_is_refused(quiet, commands, queue, tmp_path):
+    file, other = tmp_path / "messages.jsonl", quiet.contract.queues[-1].name
+    put(quiet, [celery_body(1)])
+    commands.run("dlq", "export", queue, file)
+    commands.run("dlq", "import", other, file, status=2)
+    assert f"exported from queue {queue}, not {other}" in " ".join(commands.errors.split())
+    line = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**line, "queue": "old-name"}) + "\n", encoding="utf-8")
+    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
+    del line["queue"]  # As earlier versions wrote it.
+    file.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
 
 
 def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_path):

@@ -57,6 +57,25 @@ def test_queues_shows_depth_age_and_dead_letter_messages(quiet, commands):
     assert "\x1b" not in commands.run("queues", status=1)
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_queue_when_it_does_not_exist_then_is_missing_and_others_are_shown(quiet, commands, dead):
+    sqs, last = quiet.client("sqs"), quiet.contract.queues[-1]
+    name = quiet.contract.queue_name(last, "development", dead=dead)
+    url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    sqs.delete_queue(QueueUrl=url)
+    try:
+        said = commands.run("queues", status=1)
+        assert [line.split()[0] for line in said.splitlines() if "missing" in line] == [last.name]
+        assert all(queue.name in said for queue in quiet.contract.queues)
+        *others, found = json.loads(commands.run("queues", "--json", status=1))
+        assert (found["missing"], found["dead" if dead else "waiting"]) == ([name], None)
+        assert [each["missing"] for each in others] == [[]] * len(others)
+    finally:
+        kept = ("VisibilityTimeout", "MessageRetentionPeriod", "FifoQueue")
+        sqs.create_queue(QueueName=name, Attributes={each: attributes[each] for each in kept if each in attributes})
+
+
 def test_watch_redraws_in_place(quiet, commands):
     terminal = commands.terminal("queues", "--watch", "--every", "0.5")
     terminal.expect("WAITING")

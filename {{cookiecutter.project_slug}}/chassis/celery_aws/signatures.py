@@ -107,16 +107,16 @@ def as_arguments_error(task: Any, request: Any, error: Any) -> Any:
         request: the request, with the arguments.
         error: the error.
     """
-    misfit = isinstance(error, TypeError) and _misfit(task, request.args, request.kwargs)
-    if not misfit:
+    reason = misfit(task, request.args, request.kwargs) if isinstance(error, TypeError) else ""
+    if not reason:
         return error
     version = getattr(request, CLIENT_VERSION, None)
     producer = f"client {version}" if version else "a producer of another version"
-    text = f"the arguments do not fit {task.name}{signature_text(task)}: {misfit}; sent by {producer}"
+    text = f"the arguments do not fit {task.name}{signature_text(task)}: {reason}; sent by {producer}"
     return ArgumentsError(text).with_traceback(error.__traceback__)
 
 
-def _misfit(task: Any, args: Any, kwargs: Any) -> str:
+def misfit(task: Any, args: Any, kwargs: Any) -> str:
     """Return why arguments do not fit a task; an empty text if they do, or if Celery does not know its parameters."""
     check: Callable[..., Any] | None = getattr(task, "__header__", None)
     try:

@@ -15,15 +15,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .commands import Documented, Failure, replace_unencodable
 
 FOUND = 1
 """Exit code if something was found or left over."""
+
+WIDEST_CELL = 1_000
+"""Characters of a cell that are measured."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -134,9 +138,47 @@ def table(**options: Any) -> Table:
     return Table(**{"box": None, "padding": (0, 1, 0, 0), "header_style": "bold", **options})
 
 
+class Fitting:
+    """A table; in a terminal that is too narrow for it, a line for each cell instead, after its heading.
+
+    rich would shorten figures, and break names.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, to: Console, options: ConsoleOptions) -> RenderResult:
+        """Render the table, or its cells."""
+        if sum(self._width(column, to, options) for column in self.table.columns) <= options.max_width:
+            yield self.table
+            return
+        yield Text.from_markup(str(self.table.title))
+        for row in zip(*(column.cells for column in self.table.columns), strict=True):
+            cells = table(show_header=False)
+            cells.add_column(no_wrap=True)
+            cells.add_column(overflow="fold")
+            for column, cell in zip(self.table.columns, row, strict=True):
+                cells.add_row(column.header, cell)
+            yield cells
+            yield Text()
+        if self.table.caption:
+            yield Text.from_markup(str(self.table.caption))
+
+    def _width(self, column: Column, to: Console, options: ConsoleOptions) -> int:
+        """Return how wide a column must be, with its padding: as its cells, or as their longest words if they wrap."""
+        wide = options.update(width=WIDEST_CELL)
+        widths = [Measurement.get(to, wide, cell) for cell in (column.header, *column.cells)]
+        return max(each.maximum if column.no_wrap else each.minimum for each in widths) + 1
+
+
 def say(as_json: bool, text: str, **fields: object) -> None:
     """Print a result as text, or its fields as a line of JSON."""
-    click.echo(json.dumps(fields, default=str) if as_json else text)
+    click.echo(said(as_json, text, **fields))
+
+
+def said(as_json: bool, text: str, **fields: object) -> str:
+    """Return a result as text, or its fields as a line of JSON."""
+    return json.dumps(fields, default=str) if as_json else text
 
 
 @contextlib.contextmanager

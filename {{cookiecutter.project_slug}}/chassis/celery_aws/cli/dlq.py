@@ -6,11 +6,12 @@ Commands that only read release the messages again. A message is deleted only af
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,8 +20,9 @@ import click
 from .. import options, service
 from ..commands import Failure
 from ..contract import Contract
-from ..dlq import DeadLetterQueue, Peek, find
+from ..dlq import DeadLetterQueue, Peek, exported, find, imported
 from ..dlq import resend as resend_messages
+from ..dlq.editing import edited
 from ..dlq.message import Message, Selection, Sent, read_arguments
 from ..durations import age, counted
 from ..terminal import (
@@ -33,12 +35,19 @@ from ..terminal import (
     plain,
     printable,
     progress,
+    said,
     say,
     table,
 )
 
 ROWS_PER_TABLE = 50
 """Messages per table; large lists are printed in parts instead of being kept in memory."""
+
+SHOWN_BODY = 2_000
+"""Characters of a body that `dlq show` prints."""
+
+LEAST_REASON = 6
+"""Least width of the column REASON; a narrower one would say nothing, and is left out."""
 
 
 @click.group(name="dlq", cls=Group)
@@ -60,7 +69,7 @@ def selecting(function: Decorated) -> Decorated:
 def selection(ids: tuple[str, ...], task: str, older_than: float) -> Selection:
     """Return what the options select."""
     if short := [given for given in ids if len(given) < 8]:
-        raise click.UsageError(f"--id {short[0]} is ambiguous; use at least 8 characters")
+        raise click.UsageError(f"--id {short[0]} is too short; use at least 8 characters")
     return Selection(ids, task, older_than)
 
 
@@ -126,7 +135,11 @@ def list_(
         if rows:
             _print(rows, contract, header=count <= ROWS_PER_TABLE)
     if not as_json:
-        click.echo(f"{counted(count, 'dead-letter message')} in {dlq.name}")
+        is_limited = count == limit
+        of = "" if chosen.everything and not is_limited else f"{count} of about "
+        total = counted(max(dlq.depth, count) if of else count, "dead-letter message")
+        match = "" if chosen.everything or is_limited else " match"
+        click.echo(f"{of}{total} in {dlq.name}{match}")
         _print_kinds(kinds, contract)
     if limit is None or count < limit:
         warn_unseen(dlq)
@@ -140,20 +153,28 @@ def _print_kinds(kinds: collections.Counter[str], contract: Contract) -> None:
             console().print(plain(f"  {times} x {contract.short_name(name) or 'not a Celery message'}"))
 
 
+def _widths(total: int) -> dict[str, int]:
+    """Return the widths of the columns of the list, which are the same in each part of it.
+
+    In a narrow terminal the reason gives way first, and then names, which wrap. Ids and figures stay whole.
+    """
+    spare = max(0, total - 80)
+    widths = {"TASK": 22 + spare // 3, "ID": 8, "AGE": 4, "N": 3, "GROUP": 10, "REASON": 27 + spare - spare // 3}
+    for title, least in (("REASON", LEAST_REASON), ("REASON", 0), ("GROUP", 5), ("TASK", 5)):
+        excess = sum(width + 1 for width in widths.values() if width) - total
+        if excess > 0:
+            widths[title] = max(least, widths[title] - excess) if least else 0
+    return {title: width for title, width in widths.items() if width}
+
+
 def _print(messages: list[Message], contract: Contract, *, header: bool) -> None:
-    """Print rows of the list; the column widths are fixed, so that tables align."""
+    """Print rows of the list."""
     to = console()
-    spare = max(0, to.width - 80)
+    widths = _widths(to.width)
     made = table(show_header=header)
-    for title, width in (
-        ("TASK", 22 + spare // 3),
-        ("ID", 8),
-        ("AGE", 4),
-        ("N", 2),
-        ("GROUP", 10),
-        ("REASON", 28 + spare - spare // 3),
-    ):
-        made.add_column(title, width=width, no_wrap=True, overflow="ellipsis")
+    for title, width in widths.items():
+        is_reason = title == "REASON"
+        made.add_column(title, width=width, no_wrap=is_reason, overflow="ellipsis" if is_reason else "fold")
     for message in messages:
         made.add_row(
             plain(contract.short_name(message.task) or "(not Celery)"),
@@ -161,7 +182,7 @@ def _print(messages: list[Message], contract: Contract, *, header: bool) -> None
             "-" if message.age_seconds is None else age(message.age_seconds),
             str(message.receive_count),
             plain(message.group),
-            plain(message.reason),
+            *([plain(message.reason)] if "REASON" in widths else []),
         )
     to.print(made)
 
@@ -192,14 +213,17 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
     rows += [(name.lower(), found.failure(name)) for name in ("Host", "Attempt")]
     if found.call:
         rows += [("args", found.call.args), ("kwargs", found.call.kwargs), ("eta", found.call.eta)]
-    else:
-        rows += [("body", found.text)]
+    if not found.is_readable:
+        rest = f" and {len(found.text) - SHOWN_BODY:,} more characters; --json shows all"
+        body = found.text[:SHOWN_BODY] + (rest if len(found.text) > SHOWN_BODY else "")
+        rows += [("type", found.content_type), ("body", body or "(empty)")]
     for name, value in rows:
         if value:
             made.add_row(name, plain(value))
     to = console()
     to.print(made)
-    for line in found.failure("Traceback").splitlines():
+    # That of an unreadable message has lines of Celery only.
+    for line in found.failure("Traceback").splitlines() if found.is_readable else ():
         to.print(plain(line), soft_wrap=True)
 
 
@@ -241,7 +265,8 @@ def resend(
     dlq = find(queue, environment)
     sent = left = 0
     is_edited = (args, kwargs) != (None, None)
-    with dlq.peek() as peek:
+    what = "would be sent" if dry_run else "sent"
+    with _counted_if_stopped(lambda: f"{counted(sent, 'message')} {what} to {dlq.target}"), dlq.peek() as peek:
         found = pages(dlq, peek, chosen, "resending")
         for page in [_edited(list(itertools.chain.from_iterable(found)), args, kwargs)] if is_edited else found:
             if dry_run:
@@ -254,11 +279,22 @@ def resend(
     if not dry_run and not sent + left:
         warn_unseen(dlq)
         raise Failure(f"no message in {dlq.name} matches")
-    what = "would be sent" if dry_run else "sent"
     text = f"{counted(sent, 'message')} {what} to {dlq.target}" + (f", {left} left" if left else "")
     say(as_json, text, sent=0 if dry_run else sent, left=left + (sent if dry_run else 0))
     warn_unseen(dlq)
     finish(left)
+
+
+@contextlib.contextmanager
+def _counted_if_stopped(count: Callable[[], str]) -> Iterator[None]:
+    """Print on standard error what was done, if the broker no longer responds or the command is interrupted."""
+    try:
+        yield
+    except Failure:  # It says so itself.
+        raise
+    except BaseException:
+        click.echo(f"stopped: {count()}", err=True)
+        raise
 
 
 def _announce(page: list[Message], *, as_json: bool) -> None:
@@ -279,7 +315,7 @@ def _edited(found: list[Message], args: str | None, kwargs: str | None) -> list[
         raise Failure(f"{counted(len(found), 'message')} match; --args and --kwargs require exactly one")
     call = found[0].call
     held = (call.args, call.kwargs) if call and call.is_decoded else ("[]", "{}")
-    return [found[0].edited(*read_arguments(args or held[0], kwargs or held[1]))]
+    return [edited(found[0], *read_arguments(args or held[0], kwargs or held[1]))]
 
 
 def _report(outcome: Sent[Message]) -> int:
@@ -315,41 +351,76 @@ def export(
     """Write the dead-letter messages of QUEUE to FILE.
 
     It writes one JSON object per line; - is standard output. An existing FILE is not overwritten. Exits with 1
-    if some messages could not be read.
+    if some messages could not be read. The number of messages goes to standard error if FILE is -.
     """
     if remove and file == "-":
         raise click.UsageError("--remove requires a file: the reader of a pipe may have failed")
     dlq = find(queue, environment)
     written = _export(dlq, file, selection(ids, task, older_than), remove=remove, dry_run=dry_run)
     what = "would be written" if dry_run else "written"
-    say(as_json, f"{counted(written, 'message')} {what} to {file}", written=written, file=file, unseen=dlq.unseen)
+    text = f"{counted(written, 'message')} {what} to {file}"
+    result = said(as_json, text, written=written, file=file, unseen=dlq.unseen)
+    click.echo(result, err=file == "-" and not dry_run)
     warn_unseen(dlq)
     finish(dlq.unseen)
 
 
 def _export(dlq: DeadLetterQueue, file: str, chosen: Selection, *, remove: bool, dry_run: bool = False) -> int:
-    """Write messages to a file; return how many."""
+    """Write messages to a file; return how many.
+
+    Raises:
+        Failure: the file cannot be written. It ends with the last complete page, and no other was removed.
+    """
     written = 0
-    with _opened(os.devnull if dry_run else file) as to, dlq.peek() as peek:
+    opened = _opened(os.devnull if dry_run else file)
+    what = "would be written" if dry_run else "written"
+    with (
+        opened as to,
+        _counted_if_stopped(lambda: f"{counted(written, 'message')} {what} to {file}"),
+        dlq.peek() as peek,
+    ):
         for page in pages(dlq, peek, chosen, "writing"):
-            for message in page:
-                to.write(json.dumps(message.exported()) + "\n")
+            try:
+                _append(to, [exported(dlq, message) for message in page], is_regular=not dry_run and file != "-")
+            except OSError as error:
+                if file == "-":
+                    raise
+                if not written:
+                    Path(file).unlink(missing_ok=True)
+                removed = f", removed from {dlq.name}" if remove else ""
+                kept = f"it has {counted(written, 'message')}{removed}" if written else "nothing was written or removed"
+                raise Failure(f"{file} cannot be written: {error.strerror}; {kept}") from error
             written += len(page)
             if remove and page and not dry_run:
-                to.flush()
-                os.fsync(to.fileno())
                 peek.delete(page)
     return written
 
 
-def _opened(file: str) -> IO[str]:
+def _append(to: IO[bytes], page: list[str], *, is_regular: bool) -> None:
+    """Append a page of lines to a file; if it is a regular one, all of the page is on disk, or nothing of it."""
+    start = to.tell() if is_regular else 0
+    try:
+        for line in page:
+            data = memoryview(line.encode())
+            while data:  # A disk that is nearly full takes a part.
+                data = data[to.write(data) :]
+        if is_regular:
+            os.fsync(to.fileno())
+    except BaseException:
+        if is_regular:
+            to.truncate(start)
+        raise
+
+
+def _opened(file: str) -> IO[bytes]:
+    """Open the file of an export; unbuffered, so that closing it writes nothing more, unless it is standard output."""
     if file == "-":
-        return click.open_file(file, "w", encoding="utf-8")
+        return click.open_file(file, "wb")
     if file == os.devnull:
-        return Path(file).open("w", encoding="utf-8")
+        return Path(file).open("wb", buffering=0)
     try:
         # Messages may contain sensitive data.
-        return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+        return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
     except FileExistsError:
         raise Failure(f"{file} already exists and was not overwritten") from None
     except OSError as error:
@@ -406,7 +477,7 @@ def _lines(file: str, skip: int, dlq: DeadLetterQueue) -> Iterator[Message]:
             if number <= skip:
                 continue
             try:
-                message = dlq.imported(line.decode())
+                message = imported(dlq, line.decode())
             except ValueError as error:
                 raise Failure(f"{file}, line {number}: {error}; nothing was sent") from None
             yield message

@@ -9,12 +9,11 @@ from typing import Any, cast
 
 import click
 from rich.live import Live
-from rich.table import Table
 
 from .. import options, pausing, queues
 from ..commands import Failure, Number
 from ..environment import DEVELOPMENT, Environment, find
-from ..terminal import DefaultGroup, console, finish, live_options, say
+from ..terminal import DefaultGroup, Fitting, console, finish, live_options, say
 
 depths_of_broker = queues.chosen(options.broker())
 view = options.load(__package__, options.broker())
@@ -108,8 +107,8 @@ def _watch(env: Environment, every: float, *, as_json: bool) -> None:
         return
 
 
-def _table(env: Environment) -> Table:
-    table: Table = view.rendered(depths_of_broker.depths(env), _title(env))
+def _table(env: Environment) -> Fitting:
+    table: Fitting = view.rendered(depths_of_broker.depths(env), _title(env))
     return table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from flask import Flask, Response, abort, current_app, flash, redirect, render_t
 
 from .. import dlq as dead
 from ..dlq import DeadLetterQueue, Peek
+from ..dlq.editing import edited
 from ..dlq.message import ArgumentsError, Message, Selection, Sent, read_arguments
 from ..durations import counted
 from .overview import find_queue
@@ -133,10 +133,10 @@ def resend_edited(queue: str, key: str) -> Any:
     with opened(queue) as dlq, dlq.peek() as peek:
         message = find(dlq, peek, key)
         try:
-            edited = message.edited(*read_arguments(request.form.get("args", ""), request.form.get("kwargs", "")))
+            changed = edited(message, *read_arguments(request.form.get("args", ""), request.form.get("kwargs", "")))
         except ArgumentsError as error:
             return _message_page(queue, dlq, message, f"Nothing was sent: {error}."), 400
-        outcome = dead.resend(dlq, peek, [edited])
+        outcome = dead.resend(dlq, peek, [changed])
     for _, reason in outcome.refused:
         return _message_page(queue, dlq, message, f"Not sent: {reason}."), 502
     flash(f"Message {message.id} sent to {dlq.target}.")
@@ -166,7 +166,7 @@ def export(queue: str) -> Response:
     file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - Flask closes it
     with opened(queue) as dlq, dlq.peek() as peek:
         for page in pages(dlq, peek, chosen.has):
-            file.writelines(json.dumps(message.exported()).encode() + b"\n" for message in page)
+            file.writelines(dead.exported(dlq, message).encode() for message in page)
     file.seek(0)
     rest = f"-without-{dlq.unseen}-unseen" if dlq.unseen else ""
     return send_file(file, "application/jsonl", as_attachment=True, download_name=f"{dlq.name}{rest}.jsonl")

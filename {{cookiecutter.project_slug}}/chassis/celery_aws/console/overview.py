@@ -47,7 +47,7 @@ class Samples:
         self._lock = threading.Lock()
         self._held: dict[str, deque[float | None]] = {}
 
-    def add(self, queue: str, waiting: int) -> tuple[float | None, ...]:
+    def add(self, queue: str, waiting: int | None) -> tuple[float | None, ...]:
         """Add a depth, and return all."""
         with self._lock:
             held = self._held.setdefault(queue, deque(maxlen=SAMPLES))
@@ -68,7 +68,7 @@ def show_queues() -> str:
         values = recorded[row["queue"]].values if row["queue"] in recorded else seen
         known = [value for value in values if value is not None]
         row["paused"] = pausing.described(each.paused) if each.paused else ""
-        row |= {"is_well": each.is_well, "lines": polylines(values), "most": max(known)}
+        row |= {"is_well": each.is_well, "lines": polylines(values), "most": max(known, default=0)}
         rows.append(row)
     columns = {name: title for name, title in COLUMNS.items() if rows and name in rows[0]}
     span = "in the last 3 hours" if recorded else "while this page was shown"

@@ -5,6 +5,7 @@ Peeking releases all messages again. A message is deleted only after its copy is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
@@ -31,6 +32,8 @@ class Peek(Protocol):
 class DeadLetterQueue(Protocol):
     """The interface of a dead-letter queue; each broker's package has one."""
 
+    env: Any
+    queue: Queue
     PAGE: int
     """Number of messages to send at a time."""
     name: str
@@ -89,6 +92,26 @@ def find(queue: str, environment: str) -> DeadLetterQueue:
 def of(env: Any, queue: Queue) -> DeadLetterQueue:
     """Return the dead-letter queue of a queue in an environment."""
     return cast(DeadLetterQueue, options.load(__name__, env.contract.broker).DeadLetterQueue(env, queue))
+
+
+def exported(dlq: DeadLetterQueue, message: Message) -> str:
+    """Return a message as a line of `dlq export`, with its queue."""
+    return json.dumps({"queue": dlq.queue.name, **message.exported()}) + "\n"
+
+
+def imported(dlq: DeadLetterQueue, line: str) -> Message:
+    """Parse a line that `exported` returned.
+
+    The line of another queue is accepted if the contract has no such queue: it may have been renamed.
+
+    Raises:
+        ValueError: the line is invalid, the queue does not accept the message, or it is of another queue.
+    """
+    message = dlq.imported(line)
+    origin = json.loads(line).get("queue") or dlq.queue.name  # Earlier versions wrote none.
+    if origin != dlq.queue.name and origin in (queue.name for queue in dlq.env.contract.queues):
+        raise ValueError(f'exported from queue {origin}, not {dlq.queue.name}; to move it, change "queue" in the file')
+    return message
 
 
 def resend(dlq: DeadLetterQueue, peek: Peek, messages: Sequence[Message]) -> Sent[Message]:

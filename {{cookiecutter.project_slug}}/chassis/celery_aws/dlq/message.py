@@ -171,6 +171,11 @@ class Message:
         """The body as text."""
         raise NotImplementedError
 
+    @property
+    def content_type(self) -> str:
+        """The content type that its producer stated; empty if it stated none."""
+        raise NotImplementedError
+
     def failure(self, name: str) -> str:
         """Return a part of the reason that the worker stored: Exception, Traceback, Host or Attempt."""
         raise NotImplementedError
@@ -179,7 +184,16 @@ class Message:
     def reason(self) -> str:
         """Why it was dead-lettered, in one line."""
         why = self.failure("Exception") or self.cause
-        return why if self.call else f"not a Celery message, {why}: {self.text[:60]}"
+        if self.call:
+            return why
+        return (
+            f"not a Celery message, {why}: {self.text[:60]}" if self.text else f"not a Celery message, {why}; no body"
+        )
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is a Celery message whose arguments can be decoded."""
+        return bool(self.call and self.call.is_decoded)
 
     @property
     def cause(self) -> str:

@@ -121,7 +121,7 @@ def explained() -> Iterator[None]:
 
 def explanation(error: Exception) -> str:
     """Return what an error of the broker or the connection means and what to do."""
-    reply = str(getattr(error, "reply_text", "") or error or repr(error))
+    reply = str(getattr(error, "reply_text", "") or error) or type(error).__name__  # A timeout has no text.
     if isinstance(error, ssl.SSLError):
         return f"the certificate of the broker in BROKER_URL is not trusted: {reply}"
     if isinstance(error, AccessRefused) and "Login" in reply:

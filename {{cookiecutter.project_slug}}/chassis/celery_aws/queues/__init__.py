@@ -15,6 +15,10 @@ class Depth(Protocol):
     """The depth of a queue; the other fields depend on the broker."""
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Which of the queue and its dead-letter queue do not exist, by their names at the broker."""
+
+    @property
     def paused(self) -> Pause | None:
         """Who paused the queue, and when; None if it is not paused."""
 

@@ -21,52 +21,56 @@ DELAYED = "celery_delayed_"
 
 @dataclass(frozen=True)
 class Depth:
-    """The depth of a queue."""
+    """The depth of a queue; counts of a queue that does not exist are None."""
 
     queue: str
-    waiting: int
-    in_flight: int
-    workers: int
+    waiting: int | None
+    in_flight: int | None
+    workers: int | None
     """Number of consumers."""
-    dead: int
+    dead: int | None
     delayed_of_all: int
     """Delayed messages of all queues together, including those in a backoff."""
     paused: Pause | None = None
+    missing: tuple[str, ...] = ()
+    """Which of the queue and its dead-letter queue do not exist, by their names at the broker."""
 
     @property
     def is_well(self) -> bool:
-        """Whether it is not paused, there are no dead-letter messages, and consumers if messages wait."""
-        return not (self.paused or self.dead or (self.waiting and not self.workers))
+        """Whether it exists and is not paused, there are no dead-letter messages, and consumers if messages wait."""
+        return not (self.missing or self.paused or self.dead or (self.waiting and not self.workers))
 
 
 def depths(env: Environment) -> list[Depth]:
     """Return the depth of every queue.
 
     Raises:
-        BrokerError: the management API failed, or a queue does not exist.
+        BrokerError: the management API failed, or no queue exists.
     """
     found = {each["name"]: each for each in env.ask("queues", env.virtual_host)}
     delayed = sum(count(each, "messages") for name, each in found.items() if name.startswith(DELAYED))
     paused = pausing.among(env, found)
+    names = [env.name(queue) for queue in env.contract.queues]
+    if not found.keys() & set(names):
+        raise BrokerError(
+            f"there is no queue {names[0]} in the virtual host {env.virtual_host}. Check BROKER_URL; workers and "
+            f"producers declare the queues when they connect"
+        )
     return [_depth(env, queue, found, delayed, paused.get(queue.name)) for queue in env.contract.queues]
 
 
 def _depth(env: Environment, queue: Queue, found: dict[str, Any], delayed: int, pause: Pause | None) -> Depth:
     name, dead = env.name(queue), env.name(queue, dead=True)
-    if missing := {name, dead} - found.keys():
-        raise BrokerError(
-            f"there is no queue {min(missing)} in the virtual host {env.virtual_host}. Check BROKER_URL; workers and "
-            f"producers declare the queues when they connect"
-        )
-    live = found[name]
+    live = found.get(name)
     return Depth(
         queue.name,
-        count(live, "messages_ready"),
-        count(live, "messages_unacknowledged"),
-        count(live, "consumers"),
-        count(found[dead], "messages"),
+        live and count(live, "messages_ready"),
+        live and count(live, "messages_unacknowledged"),
+        live and count(live, "consumers"),
+        count(found[dead], "messages") if dead in found else None,
         delayed,
         pause,
+        tuple(each for each in (name, dead) if each not in found),
     )
 
 

@@ -34,23 +34,31 @@ def redrive(queue: str, rate: int | None, dry_run: bool, environment: str, as_js
         would = "would be moved" if dry_run else "to move"
         say(as_json, f"{counted(dlq.depth, 'message')} {would} to {dlq.target}", moved=0, there=dlq.depth)
         return
-    with stoppable() as is_stopped, progress("moving", dlq.depth) as done:
-        moved = dlq.move(rate or 100, _reported(rate, is_stopped, done))
-    status = "COMPLETED" if moved == dlq.depth else "STOPPED"
-    text = f"{status.lower()}: {moved} of {counted(dlq.depth, 'message')} moved to {dlq.target}"
-    say(as_json, text, status=status, moved=moved, total=dlq.depth)
+    moved = 0
+
+    def count(outcome: Any) -> int:
+        nonlocal moved
+        moved += len(outcome.accepted)
+        return moved
+
+    try:
+        with stoppable() as is_stopped, progress("moving", dlq.depth) as done:
+            dlq.move(rate or 100, _reported(rate, is_stopped, count, done))
+    finally:  # Also if the broker no longer responds; the error follows.
+        status = "COMPLETED" if moved == dlq.depth else "STOPPED"
+        text = f"{status.lower()}: {moved} of {counted(dlq.depth, 'message')} moved to {dlq.target}"
+        say(as_json, text, status=status, moved=moved, total=dlq.depth)
     finish(moved < dlq.depth)
 
 
-def _reported(rate: int | None, is_stopped: Callable[[], bool], done: Callable[[int], None]) -> Callable[[Any], bool]:
+def _reported(
+    rate: int | None, is_stopped: Callable[[], bool], count: Callable[[Any], int], done: Callable[[int], None]
+) -> Callable[[Any], bool]:
     """Return a function that reports the outcome of a page, keeps to the rate, and returns whether to go on."""
     began = time.monotonic()
-    moved = 0
 
     def report(outcome: Any) -> bool:
-        nonlocal moved
-        moved += len(outcome.accepted)
-        done(moved)
+        done(moved := count(outcome))
         for message, reason in outcome.refused[:1]:
             click.echo(printable(f"not sent: {message.id}: {reason}"), err=True)
         next_page_at = began + (moved / rate if rate else 0)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from ...durations import age
 from ...queues.sqs import Depth
-from ...terminal import table
-from ..paused import named
+from ...terminal import Fitting, table
+from ..cells import count, named
 
 HELP = """
-OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a queue is paused, if a dead-letter queue is not
-empty, or if a message has waited longer than acceptable_latency_seconds.
+OLDEST is from CloudWatch, and some minutes old. Exits with 1 if a queue is paused or missing, if a dead-letter
+queue is not empty, or if a message has waited longer than acceptable_latency_seconds.
 """
 
 
-def rendered(found: list[Depth], title: str) -> Table:
+def rendered(found: list[Depth], title: str) -> Fitting:
     """Return a table of the queues."""
     made = table(title=title, title_justify="left", title_style="")
     made.add_column("QUEUE", overflow="fold")
@@ -25,11 +23,11 @@ def rendered(found: list[Depth], title: str) -> Table:
         oldest = "-" if each.oldest_seconds is None else age(each.oldest_seconds)
         made.add_row(
             named(each.queue, each.paused),
-            f"{each.waiting:,}",
-            f"{each.in_flight:,}",
-            f"{each.delayed:,}",
+            count(each.waiting, missing="missing"),
+            count(each.in_flight),
+            count(each.delayed),
             f"[red]{oldest}[/]" if each.is_late else oldest,
             age(each.acceptable_latency_seconds),
-            f"[red]{each.dead:,}[/]" if each.dead else "0",
+            count(each.dead, is_wrong=bool(each.dead), missing="missing"),
         )
-    return made
+    return Fitting(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from typing import Any
@@ -17,6 +18,12 @@ from ...terminal import Command, console, finish, live_options, plain, progress,
 
 POLL_SECONDS = 1
 """Interval between queries of the progress."""
+
+CONFLICTS = (
+    *("--status --cancel", "--status --dry-run", "--status --rate", "--status --no-wait"),
+    *("--cancel --dry-run", "--cancel --rate"),
+)
+"""Options of which one would have no effect. A redrive can be tried with `--dry-run` as it will be started."""
 
 
 @click.command(
@@ -49,6 +56,8 @@ def redrive(
 
     Interrupting this command does not stop the redrive. Exits with 1 if not all messages were moved.
     """
+    chosen = {"--status": status, "--cancel": cancel, "--dry-run": dry_run, "--rate": rate, "--no-wait": no_wait}
+    _refuse_conflicts([name for name, value in chosen.items() if value])
     env = find(environment)
     dlq = DeadLetterQueue(env, env.contract.queue(queue))
     if status:
@@ -75,6 +84,17 @@ def redrive(
     last = _follow(dlq)
     _print_end(last, target, as_json=as_json)
     finish(last["Status"] != "COMPLETED")
+
+
+def _refuse_conflicts(chosen: list[str]) -> None:
+    """Refuse two options of which one would have no effect.
+
+    Raises:
+        click.UsageError: there are such.
+    """
+    for first, second in itertools.combinations(chosen, 2):
+        if f"{first} {second}" in CONFLICTS:
+            raise click.UsageError(f"{first} and {second} cannot be used together")
 
 
 def _cancel(dlq: DeadLetterQueue, handle: str, *, wait: bool) -> int:

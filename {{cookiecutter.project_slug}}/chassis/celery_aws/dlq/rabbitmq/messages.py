@@ -43,6 +43,11 @@ class RabbitmqMessage(Message):
         """The body as text."""
         return self.body.decode(errors="replace")
 
+    @property
+    def content_type(self) -> str:
+        """The content type that its producer stated; empty if it stated none."""
+        return str(self.properties.get("content_type") or "")
+
     def failure(self, name: str) -> str:
         """Return a part of the reason that the worker stored: Exception, Traceback, Host or Attempt."""
         return str(self.headers.get(f"Failure{name}", ""))

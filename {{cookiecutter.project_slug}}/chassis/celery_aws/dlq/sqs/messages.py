@@ -59,6 +59,11 @@ class SqsMessage(Message):
         """The body as text."""
         return self.body
 
+    @property
+    def content_type(self) -> str:
+        """The content type that its producer stated; empty if it stated none."""
+        return str((_envelope(self.body) or {}).get("content-type") or "")
+
     def failure(self, name: str) -> str:
         """Return a part of the reason that the worker stored: Exception, Traceback, Host or Attempt."""
         return str(self.attributes.get(f"Failure{name}", {}).get("StringValue", ""))

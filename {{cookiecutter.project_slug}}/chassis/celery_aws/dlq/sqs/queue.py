@@ -7,6 +7,7 @@ is killed in between, the message exists twice.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -62,7 +63,7 @@ class DeadLetterQueue:
         return Peek(self.env.sqs, self.url, self.depth)
 
     def resend(self, messages: list[SqsMessage]) -> Sent[SqsMessage]:
-        """Send messages to their original queue, each once; duplicates count as sent.
+        """Send messages to their original queue, each once; those that SQS drops as duplicates count as sent.
 
         A message that was resent and is here again has failed again, perhaps before the peek has ended.
         It is in neither part of the outcome: to resend it until it succeeds could take for ever.
@@ -71,42 +72,38 @@ class DeadLetterQueue:
         # The deduplication id follows from the message id. If this command is killed between sending and
         # deleting, and repeated within five minutes, SQS drops the duplicate. After another failure, the
         # message has another id; with edited arguments, it is another message.
-        outcome, repeated = self._send(
+        outcome = self._send(
             messages,
             to_dead=False,
             make=lambda m: entry(m, _id_of_resent(m) if self.ordered else "", with_reason=False),
         )
-        accepted = outcome.accepted + repeated
-        self._resent.update(map(_digest, accepted))
-        return Sent(accepted, outcome.refused)
+        self._resent.update(map(_digest, outcome.accepted))
+        return outcome
 
     def put(self, messages: list[SqsMessage], *, to_dead: bool) -> Sent[SqsMessage]:
         """Send exported messages to the dead-letter queue, or to the original queue."""
-        outcome, repeated = self._send(messages, to_dead=to_dead, make=lambda m: self._imported(m, to_dead))
-        duplicates = tuple((message, "SQS dropped it as a duplicate of the last five minutes") for message in repeated)
-        return Sent(outcome.accepted, outcome.refused + duplicates)
-
-    def _imported(self, message: SqsMessage, to_dead: bool) -> dict[str, Any]:
-        deduplication_id = ""
-        if self.ordered:
-            # In the original queue, SQS could drop the original id as a duplicate.
-            deduplication_id = message.deduplication_id if to_dead else f"{message.message_id}:import"
-        return entry(message, deduplication_id, with_reason=to_dead)
+        # SQS drops a message whose deduplication id it has seen in the last five minutes, and does not say so. A file
+        # can be imported twice, or soon after its export, so no message has the id that it had before.
+        return self._send(
+            messages,
+            to_dead=to_dead,
+            make=lambda m: entry(m, str(uuid.uuid4()) if self.ordered else "", with_reason=to_dead),
+        )
 
     def _send(
         self, messages: list[SqsMessage], *, to_dead: bool, make: Callable[[SqsMessage], dict[str, Any]]
-    ) -> tuple[Sent[SqsMessage], tuple[SqsMessage, ...]]:
+    ) -> Sent[SqsMessage]:
         return send(self.env.sqs, self.env.url(self.queue, dead=to_dead), messages, make, ordered=self.ordered)
 
     def imported(self, line: str) -> SqsMessage:
         """Parse an exported line.
 
         Raises:
-            ValueError: the line is invalid, or lacks fields that a FIFO queue requires.
+            ValueError: the line is invalid, or lacks the group that a FIFO queue requires.
         """
         message = imported(line)
-        if self.ordered and not (message.group and message.deduplication_id):
-            raise ValueError("a FIFO queue requires group and deduplication_id")
+        if self.ordered and not message.group:
+            raise ValueError("a FIFO queue requires a group")
         return message
 
     def moves(self) -> list[dict[str, Any]]:
@@ -250,7 +247,7 @@ def _id_of_resent(message: SqsMessage) -> str:
 
 def send(
     sqs: Any, url: str, messages: Iterable[SqsMessage], entry: Callable[[SqsMessage], dict[str, Any]], *, ordered: bool
-) -> tuple[Sent[SqsMessage], tuple[SqsMessage, ...]]:
+) -> Sent[SqsMessage]:
     """Send a page of messages, in batches.
 
     Args:
@@ -260,30 +257,23 @@ def send(
         entry: converts a message to an entry of SendMessageBatch.
         ordered: whether it is a FIFO queue. Then a request has one message per group, and the messages
             of a group that follow a refused one are not sent.
-
-    Returns:
-        The result; and the messages that SQS dropped as duplicates of the last five minutes.
     """
     accepted: list[SqsMessage] = []
     refused: list[tuple[SqsMessage, str]] = []
-    repeated: list[SqsMessage] = []
     blocked: set[str] = set()
     for request in _requests(messages, ordered=ordered):
         sending = [message for message in request if message.group not in blocked]
         refused += [
             (message, "an earlier message of its group was refused") for message in request if message not in sending
         ]
-        message_ids: dict[int, str] = {}
-        reasons = send_batch(sqs, url, {index: entry(message) for index, message in enumerate(sending)}, message_ids)
+        reasons = send_batch(sqs, url, {index: entry(message) for index, message in enumerate(sending)}, {})
         for index, message in enumerate(sending):
             if index in reasons:
                 refused.append((message, reasons[index]))
                 blocked |= {message.group} if ordered else set()
-            elif ordered and message_ids[index] == message.message_id:
-                repeated.append(message)
             else:
                 accepted.append(message)
-    return Sent(tuple(accepted), tuple(refused)), tuple(repeated)
+    return Sent(tuple(accepted), tuple(refused))
 
 
 def entry(message: SqsMessage, deduplication_id: str, *, with_reason: bool) -> dict[str, Any]:
