@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import servers
-
 HOST = "127.0.0.1"
 FLOWER_PORT = 5555
 IMAGE = "docker.io/library/rabbitmq:4.2-management-alpine"
@@ -68,6 +66,7 @@ class Server:
     """URL of its management API."""
     environment: dict[str, str]
     """Environment variables of its process."""
+    process: subprocess.Popen[bytes]
 
     @property
     def address(self) -> str:
@@ -155,7 +154,7 @@ def create(
         NoBrokerError: neither rabbitmq-server nor a container engine is installed.
         TimeoutError: the server did not start in time.
     """
-    address, management = (os.environ.get(RUNNING) or stack.enter_context(server()).address).split()
+    address, management = (os.environ.get(RUNNING) or _started(stack).address).split()
     if address == URL_IN_CONTAINERS:
         return {}  # compose.yaml has the environment variables.
     virtual_host = uuid.uuid4().hex[:12]
@@ -169,6 +168,15 @@ def create(
         "BROKER_PASSWORD": PASSWORD,
         "BROKER_MANAGEMENT_URL": management,
     }
+
+
+def _started(stack: ExitStack) -> Server:
+    """Run a server, with which the emulator ends."""
+    from .. import servers  # Imported late: the template's tests run this file alone.
+
+    started = stack.enter_context(server())
+    servers.watch("RabbitMQ", started.process)
+    return started
 
 
 @contextlib.contextmanager
@@ -200,8 +208,7 @@ def server() -> Iterator[Server]:
     try:
         management = f"http://{HOST}:{ports['management']}"
         _wait_for(management, process, folder / "output")
-        servers.watch("RabbitMQ", process)
-        yield Server(f"amqp://{HOST}:{ports['amqp']}", management, environment)
+        yield Server(f"amqp://{HOST}:{ports['amqp']}", management, environment, process)
     finally:
         process.terminate()
         process.wait(timeout=60)
