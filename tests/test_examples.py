@@ -183,7 +183,7 @@ def test_task_of_the_page_reports_progress_and_can_be_cancelled(project, answers
     task, producer = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     path, _, task = task.partition("\n")
     module = folder / path.removeprefix("# ")
-    module.write_text('"""Tasks."""\n\n' + task, encoding="utf-8")
+    module.write_text(task, encoding="utf-8")
     for command in (("ruff", "check", "--no-cache"), ("ruff", "format", "--no-cache", "--check")):
         run(folder, sys.executable, "-m", *command, str(module))
     module.write_text(task.replace('print(f"', '__import__("time").sleep(0.1); print(f"'), encoding="utf-8")

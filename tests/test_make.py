@@ -21,7 +21,7 @@ def new_project(bake, tmp_path):
 
 
 def make(folder, *arguments):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "MAKE"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "MAKE", "VENV"))}
     return subprocess.run(
         ("make", f"PYTHON={sys.executable}", *arguments), cwd=folder, env=environment, capture_output=True, text=True
     )

@@ -176,7 +176,8 @@ def test_command_that_waits_tells_what_became_of_the_task(sent, monkeypatch, sta
 
 @pytest.mark.skipif(not HAS_RESULTS, reason="nothing to wait for")
 def test_command_that_waits_shows_a_result_in_its_letters(sent, monkeypatch):
-    for name, value in {"state": "SUCCESS", "get": lambda *_, **__: {"said": "Gr\u00fc\u00dfe\u202e"}}.items():
+    said = {"said": "Gr\u00fc\u00dfe\u202e"}
+    for name, value in {"state": "SUCCESS", "info": said, "get": lambda *_, **__: said}.items():
         monkeypatch.setattr(AsyncResult, name, value)
     result = CliRunner().invoke(cli.main, ["send", "tests.anything", "--group", "g", "--wait", "5"])
     assert result.output.splitlines()[1] == '{"said": "Gr\u00fc\u00dfe\\u202e"}'
