@@ -34,6 +34,7 @@ ALONE += (
     "dev",
     "django",
     "doctor",
+    "exports",
     "failures",
     "flower",
     "machine",

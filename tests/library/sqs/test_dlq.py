@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import os
 import random
 import re
-import resource
 import signal
-import subprocess
 from unittest import mock
 
 import pytest
@@ -329,30 +326,6 @@ def test_export_removes_what_is_on_the_disk(quiet, commands, queue, tmp_path):
         assert even == [celery_body(n) for n in range(0, 60, 2)]
 
 
-def test_export_when_the_disk_is_full_then_the_file_has_what_was_removed(quiet, commands, queue, tmp_path):
-    put(quiet, [celery_body(n) for n in range(40)])
-    file = tmp_path / "messages.jsonl"
-    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
-    arguments = [*COMMAND, "dlq", "export", queue, str(file), "--remove"]
-
-    environment = {**commands.environment, "PYTHONDONTWRITEBYTECODE": "1"}  # The limit would cut bytecode, too.
-
-    def export():
-        return subprocess.run(arguments, env=environment, preexec_fn=full, capture_output=True, text=True)
-
-    ran = export()
-    written = len(exported_bodies(file))
-    assert (ran.returncode, 0 < written < 40) == (2, True), ran.stderr
-    assert f"it has {written} messages, removed from" in " ".join(ran.stderr.split())
-    assert eventually(lambda: visible(quiet) == 40 - written)
-    assert f"{written} messages sent" in commands.run("dlq", "import", queue, file)
-    file.unlink()
-    full = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100, 100))
-    ran = export()
-    assert (ran.returncode, file.exists()) == (2, False), ran.stderr
-    assert eventually(lambda: visible(quiet) == 40)
-
-
 def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     file = tmp_path / "messages.jsonl"
     put(quiet, [celery_body(1)])
@@ -365,20 +338,6 @@ def test_import_checks_the_whole_file_first(quiet, commands, queue, tmp_path):
     commands.run("dlq", "import", queue, file, status=2)
     assert "line 1" in commands.errors
     assert visible(quiet) == 1
-
-
-def test_import_when_the_file_is_of_another_queue_then_is_refused(quiet, commands, queue, tmp_path):
-    file, other = tmp_path / "messages.jsonl", quiet.contract.queues[-1].name
-    put(quiet, [celery_body(1)])
-    commands.run("dlq", "export", queue, file)
-    commands.run("dlq", "import", other, file, status=2)
-    assert f"exported from queue {queue}, not {other}" in " ".join(commands.errors.split())
-    line = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**line, "queue": "old-name"}) + "\n", encoding="utf-8")
-    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
-    del line["queue"]  # As earlier versions wrote it.
-    file.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    assert "1 message would be sent" in commands.run("dlq", "import", other, file, "--dry-run")
 
 
 def test_purge_wants_the_name_and_offers_the_export(quiet, commands, queue, tmp_path):

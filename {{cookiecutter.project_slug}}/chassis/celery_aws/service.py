@@ -11,8 +11,7 @@ import importlib.util
 import os
 from importlib.machinery import all_suffixes
 from pathlib import Path
-from traceback import walk_tb
-from types import TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .contract import Contract, read
@@ -29,10 +28,9 @@ def use(package: str) -> None:
     _package = package
 
 
-def is_in(traceback: TracebackType | None) -> bool:
-    """Return whether a traceback has frames of the service's package."""
-    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(traceback))
-    return any(module.startswith(f"{_package}.") for module in modules)
+def owns(frame: FrameType) -> bool:
+    """Return whether a frame is one of the service's package."""
+    return str(frame.f_globals.get("__name__", "")).startswith(f"{_package}.")
 
 
 def find_contract() -> Path:

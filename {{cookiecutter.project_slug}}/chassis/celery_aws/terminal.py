@@ -26,7 +26,7 @@ from .commands import Documented, Failure, replace_unencodable
 FOUND = 1
 """Exit code if something was found or left over."""
 
-WIDEST_CELL = 1_000
+WIDEST_CELL_CHARACTERS = 1_000
 """Characters of a cell that are measured."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -166,7 +166,7 @@ class Fitting:
 
     def _width(self, column: Column, to: Console, options: ConsoleOptions) -> int:
         """Return how wide a column must be, with its padding: as its cells, or as their longest words if they wrap."""
-        wide = options.update(width=WIDEST_CELL)
+        wide = options.update(width=WIDEST_CELL_CHARACTERS)
         widths = [Measurement.get(to, wide, cell) for cell in (column.header, *column.cells)]
         return max(each.maximum if column.no_wrap else each.minimum for each in widths) + 1
 

@@ -118,7 +118,7 @@ def _development() -> str:
 def _is_user_error(error: BaseException) -> bool:
     """Return whether an error is due to the user's input, and not a bug."""
     if isinstance(error, (FileNotFoundError, PermissionError)):
-        return not service.is_in(error.__traceback__)
+        return not any(service.owns(frame) for frame, _ in walk_tb(error.__traceback__))
     return type(error).__module__.startswith(f"{__package__.partition('.')[0]}.")
 
 
@@ -180,8 +180,8 @@ def send(task: str, arguments: tuple[str, ...], group: str | None, countdown: fl
         raise Failure("nothing was sent: this service has no result backend; leave out --wait")
     try:
         result = app.send(task, *map(_value, arguments), group=group, countdown=countdown)
-    # TypeError: the task has other parameters; RuntimeError: the result backend is unavailable.
-    except (TypeError, RuntimeError, BotoCoreError, ClientError, OperationalError, AMQPError) as error:
+    # TypeError: the task has other parameters.
+    except (TypeError, BotoCoreError, ClientError, OperationalError, AMQPError) as error:
         at_aws = error.__cause__ if isinstance(error.__cause__, BotoCoreError) else error  # kombu wraps it.
         raise Failure(f"nothing was sent: {explanation(at_aws) or str(error).strip()}") from error
     click.echo(result.id)
@@ -242,20 +242,17 @@ def run_command(package: str) -> None:
     try:
         main()
     except Exception as error:  # noqa: BLE001 - raised again
-        if broken := _broken_line(error, package):
+        if broken := _broken_line(error):
             failure = Failure(broken)
             failure.show()
             sys.exit(failure.exit_code)
-        raise error.with_traceback(_in_service(error.__traceback__, package))  # noqa: B904 - the same error
+        raise error.with_traceback(_in_service(error.__traceback__))  # noqa: B904 - the same error
 
 
-def _broken_line(error: Exception, package: str) -> str:
+def _broken_line(error: Exception) -> str:
     """Return the line of the service that cannot be compiled or imported, and why; empty for other errors."""
-    frames = [
-        (frame.f_code.co_filename, line)
-        for frame, line in walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__", "").startswith(f"{package}.")
-    ]
+    walked = walk_tb(error.__traceback__)
+    frames = [(frame.f_code.co_filename, line) for frame, line in walked if service.owns(frame)]
     if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):
         file, line, why = str(error.filename), error.lineno, error.msg
     elif isinstance(error, ImportError) and frames:
@@ -266,13 +263,13 @@ def _broken_line(error: Exception, package: str) -> str:
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}, line {line}: {why}"
 
 
-def _in_service(traceback: TracebackType | None, package: str) -> TracebackType | None:
+def _in_service(traceback: TracebackType | None) -> TracebackType | None:
     """Return a traceback from the first frame in the service's package on, or all of it if there is none.
 
     Dozens of frames of click, Celery and importlib would be above the line of a module that cannot be imported.
     """
     inner = traceback
-    while inner and not inner.tb_frame.f_globals.get("__name__", "").startswith(f"{package}."):
+    while inner and not service.owns(inner.tb_frame):
         inner = inner.tb_next
     return inner or traceback
 

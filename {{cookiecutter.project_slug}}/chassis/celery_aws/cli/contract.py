@@ -48,7 +48,7 @@ def command(rules: bool, as_json: bool) -> None:
 
 NOT_IN_TABLE = ("name", "queue_name", "dead_letter_queue_name")
 """Names are printed on lines of their own, where none is wrapped."""
-UNLIMITED_WIDTH = 100_000
+UNLIMITED_WIDTH_CHARACTERS = 100_000
 
 
 def contract_data() -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _print(title: str, items: Sequence[Any], given: Sequence[Mapping[str, Any]])
             made.add_row(field.name, *(plain(_text(getattr(item, field.name))) for item in items))
     to = console()
     if not to.is_terminal:  # So that each row is a line for grep.
-        to.width = UNLIMITED_WIDTH
+        to.width = UNLIMITED_WIDTH_CHARACTERS
     to.print(made)
 
 

@@ -43,10 +43,10 @@ from ..terminal import (
 ROWS_PER_TABLE = 50
 """Messages per table; large lists are printed in parts instead of being kept in memory."""
 
-SHOWN_BODY = 2_000
+SHOWN_BODY_CHARACTERS = 2_000
 """Characters of a body that `dlq show` prints."""
 
-LEAST_REASON = 6
+LEAST_REASON_CHARACTERS = 6
 """Least width of the column REASON; a narrower one would say nothing, and is left out."""
 
 
@@ -160,7 +160,7 @@ def _widths(total: int) -> dict[str, int]:
     """
     spare = max(0, total - 80)
     widths = {"TASK": 22 + spare // 3, "ID": 8, "AGE": 4, "N": 3, "GROUP": 10, "REASON": 27 + spare - spare // 3}
-    for title, least in (("REASON", LEAST_REASON), ("REASON", 0), ("GROUP", 5), ("TASK", 5)):
+    for title, least in (("REASON", LEAST_REASON_CHARACTERS), ("REASON", 0), ("GROUP", 5), ("TASK", 5)):
         excess = sum(width + 1 for width in widths.values() if width) - total
         if excess > 0:
             widths[title] = max(least, widths[title] - excess) if least else 0
@@ -214,8 +214,8 @@ def show(queue: str, wanted: str, environment: str, as_json: bool) -> None:
     if found.call:
         rows += [("args", found.call.args), ("kwargs", found.call.kwargs), ("eta", found.call.eta)]
     if not found.is_readable:
-        rest = f" and {len(found.text) - SHOWN_BODY:,} more characters; --json shows all"
-        body = found.text[:SHOWN_BODY] + (rest if len(found.text) > SHOWN_BODY else "")
+        rest = f" and {len(found.text) - SHOWN_BODY_CHARACTERS:,} more characters; --json shows all"
+        body = found.text[:SHOWN_BODY_CHARACTERS] + (rest if len(found.text) > SHOWN_BODY_CHARACTERS else "")
         rows += [("type", found.content_type), ("body", body or "(empty)")]
     for name, value in rows:
         if value:

@@ -31,8 +31,8 @@ PROCFILE = emulator.PROJECT / "Procfile"
 SOURCES = emulator.PROJECT / "src"
 PROGRAMS = str(Path(sys.executable).parent)
 """Folder of the programs of the virtual environment."""
-EVERYTHING = (emulator.CONTRACT, emulator.OWN_VARIABLES)
-"""Files whose changes may need other processes and another emulator."""
+RESTARTING_ALL = (emulator.CONTRACT, emulator.OWN_VARIABLES)
+"""Files whose changes restart everything, also the emulator."""
 POLL_SECONDS = 0.5
 SUPERVISOR = "(dev)"
 """Name of this process in the output."""
@@ -105,7 +105,7 @@ def guide(contract: Contract, console_address: str) -> str:
 def modified() -> dict[Path, int]:
     """Return the modification times of the files that processes depend on."""
     times = {}
-    for path in (*EVERYTHING, *SOURCES.rglob("*.py")):
+    for path in (*RESTARTING_ALL, *SOURCES.rglob("*.py")):
         with contextlib.suppress(FileNotFoundError):
             times[path] = path.stat().st_mtime_ns
     return times
@@ -152,7 +152,7 @@ def supervise(
     """Restart the service's processes when files change, until nobody reads the output.
 
     Returns:
-        A file of `EVERYTHING` that has changed.
+        A file of `RESTARTING_ALL` that has changed.
 
     Raises:
         EmulatorError: the emulator, or one of its servers, has ended.
@@ -176,7 +176,7 @@ def supervise(
                 say(line)
             continue
         changed = sorted(path for path in {*running, *now} if running.get(path) != now.get(path))
-        for path in EVERYTHING:
+        for path in RESTARTING_ALL:
             if path in changed:
                 processes.stop()
                 return path
